@@ -1,0 +1,65 @@
+"""Everything this package raises on purpose.
+
+    RoclipError
+    ├── ConfigError        the run cannot start: a setting is unknown, missing or contradicts another
+    ├── DataError          a shard, image or caption is not what its format promises
+    │   ├── ShardMissing     a named shard does not exist
+    │   ├── ShardUnreadable  a shard is empty, or not a tar
+    │   └── BadPair          one pair is unusable; the rest of its shard is fine
+    ├── MismatchError      two artefacts that must agree do not (model, settings, width)
+    ├── StorageError       the disk is full or refuses to be written
+    ├── VoidResult         a measurement whose control failed, so that it proves nothing
+    └── WorkerLost         a worker died and its task used up its retries
+
+The command line turns a RoclipError into one line on stderr and its ``exit_code``. Anything
+else is a bug and keeps its traceback.
+
+Each class takes its message as the only positional argument: Ray pickles exceptions through
+``self.args``, and a keyword-only field would not survive.
+"""
+
+
+class RoclipError(Exception):
+    """Base of every error a caller may want to catch."""
+
+    exit_code = 1
+
+
+class ConfigError(RoclipError):
+    """The run cannot start as configured."""
+
+    exit_code = 2
+
+
+class DataError(RoclipError):
+    """A shard, image or caption is not what its format promises."""
+
+
+class ShardMissing(DataError):
+    """A named shard does not exist."""
+
+
+class ShardUnreadable(DataError):
+    """A shard is empty, or not a tar."""
+
+
+class BadPair(DataError):
+    """One pair is unusable. The message starts with its FailureReason and a colon."""
+
+
+class MismatchError(RoclipError):
+    """Two artefacts that must agree do not."""
+
+    exit_code = 4
+
+
+class StorageError(RoclipError):
+    """The disk is full or refuses to be written."""
+
+
+class VoidResult(RoclipError):
+    """A measurement whose control failed, so that it proves nothing."""
+
+
+class WorkerLost(RoclipError):
+    """A worker died and its task has no retry left."""

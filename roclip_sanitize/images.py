@@ -1,0 +1,100 @@
+"""Pictures: from bytes to pixels, with the header read before anything is decoded.
+
+    bytes ─▶ decode_image() ─▶ PIL image, RGB ─▶ to_square() ─▶ uint8 HW3
+
+A small file can declare a picture of gigabytes, and a truncated one can decode to grey.
+Both are refused here, so that no stage after this one needs to look. Door to Pillow.
+
+Dimension key: H, W height and width in pixels; 3 the channels red, green, blue.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from roclip_sanitize.errors import BadPair
+from roclip_sanitize.records import FailureReason
+
+MAX_PIXELS = 25_000_000  # open_clip's own limit: 5,000 × 5,000
+MAX_IMAGE_BYTES = 50_000_000
+MIN_SIDE_PX = 8  # tracking pixels and spacers say nothing about their caption
+JPEG_QUALITY = 95
+
+Fit = Literal["squash", "crop"]
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decode one picture, strictly.
+
+    Args:
+        data: an encoded picture in any format that Pillow reads; any colour model.
+
+    Returns:
+        The picture in RGB.
+
+    Raises:
+        BadPair: the picture is over 25 megapixels or 50 MB, under 8 px a side, truncated, or
+            not a picture.
+    """
+    if len(data) > MAX_IMAGE_BYTES:
+        raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: {len(data):,} bytes, at most {MAX_IMAGE_BYTES:,}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of bombs and odd EXIF; both are judged here
+            image = Image.open(io.BytesIO(data))
+            _require_sane_size(*image.size)
+            return image.convert("RGB")
+    except BadPair:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: {_one_line(error)}") from error
+
+
+def to_square(image: Image.Image, side: int, *, fit: Fit = "squash") -> NDArray[np.uint8]:
+    """Resize to ``side`` × ``side`` with Pillow's bicubic filter.
+
+    Args:
+        image: RGB.
+        side: pixels.
+        fit: "squash" keeps the whole picture and gives up its aspect; "crop" scales the shorter
+            side and cuts the centre out, as open_clip does.
+
+    Returns:
+        uint8 array (side, side, 3).
+    """
+    if fit == "crop":
+        width, height = image.size
+        scale = side / min(width, height)
+        scaled = (max(side, round(width * scale)), max(side, round(height * scale)))
+        image = image.resize(scaled, Image.Resampling.BICUBIC)
+        left, top = (scaled[0] - side) // 2, (scaled[1] - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    elif image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def encode_jpeg(pixels_HW3: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 RGB pixels as JPEG, quality 95, always to the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_HW3).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _require_sane_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: header says {width} × {height}, at most {MAX_PIXELS:,} pixels")
+    if min(width, height) < MIN_SIDE_PX:
+        raise BadPair(f"{FailureReason.IMAGE_TOO_SMALL}: {width} × {height}, at least {MIN_SIDE_PX} px a side")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

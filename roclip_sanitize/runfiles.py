@@ -1,0 +1,234 @@
+"""How results reach the disk: whole or not at all, and provably done.
+
+A stage writes into one folder:
+
+    stage.json            what the folder was made with: stage, settings, inputs, format version
+    done/00000.json       one completion marker per shard, written last: files, hashes, tally
+    failures/…            pairs that could not be used, by shard
+    …                     the stage's own files, named after the shard
+
+The marker is what counts. Files without one are leftovers of a killed run and are written
+again; files with one are never touched. So the same command again does no work, and after a
+kill it does only what is missing, with the same bytes.
+
+This module knows files, not pairs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from roclip_sanitize.errors import DataError, MismatchError, StorageError
+
+FORMAT_VERSION = 1
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+HASH_BLOCK_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a refused write into a StorageError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise StorageError(f"no room left to write {path}: free some space and run again") from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise StorageError(f"not allowed to write {path}") from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears at ``path`` whole, or not at all.
+
+    Bytes go to a temporary neighbour, are flushed to the device, and are renamed on success;
+    on any failure the neighbour is removed and what was at ``path`` stays.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)  # mkstemp makes private files; results are for everyone
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file atomically."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically: sorted keys, so that equal values are equal bytes."""
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON written by write_json().
+
+    Raises:
+        DataError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(value: object) -> str:
+    """Sixteen hex digits that name a JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """Proof that one shard of a stage is done.
+
+    Attributes:
+        name: the shard's name in this stage, five digits or more.
+        files: path relative to the stage folder → sha256 of its bytes.
+        facts: what the stage says of the shard: rows, tally, widths; JSON-able.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+
+class StageFolder:
+    """One stage's folder: what it was made with, and which of its shards are done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, *, stage: str, settings: Mapping[str, Any]) -> StageFolder:
+        """Open the folder for writing, making it if need be.
+
+        Args:
+            path: the folder.
+            stage: the command that fills it.
+            settings: everything that decides its bytes, inputs included; JSON-able.
+
+        Raises:
+            MismatchError: the folder was made by another stage or with other settings.
+        """
+        folder = cls(path)
+        wanted = json.loads(json.dumps({"stage": stage, "format": FORMAT_VERSION, "settings": settings}))
+        if (path / "stage.json").exists():
+            _require_same(path, found=read_json(path / "stage.json"), wanted=wanted)
+        else:
+            write_json(path / "stage.json", wanted)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path, *, stage: str) -> StageFolder:
+        """Open a finished folder for reading.
+
+        Raises:
+            DataError: there is no such folder.
+            MismatchError: it was made by another stage, or never finished.
+        """
+        if not (path / "stage.json").exists():
+            raise DataError(f"{path} is no folder made by 'roclip {stage}': it has no stage.json")
+        found = read_json(path / "stage.json")
+        if found["stage"] != stage:
+            raise MismatchError(f"{path} was made by 'roclip {found['stage']}', wanted 'roclip {stage}'")
+        if not (path / "complete.json").exists():
+            raise MismatchError(f"{path} is unfinished: run 'roclip {stage}' again to complete it")
+        return cls(path)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the folder was made with."""
+        return cast("dict[str, Any]", read_json(self.path / "stage.json")["settings"])
+
+    def marker(self, name: str) -> Marker | None:
+        """The completion marker of one shard, or None while it is not done."""
+        path = self.path / "done" / f"{name}.json"
+        if not path.exists():
+            return None
+        found = read_json(path)
+        return Marker(name=name, files=found["files"], facts=found["facts"])
+
+    def markers(self) -> list[Marker]:
+        """All completion markers, in the order of their names."""
+        names = sorted(path.stem for path in (self.path / "done").glob("*.json"))
+        return [marker for name in names if (marker := self.marker(name)) is not None]
+
+    def commit(self, name: str, *, files: Sequence[Path], facts: Mapping[str, Any]) -> Marker:
+        """Declare one shard done. Call it last, from the worker that wrote the files."""
+        hashes = {path.relative_to(self.path).as_posix(): sha256_of(path) for path in files}
+        write_json(self.path / "done" / f"{name}.json", {"files": hashes, "facts": dict(facts)})
+        return Marker(name=name, files=hashes, facts=facts)
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Declare the whole stage done. Readers refuse a folder without this."""
+        write_json(self.path / "complete.json", facts)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage was declared done."""
+        return (self.path / "complete.json").exists()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What finish() declared."""
+        return cast("dict[str, Any]", read_json(self.path / "complete.json"))
+
+    def verify(self) -> None:
+        """Compare every file with its marker.
+
+        Raises:
+            MismatchError: a file is missing or its bytes changed since it was declared done.
+        """
+        for marker in self.markers():
+            for name, digest in marker.files.items():
+                path = self.path / name
+                if not path.exists():
+                    raise MismatchError(f"{path} is missing, though its shard is marked done")
+                if sha256_of(path) != digest:
+                    raise MismatchError(f"{path} has changed since it was written")
+
+
+def _require_same(path: Path, *, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if found == wanted:
+        return
+    if found.get("stage") != wanted["stage"]:
+        raise MismatchError(f"{path} was made by 'roclip {found.get('stage')}': choose another folder")
+    have, want = found.get("settings", {}), wanted["settings"]
+    names = sorted(set(have) | set(want))
+    differing = [f"{name} was {have.get(name)!r}, now {want.get(name)!r}" for name in names if have.get(name) != want.get(name)]
+    what = "; ".join(differing) or f"format was {found.get('format')}, now {wanted['format']}"
+    raise MismatchError(f"{path} was made with other settings ({what}): choose another folder or remove it")
