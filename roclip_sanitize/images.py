@@ -58,11 +58,11 @@ def decode_image(data: bytes) -> Image.Image:
         raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: {_one_line(error)}") from error
 
 
-def to_square(image: Image.Image, side: int, *, fit: Fit = "squash") -> NDArray[np.uint8]:
+def to_square(image: Image.Image | NDArray[np.uint8], side: int, *, fit: Fit = "squash") -> NDArray[np.uint8]:
     """Resize to ``side`` × ``side`` with Pillow's bicubic filter.
 
     Args:
-        image: RGB.
+        image: RGB, as a picture or as uint8 pixels (H, W, 3).
         side: pixels.
         fit: "squash" keeps the whole picture and gives up its aspect; "crop" scales the shorter
             side and cuts the centre out, as open_clip does.
@@ -70,6 +70,8 @@ def to_square(image: Image.Image, side: int, *, fit: Fit = "squash") -> NDArray[
     Returns:
         uint8 array (side, side, 3).
     """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     if fit == "crop":
         width, height = image.size
         scale = side / min(width, height)

@@ -1,0 +1,167 @@
+"""What an attack is: a pure function from what is known of the shards to a plan.
+
+    Scene ─▶ Attack.plan() ─▶ Plan, made of Poison
+
+An attack decides which pairs change and how; it opens no file and draws no pixel. Carrying
+the plan out is planting.py's business. So a new attack is a dataclass of its parameters, one
+method, and a line in the registry; a new trigger is a class in triggers.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.attacks.census import UNLABELLED, Census
+from roclip_sanitize.attacks.triggers import Trigger, trigger_from_json
+
+if TYPE_CHECKING:
+    from roclip_sanitize.attacks.poison import PoisonSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poison:
+    """One planned change of one shard.
+
+    Attributes:
+        attack: the attack's name.
+        variant: which form of it; names the trigger in Plan.triggers, if there is one.
+        shard: ordinal of the shard.
+        row: number of a usable pair in that shard: the one replaced, or the one before which
+            the new pair goes.
+        uid: the replaced pair's uid, or that of the new pair.
+        true_label: what the picture shows.
+        target: the class that the attacker wants the model to say.
+        target_uid: the held-out pair whose picture is used; "" where a pair is replaced.
+        original_caption: the picture's own caption.
+        caption: what it is replaced by.
+    """
+
+    attack: str
+    variant: str
+    shard: str
+    row: int
+    uid: str
+    true_label: str
+    target: str
+    target_uid: str = ""
+    original_caption: str
+    caption: str
+
+    @property
+    def added(self) -> bool:
+        """Whether this is a new pair, not a replaced one."""
+        return bool(self.target_uid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A held-out picture that an attacker wants misread.
+
+    Attributes:
+        uid: the held-out pair.
+        true_label: what it shows.
+        adversarial: what the model should say instead.
+    """
+
+    uid: str
+    true_label: str
+    adversarial: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that one attack will do.
+
+    Attributes:
+        parameters: the attack's parameters, JSON-able.
+        target: the class that all its poisons share, or "".
+        targets: the held-out pictures it is after, if any.
+        triggers: what it stamps, by variant; none for an attack without a trigger.
+        poisons: the changes.
+    """
+
+    parameters: Mapping[str, Any]
+    target: str = ""
+    targets: tuple[Target, ...] = ()
+    triggers: Mapping[str, Trigger] = field(default_factory=dict)
+    poisons: tuple[Poison, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan without its poisons, which belong in tables."""
+        return {
+            "parameters": dict(self.parameters),
+            "target": self.target,
+            "targets": [asdict(target) for target in self.targets],
+            "triggers": {variant: trigger.to_json() for variant, trigger in self.triggers.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Plan:
+        """The inverse of to_json()."""
+        return cls(
+            parameters=values["parameters"],
+            target=values["target"],
+            targets=tuple(Target(**target) for target in values["targets"]),
+            triggers={name: trigger_from_json(trigger) for name, trigger in values["triggers"].items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What an attack may look at.
+
+    Attributes:
+        census: the training shards.
+        held_out: the test shards; pictures never trained on. Empty if there are none.
+        classes: the commonest labels of the training shards, commonest first.
+        taken_N: bool, which training pairs an earlier attack has replaced already.
+        seed: the run's.
+    """
+
+    census: Census
+    held_out: Census
+    classes: tuple[str, ...]
+    taken_N: NDArray[np.bool_]
+    seed: int
+
+    def after(self, plan: Plan) -> Scene:
+        """The scene for the next attack: pairs that this plan replaces are taken."""
+        taken_N = self.taken_N.copy()
+        for poison in plan.poisons:
+            if not poison.added:
+                taken_N[self.census.row_at(poison.shard, poison.row)] = True
+        return replace(self, taken_N=taken_N)
+
+    def free_rows(self, *, other_than: str) -> NDArray[np.int64]:
+        """Training pairs with a label other than this one, that no attack has taken."""
+        return np.flatnonzero(
+            ~self.census.has_label(other_than) & ~self.census.has_label(UNLABELLED) & ~self.taken_N
+        )
+
+
+class Attack(Protocol):
+    """An attack: a frozen dataclass of its parameters that checks itself."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def of(cls, settings: PoisonSettings) -> Self:
+        """Take from a run's settings what concerns this attack.
+
+        Raises:
+            ConfigError: a parameter is out of range.
+        """
+        ...
+
+    def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
+        """Decide what to do. The same scene and stream give the same plan.
+
+        Raises:
+            DataError: the shards have too few pairs of a kind.
+        """
+        ...

@@ -1,0 +1,170 @@
+"""The ledger: which pairs are poisoned, how, and what for.
+
+    ledger.parquet    one row per poisoned pair, in shard order
+    ledger.json       seed, label field, classes, and for each attack its parameters, triggers and targets
+    targets/UID.jpg   the pictures that targeted attacks are after, as they were encoded
+
+It is the ground truth of every detection score, and tells evaluation what to look for. The
+shards themselves give no hint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roclip_sanitize.attacks.contract import Plan, Target
+from roclip_sanitize.attacks.triggers import Trigger
+from roclip_sanitize.errors import ConfigError, DataError
+from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.store import write_parquet
+
+if TYPE_CHECKING:
+    import polars
+
+POISON_STAGE = "poison"
+LEDGER_SCHEMA: dict[str, Any] = {
+    "uid": str,
+    "attack": str,
+    "variant": str,
+    "shard": str,
+    "key": str,
+    "target": str,
+    "true_label": str,
+    "target_uid": str,
+    "original_caption": str,
+    "poisoned_caption": str,
+    "original_image_hash": str,
+    "image_hash": str,
+}
+
+
+class Ledger:
+    """A finished ledger, open for reading.
+
+    Attributes:
+        path: the poison folder.
+        label: the field that holds a pair's class.
+        seed: the run's.
+        class_counts: the commonest classes of the clean training shards, commonest first, and
+            how many pairs each had.
+    """
+
+    def __init__(self, path: Path) -> None:
+        header = read_json(path / "ledger.json")
+        self.path = path
+        self.label = str(header["label"])
+        self.seed = int(header["seed"])
+        self.class_counts: dict[str, int] = {entry["label"]: entry["count"] for entry in header["classes"]}
+        self._plans = plans_from_header(header)
+
+    @classmethod
+    def open(cls, folder: Path) -> Ledger:
+        """Open the ledger of a poison folder.
+
+        Raises:
+            DataError: there is no such folder.
+            MismatchError: it was made by another stage, or never finished.
+        """
+        return cls(StageFolder.open(folder, stage=POISON_STAGE).path)
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Names of the attacks planted, in the order in which they were."""
+        return tuple(self._plans)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The commonest classes, commonest first."""
+        return tuple(self.class_counts)
+
+    @cached_property
+    def frame(self) -> polars.DataFrame:
+        """One row per poisoned pair: the columns of LEDGER_SCHEMA."""
+        import polars
+
+        return polars.read_parquet(self.path / "ledger.parquet")
+
+    def uids(self, attack: str | None = None) -> frozenset[str]:
+        """The poisoned pairs, of one attack or of all."""
+        frame = self.frame
+        if attack is not None:
+            self._plan(attack)
+            frame = frame.filter(frame["attack"] == attack)
+        return frozenset(frame["uid"])
+
+    def target(self, attack: str) -> str:
+        """The class that an attack's trigger stands for.
+
+        Raises:
+            ConfigError: the attack is not in the ledger, or its poisons share no class.
+        """
+        plan = self._plan(attack)
+        if not plan.target:
+            raise ConfigError(f"the poisons of {attack!r} have no class in common: ask for its targets")
+        return plan.target
+
+    def trigger(self, attack: str, variant: str = "") -> Trigger:
+        """What an attack stamps.
+
+        Args:
+            attack: its name.
+            variant: which of its triggers; "" where it has only one.
+
+        Raises:
+            ConfigError: the attack is not in the ledger, or has no such trigger.
+        """
+        triggers = self._plan(attack).triggers
+        if not variant and len(triggers) == 1:
+            return next(iter(triggers.values()))
+        if variant not in triggers:
+            known = ", ".join(sorted(triggers)) or "none"
+            raise ConfigError(f"attack {attack!r} has no trigger {variant!r}: it has {known}")
+        return triggers[variant]
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The held-out pictures that targeted attacks are after."""
+        return tuple(target for plan in self._plans.values() for target in plan.targets)
+
+    def picture(self, target: Target) -> bytes:
+        """A target's encoded picture.
+
+        Raises:
+            DataError: its file is gone.
+        """
+        path = target_file(self.path, target.uid)
+        if not path.exists():
+            raise DataError(f"{path} does not exist, but the ledger names it as a target")
+        return path.read_bytes()
+
+    def _plan(self, attack: str) -> Plan:
+        if attack not in self._plans:
+            raise ConfigError(f"attack {attack!r} is not in the ledger: it has {', '.join(self._plans)}")
+        return self._plans[attack]
+
+
+def plans_from_header(header: Mapping[str, Any]) -> dict[str, Plan]:
+    """What the attacks were to do, by name in the order in which they chose; without the poisons."""
+    return {plan["name"]: Plan.from_json(plan) for plan in header["attacks"]}
+
+
+def target_file(folder: Path, uid: str) -> Path:
+    """Where a target's picture lies."""
+    return folder / "targets" / f"{uid}.jpg"
+
+
+def planted_file(folder: Path, name: str) -> Path:
+    """Where a worker lists what it planted in one shard."""
+    return folder / "planted" / f"planted_{name}.parquet"
+
+
+def write_ledger(folder: Path, shards: Sequence[str], header: object) -> None:
+    """Join the lists of all shards to the ledger; the header, written last, holds the rest."""
+    import polars
+
+    parts = [polars.read_parquet(planted_file(folder, name)) for name in shards]
+    write_parquet(folder / "ledger.parquet", polars.concat(parts))
+    write_json(folder / "ledger.json", header)

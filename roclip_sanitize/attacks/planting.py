@@ -1,0 +1,206 @@
+"""Carry a plan out: copy one shard, with its poisons in it.
+
+    shard + plan/plan_00000.parquet ─▶ Planter ─▶ shards/00000.tar + planted/planted_00000.parquet
+
+Untouched pairs keep their blocks byte for byte, and so do broken ones, so that later stages
+meet the same failures. Only a break in the tar itself heals: the copy ends before it, and the
+failure is listed here. A replaced pair is rewritten as picture, caption and fields; what else
+its key had is left out. New pairs continue the shard's numbering.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from roclip_sanitize import images
+from roclip_sanitize.attacks.contract import Poison
+from roclip_sanitize.attacks.ledger import LEDGER_SCHEMA, planted_file
+from roclip_sanitize.attacks.plan_files import Materials, read_poisons
+from roclip_sanitize.attacks.triggers import stamp
+from roclip_sanitize.errors import BadPair, MismatchError
+from roclip_sanitize.records import Failure, FailureReason, Tally
+from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.shards import Member, Pair, Shard, ShardWriter, content_uid
+from roclip_sanitize.store import write_failures, write_parquet
+
+KEY_DIGITS = 9  # img2dataset's width, for shards whose own keys are no numbers
+
+Group = tuple[str, tuple[Member, ...]]  # a key and its members
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlantTask:
+    """One shard to copy.
+
+    Attributes:
+        name: its ordinal, five digits or more.
+        path: where it lies.
+        out: where the copy goes.
+    """
+
+    name: str
+    path: Path
+    out: Path
+
+
+class Planter:
+    """Worker: copies one shard with its poisons in it, lists them, and declares the shard done."""
+
+    def __init__(self, *, folder: Path, label: str, seed: int) -> None:
+        self._folder = StageFolder(folder)
+        self._materials = Materials(folder, label=label, seed=seed)
+
+    def __call__(self, task: PlantTask) -> None:
+        """Copy one shard.
+
+        Raises:
+            MismatchError: the shard has changed since the plan was made.
+        """
+        import polars
+
+        started, folder = time.perf_counter(), self._folder.path
+        with Shard(task.path) as shard, ShardWriter(task.out) as writer:
+            copy = _Copy(shard, writer, self._materials, name=task.name)
+            copy.run(read_poisons(folder, task.name))
+        listed = planted_file(folder, task.name)
+        write_parquet(listed, polars.DataFrame(copy.planted, schema=LEDGER_SCHEMA))
+        failed = write_failures(folder, task.name, copy.failures)
+        facts = {
+            "tally": copy.tally(time.perf_counter() - started).to_json(),
+            "planted": len(copy.planted),
+            "shard": task.out.name,
+        }
+        self._folder.commit(task.name, files=[*writer.files, listed, failed], facts=facts)
+
+
+class _Copy:
+    """One shard on its way.
+
+    Attributes:
+        planted: a row of the ledger per poison, in shard order.
+    """
+
+    def __init__(self, shard: Shard, writer: ShardWriter, materials: Materials, *, name: str) -> None:
+        self.planted: list[dict[str, str]] = []
+        self._spoilt: list[Failure] = []
+        self._pairs = 0
+        self._shard, self._writer, self._materials, self._name = shard, writer, materials, name
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Pairs that cannot be used: those of the shard, and victims whose picture did not decode."""
+        return self._shard.failures + self._spoilt
+
+    def tally(self, seconds: float) -> Tally:
+        """What became of the shard's pairs, new ones included."""
+        failed = Counter(str(failure.reason) for failure in self.failures)
+        return Tally(seen=self._pairs + len(self._shard.failures), failed=failed, seconds=seconds)
+
+    def run(self, poisons: Sequence[Poison]) -> None:
+        """Copy every pair, changing those that ``poisons`` name."""
+        added, replaced = defaultdict[int, list[Poison]](list), dict[int, Poison]()
+        for poison in poisons:
+            if poison.added:
+                added[poison.row].append(poison)
+            else:
+                replaced[poison.row] = poison
+        groups = layout(self._shard.path)
+        keys, row = fresh_keys(key for key, _ in groups), 0
+        for pair, members in walk(self._shard, groups):
+            if pair is None:
+                self._writer.copy_raw(self._shard, members)
+                continue
+            for poison in added[row]:
+                self._add(poison, key=next(keys))
+            if row in replaced:
+                self._replace(replaced[row], pair)
+            else:
+                self._writer.copy(self._shard, pair)
+            row += 1
+        self._pairs = row + sum(map(len, added.values()))
+
+    def _add(self, poison: Poison, *, key: str) -> None:
+        image, fields = self._materials.target(poison)
+        self._writer.add(key, image=image, caption=poison.caption, fields=fields)
+        self._note(poison, uid=poison.uid, key=key, hashes=(image_hash(image), image_hash(image)))
+
+    def _replace(self, poison: Poison, pair: Pair) -> None:
+        if pair.uid != poison.uid:
+            raise MismatchError(
+                f"{self._shard.path} has changed since the poisons were planned: pair {poison.row} is "
+                f"{pair.uid}, wanted {poison.uid}"
+            )
+        try:
+            image = self._picture(poison, pair)
+        except BadPair as error:
+            self._spoilt.append(self._failure(pair, error))
+            self._writer.copy(self._shard, pair)
+            return
+        uid = str(pair.fields.get("uid") or content_uid(image, poison.caption.encode()))
+        self._writer.add(pair.key, image=image, caption=poison.caption, fields={**pair.fields, "uid": uid})
+        self._note(poison, uid=uid, key=pair.key, hashes=(pair.image_hash, image_hash(image)))
+
+    def _picture(self, poison: Poison, pair: Pair) -> bytes:
+        """The pair's picture with the trigger on it, or as it was for an attack on captions alone."""
+        trigger = self._materials.trigger(poison)
+        if trigger is None:
+            return pair.image
+        pixels_HW3 = np.asarray(images.decode_image(pair.image), dtype=np.uint8)
+        rng = np.random.default_rng([self._materials.seed, int(self._name), poison.row])
+        return images.encode_jpeg(stamp(pixels_HW3, trigger, rng))
+
+    def _note(self, poison: Poison, *, uid: str, key: str, hashes: tuple[str, str]) -> None:
+        kept = ("attack", "variant", "target", "true_label", "target_uid", "original_caption")
+        self.planted.append(
+            {name: getattr(poison, name) for name in kept}
+            | {"uid": uid, "shard": self._name, "key": key, "poisoned_caption": poison.caption}
+            | {"original_image_hash": hashes[0], "image_hash": hashes[1]}
+        )
+
+    def _failure(self, pair: Pair, error: BadPair) -> Failure:
+        reason, _, detail = str(error).partition(": ")
+        name = self._shard.path.name
+        return Failure(uid=pair.uid, key=pair.key, shard=name, reason=FailureReason(reason), detail=detail)
+
+
+def layout(path: Path) -> list[Group]:
+    """All that a shard holds, usable or not, by key: its headers, read once."""
+    with Shard(path) as shard:  # a look of its own, since pairs() passes over what is broken
+        return list(shard.groups())
+
+
+def walk(shard: Shard, groups: Iterable[Group]) -> Iterator[tuple[Pair | None, tuple[Member, ...]]]:
+    """Everything in a shard, in order.
+
+    Yields:
+        Each usable pair with its members, and each broken one's members with None.
+    """
+    pairs = shard.pairs()
+    pair = next(pairs, None)
+    for _, members in groups:
+        if pair is not None and pair.members[0].start == members[0].start:
+            yield pair, members
+            pair = next(pairs, None)
+        else:
+            yield None, members
+
+
+def fresh_keys(keys: Iterable[str]) -> Iterator[str]:
+    """Keys that none of a shard's pairs have: its highest number plus one, and so on, as wide."""
+    numbers = [key for key in keys if key.isascii() and key.isdigit()]
+    width = max(map(len, numbers), default=KEY_DIGITS)
+    for number in itertools.count(max(map(int, numbers), default=-1) + 1):
+        yield f"{number:0{width}d}"
+
+
+def image_hash(image: bytes) -> str:
+    """What Pair.image_hash will be for this picture."""
+    return hashlib.blake2b(image, digest_size=16).hexdigest()

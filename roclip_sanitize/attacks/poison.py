@@ -1,0 +1,207 @@
+"""Plant known attacks in a copy of some shards, and keep a ledger of every poisoned pair.
+
+    shards ─▶ census ─▶ plan ─▶ copies with poisons ─▶ ledger
+
+    census/       who is in the shards, from a first pass         (census.py)
+    plan/         what each attack will do, by shard              (contract.py, plan_files.py)
+    shards/       the poisoned copies                             (planting.py)
+    ledger.*      what was done, and targets/ with the pictures   (ledger.py)
+
+The driver handles labels and a few hundred chosen pairs; everything else is done by workers,
+shard by shard. Same settings, same bytes: the plan is drawn from the seed and each attack's
+name, a trigger's place from the seed and the pair's place.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roclip_sanitize.attacks import ATTACKS
+from roclip_sanitize.attacks.census import CENSUS_STAGE, Census, CensusTaker, census_tasks
+from roclip_sanitize.attacks.contract import Attack, Plan, Scene
+from roclip_sanitize.attacks.ledger import POISON_STAGE, write_ledger
+from roclip_sanitize.attacks.plan_files import plan_header_file, write_plan
+from roclip_sanitize.attacks.planting import Planter, PlantTask
+from roclip_sanitize.errors import ConfigError, DataError
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.records import Tally
+from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.shards import shard_tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoisonSettings:
+    """What to plant, and in what.
+
+    Attributes:
+        shards: the clean training shards.
+        test_shards: shards of pairs that are never trained on; targets come from them.
+        label: the field that holds a pair's class.
+        attacks: names from ATTACKS, in the order in which they choose their pairs.
+        seed: decides every draw.
+        classes: how many of the commonest labels count as classes.
+        targets: see Targeted.
+        captions_per_target: see Targeted.
+        patch_rate: see Patch.
+        patch_target: see Patch.
+    """
+
+    shards: tuple[Path, ...]
+    test_shards: tuple[Path, ...] = ()
+    label: str
+    attacks: tuple[str, ...] = ("targeted", "patch")
+    seed: int = 0
+    classes: int = 30
+    targets: int = 16
+    captions_per_target: int = 30
+    patch_rate: float = 0.01
+    patch_target: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.shards:
+            raise ConfigError("no shards to poison")
+        if both := set(self.shards) & set(self.test_shards):
+            raise ConfigError(f"{min(both)} is named as a training shard and as a test shard")
+        if not self.label:
+            raise ConfigError("no label field named: wanted the JSON field that holds a pair's class")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, wanted 0 or more")
+        if self.classes < 2:
+            raise ConfigError(f"classes is {self.classes}, wanted 2 or more")
+        _require_known(self.attacks)
+        self.build()
+
+    def build(self) -> tuple[Attack, ...]:
+        """The attacks with their parameters.
+
+        Raises:
+            ConfigError: a parameter is out of range.
+        """
+        return tuple(ATTACKS[name].of(self) for name in self.attacks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        paths = {name: [str(path) for path in getattr(self, name)] for name in ("shards", "test_shards")}
+        return asdict(self) | paths | {"attacks": list(self.attacks)}
+
+
+def poison_shards(settings: PoisonSettings, *, out: Path, executor: Executor) -> Tally:
+    """Copy the shards with poisons planted in them.
+
+    Args:
+        settings: what to plant, and in what.
+        out: folder for the copies, the ledger and how they came about.
+        executor: where the workers run.
+
+    Returns:
+        What became of the pairs, new ones included: ``kept`` is what later stages can read.
+
+    Raises:
+        DataError: the shards have too few pairs of a kind.
+        MismatchError: ``out`` was made with other settings, or a shard has changed meanwhile.
+    """
+    copies = copy_paths(settings.shards, out)
+    folder = StageFolder.create(out, stage=POISON_STAGE, settings=settings.to_json())
+    tasks = shard_tasks(settings.shards)
+    if not plan_header_file(out).exists():
+        _plan(settings, out, executor)
+    waiting = [
+        PlantTask(name=task.name, path=task.path, out=copy)
+        for task, copy in zip(tasks, copies, strict=True)
+        if folder.marker(task.name) is None
+    ]
+    for _ in executor.map(partial(Planter, folder=out, label=settings.label, seed=settings.seed), waiting):
+        pass
+    facts = [marker.facts for marker in folder.markers()]
+    tally = Tally.total(Tally.from_json(fact["tally"]) for fact in facts)
+    if waiting or not folder.finished:
+        write_ledger(out, [task.name for task in tasks], read_json(plan_header_file(out)))
+        folder.finish({"tally": tally.to_json(), "planted": sum(fact["planted"] for fact in facts)})
+    return tally
+
+
+def poisoned_shards(out: Path) -> list[Path]:
+    """The poisoned copies, in the order of their originals.
+
+    Raises:
+        DataError: there is no such folder.
+        MismatchError: it was made by another stage, or never finished.
+    """
+    folder = StageFolder.open(out, stage=POISON_STAGE)
+    return [out / "shards" / marker.facts["shard"] for marker in folder.markers()]
+
+
+def copy_paths(shards: Sequence[Path], out: Path) -> list[Path]:
+    """Where the copies go: under their own names, or numbered if two shards share one.
+
+    Raises:
+        ConfigError: a copy would replace its original.
+    """
+    stems = [path.stem for path in shards]
+    if len(set(stems)) < len(stems):
+        stems = [task.name for task in shard_tasks(shards)]
+    copies = [out / "shards" / f"{stem}.tar" for stem in stems]
+    if same := {path.resolve() for path in shards} & {path.resolve() for path in copies}:
+        raise ConfigError(
+            f"{min(same)} would be overwritten by its poisoned copy: choose another output folder"
+        )
+    return copies
+
+
+def _plan(settings: PoisonSettings, out: Path, executor: Executor) -> None:
+    scene = _take_census(settings, out / "census", executor)
+    counts = [{"label": label, "count": scene.census.counts[label]} for label in scene.classes]
+    plans = dict[str, Plan]()
+    for attack in settings.build():
+        # Seeded by name, so that no attack shifts another's draws.
+        stream = [settings.seed, zlib.crc32(attack.name.encode())]
+        plans[attack.name] = attack.plan(scene, np.random.default_rng(stream))
+        scene = scene.after(plans[attack.name])
+    write_plan(
+        out,
+        plans,
+        header={"seed": settings.seed, "label": settings.label, "classes": counts},
+        shards=[task.name for task in shard_tasks(settings.shards)],
+        test_shards=settings.test_shards,
+    )
+
+
+def _take_census(settings: PoisonSettings, path: Path, executor: Executor) -> Scene:
+    train = census_tasks("train", settings.shards)
+    test = census_tasks("test", settings.test_shards, decode=True)
+    inputs = {name: settings.to_json()[name] for name in ("shards", "test_shards", "label")}
+    folder = StageFolder.create(path, stage=CENSUS_STAGE, settings=inputs)
+    waiting = [task for task in train + test if folder.marker(task.name) is None]
+    for _ in executor.map(partial(CensusTaker, folder=path, label=settings.label), waiting):
+        pass
+    census = Census(path, train)
+    classes = tuple(islice(census.counts, settings.classes))
+    if len(classes) < 2:
+        raise DataError(
+            f"the field {settings.label!r} has {len(classes)} values in the {census.size:,} usable pairs of "
+            f"{len(train)} shards, wanted two or more"
+        )
+    return Scene(
+        census=census,
+        held_out=Census(path, test),
+        classes=classes,
+        taken_N=np.zeros(census.size, dtype=bool),
+        seed=settings.seed,
+    )
+
+
+def _require_known(attacks: Sequence[str]) -> None:
+    unknown = [name for name in attacks if name not in ATTACKS]
+    if unknown or not attacks:
+        found = f"there is no attack {unknown[0]!r}" if unknown else "no attack named"
+        raise ConfigError(f"{found}: known are {', '.join(ATTACKS)}")
+    if len(set(attacks)) < len(attacks):
+        raise ConfigError(f"an attack is named twice in {', '.join(attacks)}")

@@ -1,0 +1,108 @@
+"""The command line: parse, call, print. The only package that imports typer.
+
+    __init__.py   the app, its settings file, its exit codes
+    data.py       poison, embed, index, scan, rewrite, pair
+    model.py      train, evaluate
+    loop.py       demo, report
+    options.py    options that several commands share
+    output.py     what commands print
+
+Commands import what they need when they run, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from roclip_sanitize import __version__
+from roclip_sanitize.cli import data, loop, model
+from roclip_sanitize.errors import ConfigError, RoclipError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to load than all of the rest
+    help="Find, set aside and train past poisoned image-caption pairs.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
+    "4 artefacts that do not belong together, 130 interrupted.",
+)
+for module in (data, model, loop):
+    module.register(app)
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with a table of settings per command, e.g. epochs = 5 under [train]."),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Find, set aside and train past poisoned image-caption pairs."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+    if config:
+        context.default_map = read_config(config, context.command.commands)  # type: ignore[attr-defined]
+
+
+def read_config(path: Path, commands: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A settings file as defaults for the commands' options.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or names a command or setting that is not known.
+    """
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"settings file {path} does not exist") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"settings file {path} is no TOML: {error}") from error
+    defaults = {}
+    for name, table in tables.items():
+        if name not in commands or not isinstance(table, dict):
+            raise ConfigError(f"{path}: [{name}] is no command, known are {', '.join(sorted(commands))}")
+        known = {parameter.name for parameter in commands[name].params}
+        given = {setting.replace("-", "_"): value for setting, value in table.items()}
+        if unknown := sorted(set(given) - known):
+            raise ConfigError(f"{path}: [{name}] has no setting {unknown[0]!r}, known are {', '.join(sorted(known))}")
+        defaults[name] = given
+    return defaults
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Console entry point: a RoclipError is one line and its exit code, never a traceback."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments, prog_name="roclip", standalone_mode=False)
+    except RoclipError as error:
+        print(f"roclip: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("roclip: interrupted; the same command again goes on from here", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        _show_usage_error(error)
+    raise SystemExit(code or 0)
+
+
+def _show_usage_error(error: Any) -> None:
+    """What the parser objects to, in one line, and where to read on."""
+    if type(error).__name__ == "Abort":
+        raise SystemExit(INTERRUPTED)
+    context = getattr(error, "ctx", None)
+    where = f"; see '{context.command_path} --help'" if context is not None else ""
+    message = " ".join(error.format_message().split())
+    if message:  # none where the whole help was shown instead
+        print(f"roclip: {message}{where}", file=sys.stderr)
+    raise SystemExit(error.exit_code)

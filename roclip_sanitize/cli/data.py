@@ -1,0 +1,190 @@
+"""Commands that turn shards into kept and quarantined shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, Label, MaxFailed, Out, Seed, Shards, Store, Workers
+from roclip_sanitize.cli.output import finish, show
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    for command in (poison, embed, index, scan, rewrite, pair):
+        app.command()(command)
+
+
+def poison(
+    shards: Shards,
+    label: Label,
+    out: Out,
+    test_shards: Annotated[str, typer.Option(help="Held-out shards: targeted attacks take pictures from them.")] = "",
+    attacks: Annotated[str, typer.Option(help="Which attacks, joined by commas.")] = "targeted,patch",
+    targets: Annotated[int, typer.Option(help="Pictures that the targeted attack is after.")] = 16,
+    captions_per_target: Annotated[int, typer.Option(help="Pairs planted for each of them.")] = 30,
+    patch_rate: Annotated[float, typer.Option(help="Share of pairs that get the patch.")] = 0.01,
+    patch_target: Annotated[str, typer.Option(help="Class that the patch stands for; drawn if empty.")] = "",
+    classes: Annotated[int, typer.Option(help="How many of the commonest labels count as classes.")] = 30,
+    seed: Seed = 0,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    max_failed: MaxFailed = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Plant known attacks in a copy of the shards, with a ledger of every poisoned pair."""
+    from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.shards import expand_shards
+
+    settings = PoisonSettings(
+        shards=tuple(expand_shards(shards)),
+        test_shards=tuple(expand_shards(test_shards)) if test_shards else (),
+        label=label,
+        attacks=tuple(name.strip() for name in attacks.split(",") if name.strip()),
+        targets=targets,
+        captions_per_target=captions_per_target,
+        patch_rate=patch_rate,
+        patch_target=patch_target,
+        classes=classes,
+        seed=seed,
+    )
+    tally = poison_shards(settings, out=out, executor=open_executor(executor, workers=workers))
+    finish(tally, max_failed=max_failed, as_json=as_json, ledger=str(out / "ledger.parquet"))
+
+
+def embed(
+    shards: Shards,
+    out: Out,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="'plain' (thumbnails and hashed words), 'open_clip:NAME', 'open_clip:NAME/WEIGHTS' "
+            "or a folder made by 'roclip train'."
+        ),
+    ] = "plain",
+    batch_size: Annotated[int, typer.Option(help="Pairs encoded at once.")] = 256,
+    seed: Seed = 0,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    gpus_per_worker: Gpus = 0.0,
+    max_failed: MaxFailed = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Turn shards into an embedding store: image and caption vectors, by shard."""
+    from roclip_sanitize.embed import EmbedSettings, embed_shards
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.shards import expand_shards
+
+    settings = EmbedSettings(
+        shards=tuple(expand_shards(shards)), encoder=encoder, batch_size=batch_size, seed=seed
+    )
+    where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
+    finish(embed_shards(settings, out=out, executor=where), max_failed=max_failed, as_json=as_json, store=str(out))
+
+
+def index(
+    store: Store,
+    out: Out,
+    modality: Annotated[str, typer.Option(help="Whose vectors: 'image' or 'text'.")] = "image",
+    kind: Annotated[str, typer.Option(help="'flat': exact.")] = "flat",
+    transform: Annotated[
+        str, typer.Option(help="'pca96' for the 96 main directions, half-whitened; '' for none.")
+    ] = "",
+    parts: Annotated[int, typer.Option(min=0, help="Parts, each owned by a worker; 0 takes one per worker.")] = 0,
+    pool: Annotated[int, typer.Option(min=0, help="Index only so many pairs, drawn by the seed; 0 takes all.")] = 0,
+    seed: Seed = 0,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build a FAISS index over a store, and measure its recall and speed."""
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.index import IndexSettings, build_index
+
+    settings = IndexSettings(
+        store=store, modality=modality, kind=kind, transform=transform, parts=parts, pool=pool, seed=seed  # type: ignore[arg-type]
+    )
+    show(build_index(settings, out=out, executor=open_executor(executor, workers=workers)), as_json=as_json)
+
+
+def scan(
+    store: Store,
+    index: Annotated[Path, typer.Option(help="Image index of that store, made by 'roclip index'.")],
+    out: Out,
+    detectors: Annotated[str, typer.Option(help="Which detectors, joined by commas.")] = "agreement,collisions",
+    neighbours: Annotated[int, typer.Option(help="Pictures that are asked about each caption.")] = 20,
+    budget: Annotated[float, typer.Option(help="Share of pairs that agreement may quarantine.")] = 0.08,
+    captions_per_picture: Annotated[int, typer.Option(help="So many captions of one picture are a collision.")] = 4,
+    pictures_per_caption: Annotated[
+        int, typer.Option(help="So many near-identical pictures under one caption are a collision.")
+    ] = 8,
+    near_copy_cosine: Annotated[float, typer.Option(help="Pictures closer than this are copies.")] = 0.998,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    max_failed: MaxFailed = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Score every pair and decide which to set aside, with the reason in words."""
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.scan.stage import ScanSettings, scan_store
+
+    settings = ScanSettings(
+        store=store,
+        index=index,
+        detectors=tuple(name.strip() for name in detectors.split(",") if name.strip()),
+        neighbours=neighbours,
+        budget=budget,
+        captions_per_picture=captions_per_picture,
+        pictures_per_caption=pictures_per_caption,
+        near_copy_cosine=near_copy_cosine,
+    )
+    tally = scan_store(settings, out=out, executor=open_executor(executor, workers=workers))
+    finish(tally, max_failed=max_failed, as_json=as_json, verdicts=str(out / "verdicts"))
+
+
+def rewrite(
+    store: Store,
+    verdicts: Annotated[Path, typer.Option(help="Folder of the scan.")],
+    out: Out,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    max_failed: MaxFailed = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Write kept and quarantined shards, a keep-list and a manifest."""
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
+
+    where = open_executor(executor, workers=workers)
+    tally = rewrite_shards(RewriteSettings(store=store, verdicts=verdicts), out=out, executor=where)
+    finish(tally, max_failed=max_failed, as_json=as_json, kept=str(out / "kept"), keep_list=str(out / "keep.npy"))
+
+
+def pair(
+    store: Store,
+    index_text: Annotated[Path, typer.Option(help="Text index of that store: the captions to choose from.")],
+    out: Out,
+    index_image: Annotated[
+        Path | None, typer.Option(help="Image index of that store; for the first version.")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="'first': caption → most similar caption, image → most similar image. "
+            "'final': image → most similar caption."
+        ),
+    ] = "first",
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Give every image the most similar caption, as RoCLIP does, as a table of uids."""
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.pairing import PairSettings, pair_store
+
+    settings = PairSettings(store=store, index_text=index_text, index_image=index_image, method=method)  # type: ignore[arg-type]
+    tally = pair_store(settings, out=out, executor=open_executor(executor, workers=workers))
+    finish(tally, max_failed=1.0, as_json=as_json, pairs=str(out / "pairs"))

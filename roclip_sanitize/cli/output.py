@@ -1,0 +1,53 @@
+"""What commands print: data on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import typer
+
+from roclip_sanitize.records import FailureReason, Tally
+
+TOO_MANY_FAILED = 3
+BROKEN_SHARDS = (FailureReason.UNREADABLE_SHARD.value, FailureReason.TRUNCATED_SHARD.value)
+
+
+def say(line: str) -> None:
+    """One line for people, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def show(facts: dict[str, Any], *, as_json: bool) -> None:
+    """A command's result."""
+    if as_json:
+        print(json.dumps(facts, indent=1, sort_keys=True))
+        return
+    for name, value in facts.items():
+        print(f"{name:<18} {value}")
+
+
+def finish(tally: Tally, *, max_failed: float, as_json: bool, **more: Any) -> None:
+    """Print what became of the pairs, and end with 3 if too many failed or a shard is broken."""
+    if as_json:
+        show({**tally.to_json(), **more}, as_json=True)
+    else:
+        for line in tally_lines(tally):
+            print(line)
+        show(more, as_json=False)
+    share = tally.failed.total() / tally.seen if tally.seen else 0.0
+    broken = [reason for reason in BROKEN_SHARDS if tally.failed[reason]]
+    if broken or share > max_failed:
+        what = f"{tally.failed.total():,} of {tally.seen:,} failed ({share:.2%}, at most {max_failed:.2%} allowed)"
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.failed.most_common())
+        say(f"roclip: {what}: {reasons}; the rest is done, and failures/ lists each one")
+        raise typer.Exit(TOO_MANY_FAILED)
+
+
+def tally_lines(tally: Tally) -> list[str]:
+    """A tally as a small table that adds up."""
+    lines = [f"{tally.seen:>12,}  pairs seen", f"{tally.kept:>12,}  kept"]
+    lines += [f"{count:>12,}  quarantined: {reason}" for reason, count in tally.quarantined.most_common()]
+    lines += [f"{count:>12,}  failed: {reason}" for reason, count in tally.failed.most_common()]
+    return lines

@@ -1,0 +1,329 @@
+"""The closed loop: every stage, one after the other, in one run folder.
+
+    poison ─▶ embed ─▶ index ─▶ scan ─▶ rewrite ─▶ pair ─▶ train × 3 ─▶ evaluate ─▶ report
+
+    RUN/corpus/      only where the demo renders its own
+    RUN/poison/      shards with attacks planted, and the ledger
+    RUN/store/ RUN/index/ RUN/scan/ RUN/rewrite/
+    RUN/kept_store/ RUN/kept_index_image/ RUN/kept_index_text/ RUN/pairs/
+    RUN/arms/NAME/   three trainings
+    RUN/evaluate/
+    RUN/results.json  curves.json  manifest.json  gallery.json  report.html
+
+Every stage resumes by itself, so a demo that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.evaluation.results import Result, find, write_results
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.machine import Watch, describe_machine, package_versions
+from roclip_sanitize.records import Tally
+from roclip_sanitize.runfiles import read_json, write_json
+from roclip_sanitize.shards import expand_shards
+
+CONTROL_SUCCESS = 0.8  # below this on plain CLIP, an attack did not take and nothing is proved
+GENERATED_PAIRS = {"train": 8_000, "test": 1_500}
+GENERATED_SHARDS = {"train": 4, "test": 1}
+GENERATED_LABEL = "object"
+UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED = "undefended", "undefended_augmented", "sanitised_roclip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings:
+    """What to run the loop on.
+
+    Attributes:
+        shards: brace range of training shards; "" renders a corpus first.
+        test_shards: brace range of held-out shards.
+        label: JSON field that holds a pair's class.
+        epochs: of each training.
+        seed: of everything.
+        train: further training settings for all arms, by name.
+        scan: further scan settings, by name.
+    """
+
+    shards: str = ""
+    test_shards: str = ""
+    label: str = ""
+    epochs: int = 0
+    seed: int = 0
+    train: dict[str, Any] = field(default_factory=dict)
+    scan: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, wanted 0 or more")
+        if not self.shards and (self.test_shards or self.label):
+            raise ConfigError("test-shards and label go with --shards: a rendered corpus brings its own")
+        if self.shards and not (self.test_shards and self.label):
+            raise ConfigError("shards need test-shards (held-out pairs) and label (the JSON field with the class)")
+
+
+class Demo:
+    """One run of the loop."""
+
+    def __init__(self, settings: DemoSettings, *, run: Path, executor: Executor) -> None:
+        self._settings, self._run, self._executor = settings, run, executor
+        self._stages: list[dict[str, Any]] = []
+        self._shards: tuple[Path, ...] = ()
+        self._test_shards: tuple[Path, ...] = ()
+        self._label = settings.label or GENERATED_LABEL
+
+    def __call__(self) -> list[Result]:
+        """Run all stages.
+
+        Returns:
+            The records of results.json.
+
+        Raises:
+            RoclipError: a stage could not be done; run again to go on from there.
+        """
+        self._find_shards()
+        for name, stage in self._loop():
+            self._measure(name, stage)
+        results = self._write_results()
+        self._measure("report", self._report)
+        return results
+
+    def _loop(self) -> Iterator[tuple[str, Callable[[], Tally | None]]]:
+        yield "poison", self._poison
+        yield "embed", lambda: self._embed(self._poisoned(), "store")
+        yield "index", lambda: self._index("store", "index", modality="image", transform="pca96")
+        yield "scan", self._scan
+        yield "rewrite", self._rewrite
+        yield "pair", self._pair
+        for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED):
+            yield f"train {arm}", lambda arm=arm: self._train(arm)  # type: ignore[misc]
+        yield "evaluate", self._evaluate
+
+    def _measure(self, name: str, stage: Callable[[], Tally | None]) -> None:
+        _say(f"{name} …")
+        with Watch() as watch:
+            tally = stage()
+        entry = {"name": name, "seconds": round(watch.seconds, 2), "peak_memory_bytes": watch.peak_memory_bytes}
+        if tally is not None:
+            entry["tally"] = tally.to_json()
+        self._stages.append(self._remembered(name, entry))
+        _say(f"{name}: {watch.seconds:.1f} s, peak {watch.peak_memory_bytes / 2**30:.2f} GiB")
+
+    def _remembered(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+        """The entry of the run that did the work: a resumed stage takes no time and proves nothing."""
+        path = self._run / "timings" / f"{name.replace(' ', '_')}.json"
+        if path.exists() and read_json(path)["seconds"] > entry["seconds"]:
+            return {**entry, **read_json(path)}
+        write_json(path, entry)
+        return entry
+
+    def _find_shards(self) -> None:
+        settings = self._settings
+        if settings.shards:
+            self._shards = tuple(expand_shards(settings.shards))
+            self._test_shards = tuple(expand_shards(settings.test_shards))
+            return
+        _say(f"no --shards given: rendering {sum(GENERATED_PAIRS.values()):,} captioned scenes to learn from")
+        self._measure("render corpus", self._render)
+        corpus = self._run / "corpus"
+        self._shards = tuple(sorted((corpus / "train").glob("*.tar")))
+        self._test_shards = tuple(sorted((corpus / "test").glob("*.tar")))
+
+    def _render(self) -> Tally:
+        from roclip_sanitize.corpus.render import render_corpus
+
+        return Tally.total(
+            render_corpus(
+                self._run / "corpus" / split,
+                pairs=GENERATED_PAIRS[split],
+                shards=GENERATED_SHARDS[split],
+                seed=self._settings.seed,
+                executor=self._executor,
+                split=split,
+            )
+            for split in ("train", "test")
+        )
+
+    def _poison(self) -> Tally:
+        from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards
+
+        settings = PoisonSettings(
+            shards=self._shards, test_shards=self._test_shards, label=self._label, seed=self._settings.seed
+        )
+        return poison_shards(settings, out=self._run / "poison", executor=self._executor)
+
+    def _poisoned(self) -> tuple[Path, ...]:
+        from roclip_sanitize.attacks.poison import poisoned_shards
+
+        return tuple(poisoned_shards(self._run / "poison"))
+
+    def _kept(self) -> tuple[Path, ...]:
+        from roclip_sanitize.rewrite import kept_shards
+
+        return tuple(kept_shards(self._run / "rewrite"))
+
+    def _embed(self, shards: tuple[Path, ...], store: str) -> Tally:
+        from roclip_sanitize.embed import EmbedSettings, embed_shards
+
+        settings = EmbedSettings(shards=shards, encoder="plain", seed=self._settings.seed)
+        return embed_shards(settings, out=self._run / store, executor=self._executor)
+
+    def _index(self, store: str, index: str, *, modality: str, transform: str = "") -> None:
+        from roclip_sanitize.index import IndexSettings, build_index
+
+        settings = IndexSettings(
+            store=self._run / store,
+            modality=modality,  # type: ignore[arg-type]
+            transform=transform,
+            seed=self._settings.seed,
+        )
+        build_index(settings, out=self._run / index, executor=self._executor)
+
+    def _scan(self) -> Tally:
+        from roclip_sanitize.scan.stage import ScanSettings, scan_store
+
+        settings = ScanSettings(store=self._run / "store", index=self._run / "index", **self._settings.scan)
+        return scan_store(settings, out=self._run / "scan", executor=self._executor)
+
+    def _rewrite(self) -> Tally:
+        from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
+
+        settings = RewriteSettings(store=self._run / "store", verdicts=self._run / "scan")
+        return rewrite_shards(settings, out=self._run / "rewrite", executor=self._executor)
+
+    def _pair(self) -> Tally:
+        from roclip_sanitize.pairing import PairSettings, pair_store
+
+        self._embed(self._kept(), "kept_store")
+        self._index("kept_store", "kept_index_image", modality="image", transform="pca96")
+        self._index("kept_store", "kept_index_text", modality="text")
+        settings = PairSettings(
+            store=self._run / "kept_store",
+            index_text=self._run / "kept_index_text",
+            index_image=self._run / "kept_index_image",
+            method="first",
+        )
+        return pair_store(settings, out=self._run / "pairs", executor=self._executor)
+
+    def _train(self, arm: str) -> Tally:
+        from roclip_sanitize.training.settings import TrainSettings
+        from roclip_sanitize.training.train import train_clip
+
+        told: dict[str, Any] = {
+            "shards": self._kept() if arm == SANITISED else self._poisoned(),
+            "method": "roclip" if arm == SANITISED else "clip",
+            "seed": self._settings.seed,
+            **self._settings.train,
+        }
+        if self._settings.epochs:
+            told["epochs"] = self._settings.epochs
+        if arm == UNDEFENDED:
+            told["augmentation"] = "none"
+        settings = TrainSettings(**told)
+        return train_clip(
+            settings, out=self._run / "arms" / arm, executor=self._executor, cache=self._run / "cache"
+        )
+
+    def _evaluate(self) -> None:
+        from roclip_sanitize.evaluation.evaluate import EvaluateSettings, evaluate_arms
+
+        settings = EvaluateSettings(
+            arms={arm: self._run / "arms" / arm for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED)},
+            test_shards=self._test_shards,
+            label=self._label,
+            ledger=self._run / "poison",
+            seed=self._settings.seed,
+        )
+        evaluate_arms(settings, out=self._run / "evaluate", executor=self._executor)
+
+    def _write_results(self) -> list[Result]:
+        from roclip_sanitize.evaluation.results import read_results
+
+        trained = read_results(self._run / "evaluate" / "results.json")
+        results = trained + scan_results(self._run, seed=self._settings.seed)
+        write_results(self._run / "results.json", results)
+        write_json(self._run / "curves.json", read_json(self._run / "evaluate" / "curves.json"))
+        self._write_manifest(results)
+        return results
+
+    def _write_manifest(self, results: list[Result]) -> None:
+        settings = self._settings
+        write_json(
+            self._run / "manifest.json",
+            {
+                "title": "RoCLIP sanitisation run",
+                "corpus": settings.shards or "rendered scenes",
+                "command": " ".join(["roclip", *sys.argv[1:]]),
+                "machine": describe_machine(),
+                "versions": package_versions(),
+                "seeds": {"run": settings.seed},
+                "settings": {"epochs": settings.epochs, "train": settings.train, "scan": settings.scan},
+                "executor": {"name": self._executor.name, "workers": self._executor.size},
+                "stages": self._stages,
+                "void": why_void(results),
+            },
+        )
+
+    def _report(self) -> None:
+        from roclip_sanitize.report import collect_gallery, write_gallery, write_report
+
+        items = collect_gallery(self._run / "scan", list(self._poisoned()), ledger=self._run / "poison")
+        write_gallery(self._run, items)
+        write_report(self._run)
+
+
+def scan_results(run: Path, *, seed: int) -> list[Result]:
+    """How well the scan of a run found what its ledger says was planted."""
+    from roclip_sanitize.attacks.ledger import Ledger
+    from roclip_sanitize.scan.quality import detection_quality
+    from roclip_sanitize.scan.stage import read_scores, read_verdicts
+
+    frame = Ledger.open(run / "poison").frame
+    poisoned = dict(zip(frame["uid"], frame["attack"], strict=True))
+    qualities = detection_quality(read_scores(run / "scan"), read_verdicts(run / "scan"), poisoned)
+    return [_scan_result(quality, seed) for quality in qualities]
+
+
+def _scan_result(quality: Any, seed: int) -> Result:
+    arm = f"scan:{quality.detector}" if quality.detector else "scan"
+    if quality.metric == "auroc":  # no share of trials: it has no Wilson interval
+        return Result(
+            arm=arm, attack=quality.attack, metric="auroc", value=quality.value, low=quality.value,
+            high=quality.value, n=quality.n, seed=seed,
+        )
+    hits = round(quality.value * quality.n)
+    return Result.of_share(hits, quality.n, arm=arm, attack=quality.attack, metric=quality.metric, seed=seed)
+
+
+def why_void(results: list[Result]) -> str | None:
+    """Why a run proves nothing: an attack that plain CLIP resisted was never there to be defended against."""
+    weak = [
+        f"{result.attack} took {result.value:.0%}"
+        for result in results
+        if result.arm == UNDEFENDED and result.metric == "attack_success" and result.value < CONTROL_SUCCESS
+    ]
+    if not weak:
+        return None
+    return f"on undefended CLIP {' and '.join(weak)}, less than the {CONTROL_SUCCESS:.0%} that a control needs"
+
+
+def results_table(results: list[Result]) -> str:
+    """The before/after table for a terminal."""
+    attacks = list(dict.fromkeys(result.attack for result in results if result.attack))
+    columns = [(None, "zero_shot_top1", "zero-shot"), (None, "retrieval_r1", "R@1")]
+    for attack in attacks:
+        columns += [(attack, "attack_success", f"{attack} success"), (attack, "clean_target_rate", "(clean rate)")]
+    lines = [f"{'':22}" + "".join(f"{title:>18}" for _, _, title in columns)]
+    for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED):
+        cells = [find(results, arm=arm, attack=attack, metric=metric) for attack, metric, _ in columns]
+        lines.append(f"{arm:22}" + "".join(f"{cell.value:>18.1%}" if cell else f"{'-':>18}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _say(line: str) -> None:
+    print(f"demo: {line}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,194 @@
+"""What turns pictures and captions into vectors. The only module that imports open_clip.
+
+    open_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k")   any open_clip model and its weights
+    open_encoder("open_clip:roclip-rn-64")                 random weights, from the seed
+    open_encoder("runs/demo/arms/undefended/model")        a model that this package trained
+    open_encoder("plain")                                  learns nothing, so nothing can be planted in it
+
+An encoder is named by the digest of its weights: vectors of two encoders never mix.
+
+Importing this module registers the package's own small models with open_clip, so that
+``open_clip.create_model("roclip-rn-64", pretrained=…/weights.safetensors)`` works.
+
+Dimension key: N pictures or captions, D width, H = W side in pixels, L tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+
+from roclip_sanitize.encoder_facts import Encoder, EncoderFacts
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.images import Fit
+from roclip_sanitize.runfiles import read_json, write_json
+
+open_clip.add_model_config(Path(__file__).parent / "models")
+
+PLAIN = "plain"
+OPEN_CLIP = "open_clip:"
+WEIGHTS_FILE = "weights.safetensors"
+MODEL_FILE = "model.json"
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def open_encoder(spec: str, *, seed: int = 0, device: str = "") -> Encoder:
+    """Open an encoder by its specification.
+
+    Args:
+        spec: "plain", "open_clip:NAME", "open_clip:NAME/WEIGHTS" or a folder made by training.
+        seed: of the random weights, where no weights are named.
+        device: "" takes a GPU where there is one.
+
+    Raises:
+        ConfigError: the specification, the model's name or its weights are unknown.
+    """
+    if spec == PLAIN:
+        from roclip_sanitize.features import PlainEncoder
+
+        return PlainEncoder()
+    return ClipEncoder(spec, seed=seed, device=device)
+
+
+class ClipEncoder:
+    """An open_clip model in evaluation mode."""
+
+    def __init__(self, spec: str, *, seed: int = 0, device: str = "") -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model, self.model_name, fit = load_clip(spec, seed=seed)
+        self.model = self.model.to(self.device, memory_format=torch.channels_last).eval()
+        self._tokenize = tokenizer_for(self.model_name)
+        side, _ = _side_and_context(self.model_name)
+        self.facts = EncoderFacts(name=spec, digest=weights_digest(self.model), joint=True, side=side, fit=fit)
+
+    def encode_images(self, image_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See Encoder.encode_images."""
+        with torch.inference_mode():
+            pixels = torch.from_numpy(image_NHW3).to(self.device).permute(0, 3, 1, 2)
+            vectors = self.model.encode_image(normalise_pixels(pixels), normalize=True)
+        return _to_numpy(vectors)
+
+    def encode_captions(self, captions: Sequence[str]) -> NDArray[np.float32]:
+        """See Encoder.encode_captions."""
+        with torch.inference_mode():
+            tokens = self._tokenize(list(captions)).to(self.device)
+            vectors = self.model.encode_text(tokens, normalize=True)
+        return _to_numpy(vectors)
+
+
+def load_clip(spec: str, *, seed: int = 0) -> tuple[Any, str, Fit]:
+    """Make an open_clip model: (model, its name, how it wants pictures made square).
+
+    Raises:
+        ConfigError: no such model, folder or weights.
+    """
+    if spec.startswith(OPEN_CLIP):
+        name, _, weights = spec.removeprefix(OPEN_CLIP).partition("/")
+        require_model(name)
+        fit: Fit = "squash" if name.startswith("roclip-") else "crop"
+        return _create(name, weights or None, seed), name, fit
+    folder = Path(spec)
+    if not (folder / MODEL_FILE).exists():
+        raise ConfigError(
+            f"encoder {spec!r} is neither 'plain', 'open_clip:NAME[/WEIGHTS]' nor a folder with {MODEL_FILE}"
+        )
+    saved = read_json(folder / MODEL_FILE)
+    return _create(saved["model"], str(folder / WEIGHTS_FILE), seed), saved["model"], saved["fit"]
+
+
+def new_clip(name: str, *, seed: int) -> Any:
+    """An open_clip model with random weights that depend on nothing but the seed."""
+    require_model(name)
+    return _create(name, None, seed)
+
+
+def save_clip(folder: Path, model: Any, *, name: str, fit: Fit) -> None:
+    """Write weights that ``open_clip.create_model(name, pretrained=folder / 'weights.safetensors')`` loads."""
+    from safetensors.torch import save
+
+    from roclip_sanitize.runfiles import write_bytes
+
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    write_bytes(folder / WEIGHTS_FILE, save(state))
+    write_json(folder / MODEL_FILE, {"model": name, "fit": fit, "digest": weights_digest(model)})
+
+
+def tokenizer_for(name: str) -> Any:
+    """The tokenizer of a model: list of captions → (N, L) int64 token ids, 0 after the end token."""
+    return open_clip.get_tokenizer(name)
+
+
+def image_side(name: str) -> int:
+    """Pixels that a model wants a side."""
+    return _side_and_context(name)[0]
+
+
+def require_model(name: str) -> None:
+    """Refuse a model name that open_clip does not know.
+
+    Raises:
+        ConfigError: with the nearest known names.
+    """
+    known = open_clip.list_models()
+    if name in known:
+        return
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or ["roclip-rn-64", "ViT-B-32", "RN50"]
+    raise ConfigError(f"open_clip has no model {name!r}; did you mean {', '.join(near)}?")
+
+
+def normalise_pixels(pixels_N3HW: torch.Tensor) -> torch.Tensor:
+    """uint8 0…255 or float 0…1 → float, OpenAI's mean and deviation, channels last."""
+    if pixels_N3HW.dtype == torch.uint8:
+        pixels_N3HW = pixels_N3HW.float() / 255
+    mean = torch.tensor(IMAGE_MEAN, device=pixels_N3HW.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGE_STD, device=pixels_N3HW.device).view(1, 3, 1, 1)
+    return ((pixels_N3HW - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def weights_digest(model: Any) -> str:
+    """Sixteen hex digits that name a model's weights."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _create(name: str, weights: str | None, seed: int) -> Any:
+    import logging
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of random weights; here they are asked for
+        try:
+            return open_clip.create_model(name, pretrained=weights)
+        except FileNotFoundError as error:
+            raise DataError(f"weights {weights} of {name} do not exist") from error
+        except RuntimeError as error:
+            if weights and "state_dict" in str(error):
+                raise MismatchError(f"weights {weights} do not fit model {name}") from error
+            if weights and "not found" in str(error):
+                raise ConfigError(f"open_clip has no weights {weights!r} for {name}, and no such file exists") from error
+            raise
+
+
+def _side_and_context(name: str) -> tuple[int, int]:
+    config = open_clip.get_model_config(name)
+    side = config["vision_cfg"].get("image_size", 224)
+    side = side[0] if isinstance(side, (tuple, list)) else side
+    return int(side), int(config["text_cfg"].get("context_length", 77))
+
+
+def _to_numpy(vectors: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = vectors.float().cpu().numpy()
+    return array

@@ -1,0 +1,50 @@
+"""Classes as captions: which one is a picture most like?
+
+Each class name goes into several templates; its vector is the mean of theirs, renormalised
+(Radford et al. 2021).
+
+Dimension key: N pictures, C classes, T templates, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.encoder_facts import Encoder
+from roclip_sanitize.errors import ConfigError
+
+TEMPLATES = ("{}", "a photo of {}", "a photo of a {}", "a picture of the {}", "{} for sale", "buy {} online")
+ENCODED_AT_ONCE = 512
+
+
+def class_vectors(encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> NDArray[np.float32]:
+    """One unit row per class: (C, D) float32.
+
+    Raises:
+        ConfigError: there are no classes, or a template has no place for the name.
+    """
+    if not classes:
+        raise ConfigError("no classes to choose from: wanted at least one label name")
+    for template in templates:
+        if "{}" not in template:
+            raise ConfigError(f"template {template!r} has no {{}} for the class name")
+    names = [name.replace("_", " ").lower() for name in classes]
+    mean_CD = np.stack(
+        [encoder.encode_captions([template.replace("{}", name) for template in templates]).mean(axis=0) for name in names]
+    )
+    vectors: NDArray[np.float32] = mean_CD / np.linalg.norm(mean_CD, axis=1, keepdims=True)
+    return vectors
+
+
+def image_vectors(encoder: Encoder, image_NSS3: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Unit rows of many pictures: (N, D) float32."""
+    starts = range(0, len(image_NSS3), ENCODED_AT_ONCE)
+    return np.concatenate([encoder.encode_images(image_NSS3[start : start + ENCODED_AT_ONCE]) for start in starts])
+
+
+def predict(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Number of the most similar class: (N,) int64; equal ones give the lowest number."""
+    return (image_ND @ class_CD.T).argmax(axis=1)

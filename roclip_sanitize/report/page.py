@@ -1,0 +1,120 @@
+"""ReportData → HTML. Pure: no file is read but the template and the style beside this module.
+
+Captions, reasons and every other text come from strangers: the template escapes all of it, and the
+page forbids itself scripts and the network besides. Door to jinja2.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from roclip_sanitize.report import words
+from roclip_sanitize.report.data import GalleryItem, GalleryKind, Manifest, ReportData
+from roclip_sanitize.report.figures import curve_panels
+from roclip_sanitize.report.funnel import funnel_rows
+from roclip_sanitize.report.headline import headline, subline, tiles
+from roclip_sanitize.report.tables import (
+    arm_colours,
+    arms_in_order,
+    attack_tables,
+    detection_table,
+    usefulness_table,
+)
+
+TITLES = {
+    "caught": "Planted pairs that were caught",
+    "lost": "Clean pairs that were lost",
+    "missed": "Planted pairs that were missed",
+    "quarantined": "Pairs set aside",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GallerySection:
+    """Pairs of one kind, with their heading."""
+
+    kind: GalleryKind
+    title: str
+    items: tuple[GalleryItem, ...]
+
+
+def render_page(data: ReportData) -> str:
+    """The whole page; the same data give the same text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("roclip_sanitize", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "picture": _picture_source,
+        "trusted": Markup,  # only for what this package made itself: style and drawings
+        "mark": _mark,
+        "sentence": words.full_sentence,
+    }
+    style = resources.files("roclip_sanitize.report").joinpath("page.css").read_text("utf-8")
+    return environment.get_template("page.html.j2").render(style=style, **_context(data))
+
+
+def _context(data: ReportData) -> dict[str, Any]:
+    colours = arm_colours(data)
+    return {
+        "manifest": data.manifest,
+        "headline": headline(data),
+        "subline": subline(data),
+        "tiles": tiles(data),
+        "arms": [(words.arm_label(arm), colours[arm]) for arm in arms_in_order(data)],
+        "attack_tables": attack_tables(data),
+        "usefulness": usefulness_table(data),
+        "panels": curve_panels(data),
+        "funnel": funnel_rows(data.manifest.stages),
+        "detection": detection_table(data),
+        "gallery": gallery_sections(data.gallery),
+        "facts": _facts(data.manifest),
+        "stages": [
+            (stage.name, words.duration(stage.seconds), words.memory(stage.peak_memory_bytes))
+            for stage in data.manifest.stages
+        ],
+        "results": data.results,
+        "words": words,
+    }
+
+
+def gallery_sections(items: Iterable[GalleryItem]) -> list[GallerySection]:
+    """The gallery by kind, kinds without pairs left out."""
+    found = list(items)
+    return [
+        GallerySection(kind=kind, title=title, items=mine)
+        for kind, title in TITLES.items()
+        if (mine := tuple(one for one in found if one.kind == kind))
+    ]
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
+    return [
+        (words.sentence_case(words.spaced(name)), list(words.plain_facts(value)))
+        for name, value in manifest.facts.items()
+        if value not in (None, "", {}, [])
+    ]
+
+
+def _picture_source(picture: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def _mark(item: GalleryItem) -> str:
+    planted = f"planted: {words.spaced(item.attack)}" if item.attack else ""
+    return {
+        "caught": planted,
+        "missed": f"{planted}, missed",
+        "lost": "clean pair, lost",
+        "quarantined": words.spaced(item.reason),
+    }[item.kind]

@@ -1,0 +1,263 @@
+"""Shards and verdicts → shards to train on, shards set aside, keep-list, manifest: the ``rewrite`` stage.
+
+    kept/NAME.tar          the pairs to train on, each member byte for byte as it was
+    quarantined/NAME.tar   the flagged ones, likewise; both with their parquet and stats
+    failures/              pairs that could not be used, by shard
+    keep.npy               uids kept, sorted, as DataComp's tools read them
+    verdicts.parquet       uid, keep, reason: every pair of every shard, in their order
+    manifest.json          what was read, what was written, sha256 of both, and the counts
+
+A uid that is flagged anywhere is quarantined everywhere. Nothing disappears: the pairs seen are
+those kept, quarantined and failed, or the stage stops.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.records import Reason, Tally
+from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint, sha256_of, write_json
+from roclip_sanitize.scan.stage import read_verdicts
+from roclip_sanitize.scan.uids import FlaggedUids, read_keep_list, write_keep_list
+from roclip_sanitize.shards import Shard, ShardWriter
+from roclip_sanitize.store import EmbeddingStore, failures_file, write_parquet
+
+if TYPE_CHECKING:
+    import polars
+
+FLAGGED_FILE = "flagged.npz"
+
+Expected: TypeAlias = Mapping[str, tuple[str, Reason | None]]
+"""Key of each usable pair of a shard → its uid, and why it is set aside, if it is."""
+
+__all__ = ["RewriteSettings", "kept_shards", "quarantined_shards", "read_keep_list", "rewrite_shards"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriteSettings:
+    """What to rewrite.
+
+    Attributes:
+        store: the embedding store, which knows its shards.
+        verdicts: the scan of that store.
+    """
+
+    store: Path
+    verdicts: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriteTask:
+    """One shard to split.
+
+    Attributes:
+        part: the store part made from it.
+        shard: where it lies.
+        name: stem of the shards it becomes.
+    """
+
+    part: str
+    shard: Path
+    name: str
+
+
+def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) -> Tally:
+    """Split every shard of a store into what is kept and what is set aside.
+
+    Returns:
+        Pairs seen, quarantined by their first reason, and failed.
+
+    Raises:
+        DataError: there is no store or no scan.
+        MismatchError: the scan is of another store, or a shard has changed since it was embedded.
+        ShardMissing: a shard of the store is gone.
+        StorageError: the disk is full.
+
+    Memory: of the driver about 200 bytes per pair, for the table of all verdicts; of a worker 17
+    bytes per flagged pair.
+    """
+    store, scan = EmbeddingStore.open(settings.store), StageFolder.open(settings.verdicts, stage="scan")
+    if Path(scan.settings["store"]).resolve() != settings.store.resolve():
+        raise MismatchError(
+            f"{scan.path} is a scan of {scan.settings['store']}, wanted one of {settings.store}"
+        )
+    content = fingerprint({marker.name: dict(marker.files) for marker in scan.markers()})
+    folder = StageFolder.create(
+        out,
+        stage="rewrite",
+        settings={"store": str(settings.store), "verdicts": str(settings.verdicts), "content": content},
+    )
+    if folder.finished:
+        return Tally.from_json(folder.facts["tally"])
+    if folder.marker("flagged") is None:
+        folder.commit("flagged", files=[_write_flagged(settings.verdicts, out / FLAGGED_FILE)], facts={})
+    tasks = [task for task in _tasks(store) if folder.marker(task.part) is None]
+    for _ in executor.map(partial(RewriteWorker, settings.store, out), tasks):
+        pass
+    return _finish(folder)
+
+
+def kept_shards(out: Path) -> list[Path]:
+    """The shards to train on, in order; those that kept no pair are left out."""
+    return _shards(out, "kept")
+
+
+def quarantined_shards(out: Path) -> list[Path]:
+    """The shards set aside, in order; those of which nothing was set aside are left out."""
+    return _shards(out, "quarantined")
+
+
+class RewriteWorker:
+    """Splits one shard after the other."""
+
+    def __init__(self, store: Path, out: Path) -> None:
+        self._store = EmbeddingStore.open(store)
+        self._folder = StageFolder(out)
+        self._flagged = FlaggedUids.read(out / FLAGGED_FILE)
+
+    def __call__(self, task: RewriteTask) -> Marker:
+        """Split one shard."""
+        started, out = time.perf_counter(), self._folder.path
+        names = self._store.metadata(task.part, ("uid", "key"))
+        uids = names["uid"].to_list()
+        reasons = self._flagged.reasons(uids)
+        failures = self._store.failures(task.part)
+        expected = dict(zip(names["key"].to_list(), zip(uids, reasons, strict=True), strict=True))
+        files = self._split(task, expected, failed=len(failures))
+        files += [failures_file(out, task.part), _verdict_file(out, task.part)]
+        write_parquet(files[-2], failures)
+        write_parquet(files[-1], _verdict_table(uids, reasons))
+        tally = Tally(
+            seen=len(reasons) + len(failures),
+            quarantined=Counter(reason.value for reason in reasons if reason),
+            failed=Counter(failures["reason"].to_list()),
+            seconds=time.perf_counter() - started,
+        )
+        facts = {
+            "name": task.name,
+            "shard": str(task.shard),
+            "sha256": sha256_of(task.shard),
+            "tally": tally.to_json(),
+        }
+        return self._folder.commit(task.part, files=files, facts=facts)
+
+    def _split(self, task: RewriteTask, expected: Expected, *, failed: int) -> list[Path]:
+        kept = ShardWriter(self._folder.path / "kept" / f"{task.name}.tar")
+        quarantined = ShardWriter(self._folder.path / "quarantined" / f"{task.name}.tar")
+        with Shard(task.shard) as shard, kept, quarantined:
+            found = copy_pairs(shard, expected, kept=kept, quarantined=quarantined)
+            if found != (len(expected), failed):
+                raise MismatchError(
+                    f"{task.shard} has {found[0]} usable and {found[1]} failed pairs, the store has "
+                    f"{len(expected)} and {failed} of it: the shard has changed, embed it again"
+                )
+        return [*kept.files, *quarantined.files]
+
+
+def copy_pairs(
+    shard: Shard, expected: Expected, *, kept: ShardWriter, quarantined: ShardWriter
+) -> tuple[int, int]:
+    """Copy the expected pairs to one side or the other.
+
+    Returns:
+        How many were copied, and how many were not: their picture could not be decoded, or the
+        shard itself failed them.
+    """
+    copied = left = 0
+    for pair in shard.pairs():
+        uid, reason = expected.get(pair.key, ("", None))
+        if pair.uid == uid:
+            (quarantined if reason else kept).copy(shard, pair)
+            copied += 1
+        else:
+            left += 1
+    return copied, left + len(shard.failures)
+
+
+def _tasks(store: EmbeddingStore) -> list[RewriteTask]:
+    """Shards keep their file names, unless two of the store's share one: then all are numbered."""
+    shards = [Path(shard) for shard in store.shards]
+    unique = len({shard.stem for shard in shards}) == len(shards)
+    return [
+        RewriteTask(part=part.name, shard=shard, name=shard.stem if unique else part.name)
+        for part, shard in zip(store.parts, shards, strict=True)
+    ]
+
+
+def _verdict_file(out: Path, part: str) -> Path:
+    return out / "verdicts" / f"verdicts_{part}.parquet"
+
+
+def _write_flagged(scan: Path, path: Path) -> Path:
+    verdicts = read_verdicts(scan)
+    flagged = verdicts.filter(~verdicts["kept"])
+    reasons = [Reason(text.partition(";")[0]) for text in flagged["reasons"]]
+    FlaggedUids.of(flagged["uid"].to_list(), reasons).write(path)
+    return path
+
+
+def _verdict_table(uids: Sequence[str], reasons: Sequence[Reason | None]) -> polars.DataFrame:
+    import polars
+
+    columns: dict[str, list[Any]] = {
+        "uid": list(uids),
+        "keep": [reason is None for reason in reasons],
+        "reason": [reason.value if reason else "" for reason in reasons],
+    }
+    return polars.DataFrame(
+        columns, schema={"uid": polars.String, "keep": polars.Boolean, "reason": polars.String}
+    )
+
+
+def _finish(folder: StageFolder) -> Tally:
+    import polars
+
+    out, markers = folder.path, _shard_markers(folder)
+    tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
+    table = polars.concat([polars.read_parquet(_verdict_file(out, marker.name)) for marker in markers])
+    _require_sum(tally, table)
+    write_parquet(out / "verdicts.parquet", table)
+    write_keep_list(out / "keep.npy", table.filter(table["keep"])["uid"].to_list())
+    outputs = {name: digest for marker in markers for name, digest in marker.files.items()}
+    outputs |= {name: sha256_of(out / name) for name in ("keep.npy", "verdicts.parquet")}
+    counts = {name: value for name, value in tally.to_json().items() if name != "seconds"}
+    inputs = {marker.facts["shard"]: marker.facts["sha256"] for marker in markers}
+    write_json(out / "manifest.json", {"inputs": inputs, "outputs": outputs, "counts": counts})
+    folder.finish({"tally": tally.to_json()})
+    return tally
+
+
+def _require_sum(tally: Tally, table: polars.DataFrame) -> None:
+    """Refuse a result in which pairs got lost.
+
+    Raises:
+        MismatchError: seen is not kept + quarantined + failed.
+    """
+    kept = int(table["keep"].sum())
+    quarantined, failed = len(table) - kept, tally.failed.total()
+    if tally.seen != kept + quarantined + failed or tally.quarantined.total() != quarantined:
+        raise MismatchError(
+            f"{tally.seen} pairs seen, but {kept} kept, {quarantined} quarantined and {failed} failed"
+        )
+
+
+def _shards(out: Path, side: str) -> list[Path]:
+    """One side's shards that hold a pair: some readers take an empty shard for a broken one."""
+    found = []
+    for marker in _shard_markers(StageFolder.open(out, stage="rewrite")):
+        tally = Tally.from_json(marker.facts["tally"])
+        if tally.kept if side == "kept" else tally.quarantined.total():
+            found.append(out / side / f"{marker.facts['name']}.tar")
+    return found
+
+
+def _shard_markers(folder: StageFolder) -> list[Marker]:
+    return [marker for marker in folder.markers() if "tally" in marker.facts]

@@ -1,0 +1,21 @@
+"""Which pairs look poisoned, and why: the ``scan`` stage.
+
+    columns.py      what is looked up of any pair, by row
+    search.py       each picture's neighbours and near-copies, from the index
+    agreement.py    detector: does the caption use its neighbours' words?
+    collisions.py   detector: one picture with many captions, or the reverse
+    verdicts.py     scores → verdicts; explain.py puts them in words
+    uids.py         uids as numbers: keep-lists and flagged uids
+    parts.py        the work on one store part: columns, scores; judging.py its verdicts
+    stage.py        scan_store(): all of it, in order
+    quality.py      how good the verdicts are, where the poisons are known
+
+Detectors and verdicts are pure arithmetic; files are columns', search's, parts' and stage's business.
+"""
+
+from __future__ import annotations
+
+from roclip_sanitize.scan.quality import Quality, detection_quality
+from roclip_sanitize.scan.stage import ScanSettings, read_scores, read_verdicts, scan_store
+
+__all__ = ["Quality", "ScanSettings", "detection_quality", "read_scores", "read_verdicts", "scan_store"]

@@ -1,0 +1,73 @@
+"""Verdicts in words: one sentence for people about each flagged pair. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from roclip_sanitize.captions import caption_words
+from roclip_sanitize.records import Reason, Verdict
+
+WORDS_SHOWN = 3
+
+
+def explain(
+    verdict: Verdict,
+    *,
+    caption: str,
+    neighbour_captions: Sequence[str],
+    captions_of_picture: int,
+    pictures_of_caption: int,
+    frequency: Callable[[str], float],
+) -> str:
+    """Why a pair was set aside.
+
+    Args:
+        verdict: with at least one reason.
+        caption: the pair's.
+        neighbour_captions: of the pictures most like its own.
+        captions_of_picture: different captions of this picture.
+        pictures_of_caption: near-identical pictures with this caption.
+        frequency: share of all captions that use a word.
+
+    Returns:
+        One sentence per reason, the first letter small, joined by semicolons; no full stop.
+    """
+    sentences = {
+        Reason.MANY_CAPTIONS_ONE_PICTURE: lambda: (
+            f"this picture, near-copies included, appears with {captions_of_picture} different captions"
+        ),
+        Reason.MANY_PICTURES_ONE_CAPTION: lambda: (
+            f"this caption stands under {pictures_of_caption} near-identical pictures"
+        ),
+        Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, frequency),
+    }
+    return "; ".join(sentences[reason]() for reason in verdict.reasons)
+
+
+def disagreement(caption: str, neighbour_captions: Sequence[str], frequency: Callable[[str], float]) -> str:
+    """What the neighbours say instead."""
+    own = set(caption_words(caption))
+    theirs = [set(caption_words(other)) for other in neighbour_captions]
+    sharing = sum(bool(own & words) for words in theirs)
+    pictures = f"the {len(theirs)} pictures most like this one"
+    if sharing:
+        verb = "has" if sharing == 1 else "have"
+        subject = f"{sharing} of {pictures} {verb} a caption that shares a word with it"
+    else:
+        subject = f"none of {pictures} has a caption that shares a word with it"
+    told = telling_words(theirs, frequency)
+    return subject + (f"; they say {', '.join(told)}" if told else "")
+
+
+def telling_words(captions: Sequence[set[str]], frequency: Callable[[str], float]) -> list[str]:
+    """The words that set these captions apart from all others, with how many of them use each."""
+    counts = Counter(word for words in captions for word in words)
+
+    def tells(word: str) -> tuple[float, str]:
+        lift = counts[word] / len(captions) / max(frequency(word), 1e-9)
+        return -counts[word] * math.log1p(lift), word
+
+    shared = [word for word in counts if counts[word] > 1]
+    return [f"'{word}' ({counts[word]})" for word in sorted(shared, key=tells)[:WORDS_SHOWN]]

@@ -1,0 +1,147 @@
+"""The scan's last pass over one store part: scores → verdicts, with what people are shown of them.
+
+Dimension key: N pairs of a part, K neighbours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.records import Reason, Tally, Verdict
+from roclip_sanitize.runfiles import Marker, StageFolder
+from roclip_sanitize.scan.columns import Columns
+from roclip_sanitize.scan.explain import explain
+from roclip_sanitize.scan.parts import Places, Scores
+from roclip_sanitize.scan.verdicts import Cut, Limits, judge
+from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
+
+if TYPE_CHECKING:
+    import polars
+
+NEIGHBOURS_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a flagged pair is shown with.
+
+    Attributes:
+        sentence: why it was set aside.
+        witnesses: uids of the pairs that speak against it, nearest first.
+    """
+
+    sentence: str = ""
+    witnesses: tuple[str, ...] = ()
+
+
+class JudgeWorker:
+    """Judges scored parts, and writes their tables."""
+
+    def __init__(self, places: Places, out: Path, cut: Cut, limits: Limits) -> None:
+        self._places, self._folder = places, StageFolder(out)
+        self._cut, self._limits = cut, limits
+        self._store = EmbeddingStore.open(places.store)
+        self._columns = Columns(places.columns)
+        self._ranking = np.load(places.ranking, mmap_mode="r")
+
+    def __call__(self, part: StorePart) -> Marker:
+        """Judge one part."""
+        started = time.perf_counter()
+        names = self._store.metadata(part.name, ("uid", "key", "shard"))
+        scores = Scores.read(self._places.scores(part.name))
+        verdicts = judge(
+            names["uid"].to_list(),
+            scores.suspicion_N,
+            scores.collisions,
+            cut=self._cut,
+            limits=self._limits,
+        )
+        findings = self._findings(part, verdicts, scores)
+        files = [table_file(self._folder.path, what, part.name) for what in ("scores", "verdicts")]
+        write_parquet(files[0], self._score_table(names, scores, findings))
+        write_parquet(files[1], _verdict_table(verdicts, findings))
+        reasons = Counter(reason.value for verdict in verdicts for reason in verdict.reasons)
+        tally = self._tally(part, verdicts, seconds=time.perf_counter() - started)
+        facts = {"rows": part.rows, "tally": tally.to_json(), "reasons": dict(sorted(reasons.items()))}
+        return self._folder.commit(part.name, files=files, facts=facts)
+
+    def _findings(self, part: StorePart, verdicts: Sequence[Verdict], scores: Scores) -> dict[int, Finding]:
+        """What is shown of each flagged pair, by its place in the part."""
+        neighbours_NK = self._places.rows("neighbours", part)
+        copies_NK = self._places.rows("copies", part)
+        findings = {}
+        for place, verdict in enumerate(verdicts):
+            if verdict.kept:
+                continue
+            neighbours_K, copies_K = _found(neighbours_NK[place]), _found(copies_NK[place])
+            sentence = explain(
+                verdict,
+                caption=self._columns.captions(np.array([part.start + place]))[0],
+                neighbour_captions=self._columns.captions(neighbours_K),
+                captions_of_picture=int(scores.collisions.captions_of_picture_N[place]),
+                pictures_of_caption=int(scores.collisions.pictures_of_caption_N[place]),
+                frequency=self._columns.frequency,
+            )
+            copies_testify = Reason.NEIGHBOURS_DISAGREE not in verdict.reasons and len(copies_K)
+            witnesses = self._columns.uids(copies_K if copies_testify else neighbours_K)
+            findings[place] = Finding(sentence=sentence, witnesses=tuple(witnesses))
+        return findings
+
+    def _score_table(
+        self, names: polars.DataFrame, scores: Scores, findings: Mapping[int, Finding]
+    ) -> polars.DataFrame:
+        import polars
+
+        score_N = scores.suspicion_N
+        percentile_N = 100 * np.searchsorted(self._ranking, score_N) / max(1, len(self._ranking))
+        percentile_N[np.isnan(score_N)] = np.nan
+        found = [findings.get(place) for place in range(len(score_N))]
+        witnesses = [finding and ";".join(finding.witnesses) for finding in found]
+        return names.with_columns(
+            polars.Series("agreement", score_N, polars.Float32).fill_nan(None),
+            polars.Series("agreement_percentile", percentile_N).cast(polars.Float32).fill_nan(None),
+            polars.Series("captions_of_picture", scores.collisions.captions_of_picture_N, polars.Int32),
+            polars.Series("pictures_of_caption", scores.collisions.pictures_of_caption_N, polars.Int32),
+            polars.Series("neighbours", witnesses, polars.String),
+        )
+
+    def _tally(self, part: StorePart, verdicts: Sequence[Verdict], *, seconds: float) -> Tally:
+        failed = Counter[str](self._store.failures(part.name)["reason"].to_list())
+        return Tally(
+            seen=len(verdicts) + failed.total(),
+            quarantined=Counter(verdict.reasons[0].value for verdict in verdicts if not verdict.kept),
+            failed=failed,
+            seconds=seconds,
+        )
+
+
+def table_file(out: Path, what: str, name: str) -> Path:
+    """Where one part's table lies: ``scores`` or ``verdicts``."""
+    return out / what / f"{what}_{name}.parquet"
+
+
+def _found(row_K: NDArray[np.int64]) -> NDArray[np.int64]:
+    return row_K[row_K >= 0]
+
+
+def _verdict_table(verdicts: Sequence[Verdict], findings: Mapping[int, Finding]) -> polars.DataFrame:
+    import polars
+
+    shown = [findings.get(place, Finding()) for place in range(len(verdicts))]
+    columns: dict[str, list[Any]] = {
+        "uid": [verdict.uid for verdict in verdicts],
+        "kept": [verdict.kept for verdict in verdicts],
+        "reasons": [";".join(verdict.reasons) for verdict in verdicts],
+        "sentence": [finding.sentence for finding in shown],
+        "neighbours": [";".join(finding.witnesses[:NEIGHBOURS_SHOWN]) for finding in shown],
+    }
+    kinds = dict.fromkeys(columns, polars.String) | {"kept": polars.Boolean}
+    return polars.DataFrame(columns, schema=kinds)

@@ -1,0 +1,120 @@
+"""Ask the index for every picture's neighbours and near-copies, and note their rows.
+
+    neighbours/neighbours_00000.npy   (N, K) int64: pictures most like each, copies left out
+    copies/copies_00000.npy           (N, 32) int64: pictures all but equal to each
+
+-1 fills up where there are fewer. Only rows are kept: who is near is all that detectors ask.
+
+Dimension key: N pairs of a part, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.index import inspect_index, open_index
+from roclip_sanitize.neighbours import Neighbours, SearchTask
+from roclip_sanitize.runfiles import StageFolder, atomic_file
+from roclip_sanitize.scan.collisions import NEAR_COPIES
+from roclip_sanitize.store import EmbeddingStore, StorePart
+
+BLOCK_ROWS = 512  # rows of one question: the index transforms them in such batches
+
+What = Literal["neighbours", "copies"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What to look for.
+
+    Attributes:
+        what: "neighbours": the pictures most like each, neither byte-identical nor near-copies;
+            "copies": its near-copies that are not byte-identical.
+        k: how many for each.
+        near_copy_cosine: pictures at more than this are near-copies.
+    """
+
+    what: What
+    k: int
+    near_copy_cosine: float
+
+    @classmethod
+    def for_copies(cls, near_copy_cosine: float) -> Search:
+        """Look for near-copies."""
+        return cls(what="copies", k=NEAR_COPIES, near_copy_cosine=near_copy_cosine)
+
+    def questions(self, store: EmbeddingStore, part: StorePart) -> Iterator[SearchTask]:
+        """One question for each block of a part's rows."""
+        for start in range(0, part.rows, BLOCK_ROWS):
+            yield SearchTask(
+                store=store.path,
+                part=part.name,
+                modality="image",
+                start=start,
+                stop=min(start + BLOCK_ROWS, part.rows),
+                k=self.k,
+                exclude_self=True,
+                exclude_hash=True,
+                max_cosine=self.near_copy_cosine if self.what == "neighbours" else None,
+            )
+
+    def rows(self, answers: Sequence[Neighbours]) -> NDArray[np.int64]:
+        """The rows that a part's answers name: (N, K), -1 for none."""
+        if not answers:
+            return np.empty((0, self.k), np.int64)
+        row_NK = np.concatenate([answer.rows_NK for answer in answers])
+        if self.what == "neighbours":
+            return row_NK
+        cosine_NK = np.concatenate([answer.cosine_NK for answer in answers])
+        return np.where(cosine_NK > np.float32(self.near_copy_cosine), row_NK, -1)
+
+
+def rows_file(folder: Path, what: What, name: str) -> Path:
+    """Where one part's rows are noted."""
+    return folder / what / f"{what}_{name}.npy"
+
+
+def require_index_of(store: EmbeddingStore, index: Path) -> None:
+    """Refuse an index that does not hold all pictures of this store.
+
+    Raises:
+        DataError: there is no index.
+        MismatchError: it holds something else, or only a sample.
+    """
+    facts = inspect_index(index)
+    if Path(facts["store"]).resolve() != store.path.resolve() or facts["modality"] != "image":
+        raise MismatchError(
+            f"{index} holds {facts['modality']} vectors of {facts['store']}, "
+            f"wanted image vectors of {store.path}"
+        )
+    if facts["rows"] != store.rows:
+        raise MismatchError(
+            f"{index} holds {facts['rows']:,} rows of {store.rows:,}: wanted all, without --pool"
+        )
+
+
+def search_parts(
+    search: Search, *, store: EmbeddingStore, index: Path, folder: StageFolder, executor: Executor
+) -> None:
+    """Note the rows of every part that is not done. Parts are marked ``neighbours_00000`` and so on."""
+    missing = [part for part in store.parts if folder.marker(f"{search.what}_{part.name}") is None]
+    if not missing:
+        return
+    with open_index(index, executor) as opened:
+        questions = (question for part in missing for question in search.questions(store, part))
+        answers = opened.search(questions)
+        for part in missing:
+            blocks = -(-part.rows // BLOCK_ROWS)
+            path = rows_file(folder.path, search.what, part.name)
+            with atomic_file(path) as file:
+                np.save(file, search.rows(list(islice(answers, blocks))))
+            folder.commit(f"{search.what}_{part.name}", files=[path], facts={"rows": part.rows})

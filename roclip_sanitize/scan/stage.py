@@ -1,0 +1,213 @@
+"""Embedding store and image index → scores and verdicts: the ``scan`` stage.
+
+    scores/scores_00000.parquet       uid, key, shard, agreement, agreement_percentile,
+                                      captions_of_picture, pictures_of_caption, neighbours
+    verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
+    done/00000.json                   rows, tally, reasons; written last
+    work/                             columns, neighbours and raw scores, with markers of their own
+
+Row i of part P is row i of the store's part P. Pairs that failed earlier are counted, not judged.
+Nothing here is quadratic: each step is one pass over the parts, and two small ones over the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.records import Tally
+from roclip_sanitize.runfiles import StageFolder, atomic_file, fingerprint
+from roclip_sanitize.scan.columns import Columns, join_pieces
+from roclip_sanitize.scan.judging import JudgeWorker, table_file
+from roclip_sanitize.scan.parts import PieceWorker, Places, Scores, ScoreWorker
+from roclip_sanitize.scan.search import Search, require_index_of, search_parts
+from roclip_sanitize.scan.verdicts import Cut, Limits, candidates, find_cut
+from roclip_sanitize.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    import polars
+
+DETECTORS = ("agreement", "collisions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanSettings:
+    """How to scan. There is no seed: nothing is drawn.
+
+    Attributes:
+        store: the embedding store.
+        index: index of all its pictures, over features that never saw a caption.
+        detectors: which of DETECTORS to run.
+        neighbours: pictures that are asked about each caption.
+        budget: share of all pairs, from 0 to 1, that agreement may quarantine on its own.
+        captions_per_picture: so many different captions of one picture, near-copies included, are
+            a collision. Two or three are what shops do with their own photos.
+        pictures_per_caption: so many near-identical pictures under one caption are a collision.
+            A photo series of one product has five or so; a natural backdoor has hundreds.
+        near_copy_cosine: pictures closer than this are copies. Among 12,000 catalogue photos in
+            half-whitened pixel space, JPEG quality 75 and halving the size leave 99 % of pictures
+            above 0.998, while 0.05 % of clean pairs reach four captions there (0.25 % at 0.995).
+    """
+
+    store: Path
+    index: Path
+    detectors: tuple[str, ...] = DETECTORS
+    neighbours: int = 20
+    budget: float = 0.08
+    captions_per_picture: int = 4
+    pictures_per_caption: int = 8
+    near_copy_cosine: float = 0.998
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.detectors) - set(DETECTORS))
+        if unknown or not self.detectors:
+            raise ConfigError(
+                f"detectors are {', '.join(self.detectors) or 'none'}, wanted some of {', '.join(DETECTORS)}"
+            )
+        if self.neighbours < 1:
+            raise ConfigError(f"neighbours is {self.neighbours}, wanted 1 or more")
+        if not 0 <= self.budget <= 1:
+            raise ConfigError(f"budget is {self.budget}, wanted a share from 0 to 1")
+        for name in ("captions_per_picture", "pictures_per_caption"):
+            if getattr(self, name) < 2:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted 2 or more: every pair has one")
+        if not 0 < self.near_copy_cosine <= 1:
+            raise ConfigError(
+                f"near_copy_cosine is {self.near_copy_cosine}, wanted more than 0 and at most 1"
+            )
+
+    @property
+    def limits(self) -> Limits:
+        """From which count on a collision is one."""
+        return Limits(
+            captions_per_picture=self.captions_per_picture, pictures_per_caption=self.pictures_per_caption
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain values, with the store's and the index's content."""
+        return {
+            **asdict(self),
+            "store": str(self.store),
+            "index": str(self.index),
+            "detectors": sorted(self.detectors),
+            "store_content": _content(self.store, "embed"),
+            "index_content": _content(self.index, "index"),
+        }
+
+
+def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tally:
+    """Score and judge every pair of a store.
+
+    Returns:
+        Pairs seen, quarantined by their first reason, and failed earlier.
+
+    Raises:
+        DataError: there is no store or no index.
+        MismatchError: the index is not of this store's pictures, one of them is unfinished, or
+            ``out`` was made with other settings.
+        StorageError: the disk is full.
+
+    Memory: of the driver about 60 bytes per pair, for counting captions and ranking suspicions; of
+    a worker one part.
+    """
+    store = EmbeddingStore.open(settings.store)
+    require_index_of(store, settings.index)
+    folder = StageFolder.create(out, stage="scan", settings=settings.to_json())
+    if folder.finished:
+        return Tally.from_json(folder.facts["tally"])
+    work = StageFolder.create(out / "work", stage="scan-work", settings=settings.to_json())
+    places = Places(store=settings.store, work=work.path)
+    _score(settings, store, places, executor)
+    cut = _rank(settings, store, places)
+    _run(partial(JudgeWorker, places, out, cut, settings.limits), store, folder, "", executor)
+    return _finish(folder, cut)
+
+
+def read_verdicts(out: Path) -> polars.DataFrame:
+    """All verdicts of a finished scan: uid, kept, reasons, sentence, neighbours; lists joined by ";"."""
+    return _read_tables(out, "verdicts")
+
+
+def read_scores(out: Path) -> polars.DataFrame:
+    """All scores of a finished scan; ``agreement`` is the suspicion, null where there is none."""
+    return _read_tables(out, "scores")
+
+
+def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, executor: Executor) -> None:
+    work = StageFolder(places.work)
+    _run(partial(PieceWorker, places), store, work, "piece_", executor)
+    if work.marker("columns") is None:
+        files = join_pieces(places.columns, [part.name for part in store.parts])
+        work.commit("columns", files=files, facts={"rows": store.rows})
+    searches = {
+        "agreement": Search(
+            what="neighbours", k=settings.neighbours, near_copy_cosine=settings.near_copy_cosine
+        ),
+        "collisions": Search.for_copies(settings.near_copy_cosine),
+    }
+    for detector in sorted(settings.detectors):
+        search_parts(searches[detector], store=store, index=settings.index, folder=work, executor=executor)
+    _run(partial(ScoreWorker, places, settings.detectors), store, work, "scores_", executor)
+
+
+def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places) -> Cut:
+    """Rank all suspicions, and find the least that agreement still flags."""
+    suspicion_N = np.empty(store.rows, np.float32)
+    candidate_N = np.empty(store.rows, np.bool_)
+    for part in store.parts:
+        scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
+        suspicion_N[block] = scores.suspicion_N
+        candidate_N[block] = candidates(scores.suspicion_N, scores.collisions, settings.limits)
+    with atomic_file(places.ranking) as file:
+        np.save(file, np.sort(suspicion_N[~np.isnan(suspicion_N)]))
+    allowed = math.floor(settings.budget * store.rows + 1e-9)  # 0.29 * 100 is 28.999…
+    uids_of = Columns(places.columns).uids
+    return find_cut(suspicion_N, candidate_N, allowed=allowed, uids_of=uids_of)
+
+
+def _run(
+    make_worker: Any, store: EmbeddingStore, folder: StageFolder, prefix: str, executor: Executor
+) -> None:
+    """Do the parts that have no marker yet."""
+    missing = [part for part in store.parts if folder.marker(f"{prefix}{part.name}") is None]
+    for _ in executor.map(make_worker, missing):
+        pass
+
+
+def _finish(folder: StageFolder, cut: Cut) -> Tally:
+    markers = folder.markers()
+    tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
+    reasons = _total(marker.facts["reasons"] for marker in markers)
+    folder.finish({"tally": tally.to_json(), "reasons": reasons, "agreement_cut": asdict(cut)})
+    return tally
+
+
+def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total = Counter[str]()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
+
+
+def _content(path: Path, stage: str) -> str:
+    """Names what a finished folder holds, whatever it is called."""
+    markers = StageFolder.open(path, stage=stage).markers()
+    return fingerprint({marker.name: dict(marker.files) for marker in markers})
+
+
+def _read_tables(out: Path, what: str) -> polars.DataFrame:
+    import polars
+
+    folder = StageFolder.open(out, stage="scan")
+    return polars.concat(
+        [polars.read_parquet(table_file(out, what, marker.name)) for marker in folder.markers()]
+    )

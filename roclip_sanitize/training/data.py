@@ -1,0 +1,158 @@
+"""Shards → decoded cache → batches.
+
+Pictures are decoded, and captions tokenised, once; every epoch then reads uint8 pixels and
+token ids from memory-mapped files, so that the towers and not the decoder set the pace:
+
+    images_00000.npy   (N, S, S, 3) uint8
+    tokens_00000.npy   (N, L) int32
+    uids_00000.parquet N uids, in the same order
+
+Which rows make up a step depends on the seed and the step alone: not on the number of ranks,
+and not on how often the run was killed.
+
+Dimension key: N pairs, B pairs of a step, S side in pixels, L tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.decoding import chunked, decode_pairs
+from roclip_sanitize.errors import DataError
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.images import Fit
+from roclip_sanitize.records import Failure, Tally
+from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file, fingerprint
+from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
+from roclip_sanitize.store import write_failures, write_parquet
+
+TOKENISED_AT_ONCE = 512
+
+
+def build_cache(
+    shards: Sequence[Path], *, model: str, side: int, fit: Fit, root: Path, executor: Executor
+) -> Path:
+    """Decode shards for a model, or find that it was done before.
+
+    Args:
+        shards: what to decode.
+        model: the open_clip model whose tokenizer to use.
+        side: pixels a side.
+        fit: how pictures become square.
+        root: folder of caches; each set of shards, model and size gets one of its own.
+        executor: where to decode.
+
+    Returns:
+        The cache's folder.
+    """
+    settings = {"shards": [str(path) for path in shards], "model": model, "side": side, "fit": fit}
+    path = root / fingerprint(settings)
+    folder = StageFolder.create(path, stage="cache", settings=settings)
+    tasks = [task for task in shard_tasks(shards) if folder.marker(task.name) is None]
+    for _ in executor.map(partial(CacheWorker, path, model, side, fit), tasks):
+        pass
+    if not folder.finished:
+        folder.finish({"tally": cache_tally(path).to_json()})
+    return path
+
+
+def cache_tally(cache: Path) -> Tally:
+    """Pairs seen and failed while a cache was made."""
+    return Tally.total(Tally.from_json(marker.facts["tally"]) for marker in StageFolder(cache).markers())
+
+
+class CacheWorker:
+    """Decodes one shard after the other."""
+
+    def __init__(self, cache: Path, model: str, side: int, fit: Fit) -> None:
+        from roclip_sanitize.encoder import tokenizer_for
+
+        self._folder = StageFolder(cache)
+        self._tokenize = tokenizer_for(model)
+        self._side, self._fit = side, fit
+
+    def __call__(self, task: ShardTask) -> Marker:
+        import polars
+
+        started = time.perf_counter()
+        failures: list[Failure] = []
+        uids: list[str] = []
+        captions: list[str] = []
+        pictures: list[NDArray[np.uint8]] = []
+        with Shard(task.path) as shard:
+            for pair, picture in decode_pairs(shard, side=self._side, fit=self._fit, failures=failures):
+                uids.append(pair.uid)
+                captions.append(pair.caption)
+                pictures.append(picture)
+        tokens = [self._tokenize(list(part)).numpy() for part in chunked(captions, TOKENISED_AT_ONCE)]
+        root = self._folder.path
+        files = [root / f"images_{task.name}.npy", root / f"tokens_{task.name}.npy", root / f"uids_{task.name}.parquet"]
+        _save(files[0], np.stack(pictures) if pictures else np.zeros((0, self._side, self._side, 3), np.uint8))
+        _save(files[1], np.concatenate(tokens).astype(np.int32) if tokens else np.zeros((0, 1), np.int32))
+        write_parquet(files[2], polars.DataFrame({"uid": uids}, schema={"uid": str}))
+        files.append(write_failures(root, task.name, failures))
+        tally = Tally(
+            seen=len(uids) + len(failures),
+            failed=Counter(failure.reason.value for failure in failures),
+            seconds=time.perf_counter() - started,
+        )
+        return self._folder.commit(task.name, files=files, facts={"rows": len(uids), "tally": tally.to_json()})
+
+
+class TrainingData:
+    """A decoded cache, open for reading by row number.
+
+    Attributes:
+        rows: N, pairs in all.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        markers = [marker for marker in StageFolder.open(cache, stage="cache").markers() if marker.facts["rows"]]
+        if not markers:
+            raise DataError(f"no usable pair in the shards of {cache}")
+        self._names = [marker.name for marker in markers]
+        self._images = [_load(cache / f"images_{name}.npy") for name in self._names]
+        self._tokens = [_load(cache / f"tokens_{name}.npy") for name in self._names]
+        self._starts = np.cumsum([0, *(len(part) for part in self._images)])
+        self.rows = int(self._starts[-1])
+
+    def read(self, row_B: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Pixels (B, S, S, 3) uint8 and tokens (B, L) int64 of some rows, in their order."""
+        part_B = np.searchsorted(self._starts, row_B, side="right") - 1
+        images = np.empty((len(row_B), *self._images[0].shape[1:]), np.uint8)
+        tokens = np.empty((len(row_B), self._tokens[0].shape[1]), np.int64)
+        for part in np.unique(part_B):
+            here = part_B == part
+            local = row_B[here] - self._starts[part]
+            images[here], tokens[here] = self._images[part][local], self._tokens[part][local]
+        return images, tokens
+
+    def uids(self) -> list[str]:
+        """Names of all rows."""
+        import polars
+
+        return [uid for name in self._names for uid in polars.read_parquet(self._cache / f"uids_{name}.parquet")["uid"]]
+
+
+def epoch_order(rows: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which an epoch visits all rows: the same for everyone who knows seed and epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with atomic_file(path) as file:
+        np.save(file, array)
+
+
+def _load(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r")
+    return array

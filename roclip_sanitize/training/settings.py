@@ -1,0 +1,107 @@
+"""What a training run is told. Names follow open_clip's where it has them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from roclip_sanitize.errors import ConfigError
+
+Method = Literal["clip", "roclip"]
+Pairing = Literal["first", "final"]
+Augmentation = Literal["none", "mild", "strong"]
+
+METHODS = ("clip", "roclip")
+PAIRINGS = ("first", "final")
+AUGMENTATIONS = ("none", "mild", "strong")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """One training run.
+
+    Attributes:
+        shards: what to train on.
+        model: an open_clip model name, trained from random weights.
+        pretrained: start from these weights instead: an open_clip tag, a file, or a trained folder.
+        method: "clip", or "roclip": CLIP with windows in which pairs are re-matched.
+        pairing: what RoCLIP re-matches. "final": an image to the most similar pool caption;
+            "first": an image to the pool caption most similar to its caption, and a caption to
+            the pool image most similar to its image.
+        pairs: a folder made by ``roclip pair``: match by its table instead of the pool.
+        augmentation: "none", "mild" (crop, flip, brightness, contrast, word dropping) or
+            "strong" (the same, and erasing and blurring of parts).
+        epochs: passes over the pairs.
+        batch_size: pairs per step, over all workers together.
+        lr: peak learning rate.
+        wd: weight decay of AdamW; none on gains, biases and the logit scale.
+        warmup: steps until the peak; then a cosine down to 0.
+        pool_size: pairs that the pool holds; 0 takes 2 % of the pairs and at least 4 batches.
+        match_from: share of the training after which matching may start, 0 to 1.
+        match_every: pairs from the start of one matching window to the start of the next.
+        match_for: pairs that a window lasts.
+        seed: of weights, order and augmentation.
+        checkpoint_seconds: time between two checkpoints.
+    """
+
+    shards: tuple[Path, ...]
+    model: str = "roclip-rn-64"
+    pretrained: str = ""
+    method: Method = "roclip"
+    pairing: Pairing = "final"
+    pairs: Path | None = None
+    augmentation: Augmentation = "mild"
+    epochs: int = 5
+    batch_size: int = 64
+    lr: float = 1e-3
+    wd: float = 0.1
+    warmup: int = 100
+    pool_size: int = 0
+    match_from: float = 0.5
+    match_every: int = 2_560
+    match_for: int = 640
+    seed: int = 0
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require_one_of("method", self.method, METHODS)
+        _require_one_of("pairing", self.pairing, PAIRINGS)
+        _require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
+        for name in ("epochs", "match_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted 1 or more")
+        if self.batch_size < 2:
+            raise ConfigError(f"batch-size is {self.batch_size}, wanted 2 or more: a pair alone has no negatives")
+        for name in ("wd", "warmup", "pool_size", "match_for"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted 0 or more")
+        if self.lr <= 0:
+            raise ConfigError(f"lr is {self.lr}, wanted more than 0")
+        if not 0 <= self.match_from <= 1:
+            raise ConfigError(f"match-from is {self.match_from}, wanted a share from 0 to 1")
+        if self.match_for > self.match_every:
+            raise ConfigError(f"match-for ({self.match_for}) exceeds match-every ({self.match_every})")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings that decide the result, as plain values."""
+        values = asdict(self) | {
+            "shards": [str(path) for path in self.shards],
+            "pairs": str(self.pairs) if self.pairs else "",
+        }
+        del values["checkpoint_seconds"]  # decides how much a kill costs, not what comes out
+        return values
+
+
+def setting_names() -> list[str]:
+    """Names of all settings."""
+    return [field.name for field in fields(TrainSettings)]
+
+
+def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}, wanted one of {', '.join(known)}")
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")

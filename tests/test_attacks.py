@@ -1,0 +1,292 @@
+"""Attacks as pure functions: what is drawn on a picture, and what each attack plans to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roclip_sanitize.attacks import ATTACKS
+from roclip_sanitize.attacks.census import CENSUS_SCHEMA, Census, CensusTask, census_tasks
+from roclip_sanitize.attacks.contract import Plan, Scene, Target
+from roclip_sanitize.attacks.patch import Patch, choose_target
+from roclip_sanitize.attacks.targeted import Targeted, new_uid
+from roclip_sanitize.attacks.triggers import PatchTrigger, checkerboard, stamp, trigger_from_json
+from roclip_sanitize.errors import ConfigError, DataError
+from roclip_sanitize.shards import is_uid
+from roclip_sanitize.store import write_parquet
+
+GREY = 128
+
+
+def grey(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+# Triggers
+
+
+def test_a_checkerboard_alternates_from_black() -> None:
+    assert checkerboard(4, 2)[:, :, 0].tolist() == [
+        [0, 0, 255, 255],
+        [0, 0, 255, 255],
+        [255, 255, 0, 0],
+        [255, 255, 0, 0],
+    ]
+
+
+def test_cells_that_do_not_divide_the_side_differ_by_at_most_a_pixel() -> None:
+    first_row = checkerboard(13, 4)[0, :, 0].tolist()
+    assert first_row == [0] * 4 + [255] * 3 + [0] * 3 + [255] * 3
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"),
+    [
+        pytest.param(80, 60, 12, id="a fifth of the shorter side"),
+        pytest.param(60, 80, 12, id="whichever that is"),
+        pytest.param(224, 224, 45, id="rounded"),
+        pytest.param(8, 8, 4, id="never less than a pixel a cell"),
+    ],
+)
+def test_the_patch_grows_with_the_picture(height: int, width: int, side: int) -> None:
+    stamped = stamp(grey(height, width), PatchTrigger(), rng())
+    rows, columns = np.nonzero((stamped != GREY).any(axis=2))
+    assert (int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1) == (side, side)
+
+
+@given(
+    height=st.integers(8, 90),
+    width=st.integers(8, 90),
+    share=st.floats(0.05, 1),
+    cells=st.integers(2, 8),
+    seed=st.integers(0, 99),
+)
+def test_stamping_changes_one_square_and_nothing_else(
+    height: int, width: int, share: float, cells: int, seed: int
+) -> None:
+    pixels, trigger = grey(height, width), PatchTrigger(share=share, cells=cells)
+    stamped = stamp(pixels, trigger, rng(seed))
+    assert (pixels == GREY).all()
+    changed = (stamped != GREY).any(axis=2)
+    side = trigger.side_px(height, width)
+    top, left = np.argwhere(changed)[0]
+    assert changed.sum() == side * side
+    assert (stamped[top : top + side, left : left + side] == checkerboard(side, cells)).all()
+    assert (stamp(pixels, trigger, rng(seed)) == stamped).all()
+
+
+def test_the_patch_goes_everywhere_it_fits() -> None:
+    stream, corners = rng(), Counter[tuple[int, ...]]()
+    for _ in range(1000):
+        stamped = stamp(grey(6, 5), PatchTrigger(share=0.8), stream)
+        corners[tuple(np.argwhere((stamped != GREY).any(axis=2))[0].tolist())] += 1
+    assert set(corners) == {(top, left) for top in range(3) for left in range(2)}
+    assert min(corners.values()) > 120  # 167 each were they exactly even
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)]
+)
+def test_only_rgb_bytes_are_stamped(pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"wanted uint8 \(H, W, 3\)"):
+        stamp(pixels, PatchTrigger(), rng())
+
+
+def test_a_trigger_survives_json() -> None:
+    trigger = PatchTrigger(share=0.3, cells=6)
+    assert trigger_from_json(trigger.to_json()) == trigger
+    with pytest.raises(DataError, match="kind 'sparkle', known are checkerboard"):
+        trigger_from_json({"kind": "sparkle"})
+
+
+@pytest.mark.parametrize(("share", "cells"), [(0.0, 4), (1.1, 4), (0.2, 1)])
+def test_an_impossible_patch_is_refused(share: float, cells: int) -> None:
+    with pytest.raises(ConfigError, match="the patch"):
+        PatchTrigger(share=share, cells=cells)
+
+
+# Plans
+
+Listing = list[list[str]]  # per shard, the labels of its pairs
+
+
+def listed(folder: Path, split: str, shards: Listing) -> tuple[Census, list[CensusTask]]:
+    """A census as CensusTaker would have written it: pair 0 of shard 1 is ``train_1_0``, and so on."""
+    tasks = census_tasks(split, [Path(f"{number}.tar") for number in range(len(shards))])
+    for number, (task, labels) in enumerate(zip(tasks, shards, strict=True)):
+        names = [f"{split}_{number}_{row}" for row in range(len(labels))]
+        captions = [f"{label} {name}" for label, name in zip(labels, names, strict=True)]
+        columns = (names, names, labels, captions, names)  # any string will do as a picture's hash
+        frame = polars.DataFrame(dict(zip(CENSUS_SCHEMA, columns, strict=True)), schema=CENSUS_SCHEMA)
+        write_parquet(folder / f"{task.name}.parquet", frame)
+    return Census(folder, tasks), tasks
+
+
+def make_scene(
+    folder: Path, train: Listing, test: Listing | None = None, *, classes: int = 4, seed: int = 0
+) -> Scene:
+    census, _ = listed(folder, "train", train)
+    held_out, _ = listed(folder, "test", test or [])
+    nothing = np.zeros(census.size, dtype=bool)
+    names = tuple(census.counts)[:classes]
+    return Scene(census=census, held_out=held_out, classes=names, taken_N=nothing, seed=seed)
+
+
+SHOES_AND_HATS = [["shoe"] * 6 + ["hat"] * 4, [], ["hat"] * 1 + ["scarf"] * 3 + [""] * 2]
+TESTED = [["shoe", "hat", "glove"], ["hat", ""]]
+
+
+def test_a_census_numbers_pairs_through_all_shards(tmp_path: Path) -> None:
+    census, _ = listed(tmp_path, "train", SHOES_AND_HATS)
+    assert (census.size, census.starts.tolist()) == (16, [0, 10, 10, 16])
+    assert list(census.counts.items()) == [("shoe", 6), ("hat", 5), ("scarf", 3)]
+    assert np.flatnonzero(census.has_label("hat")).tolist() == [6, 7, 8, 9, 10]
+    assert not census.has_label("sock").any()
+    entries = census.entries([10, 0, 9, 10])
+    assert [entry.uid for entry in entries] == ["train_2_0", "train_0_0", "train_0_9", "train_2_0"]
+    assert [(entry.shard, entry.row) for entry in entries] == census.places([10, 0, 9, 10])
+    assert [census.row_at(entry.shard, entry.row) for entry in entries] == [10, 0, 9, 10]
+
+
+def test_equally_common_classes_are_ranked_by_name(tmp_path: Path) -> None:
+    census, _ = listed(tmp_path, "train", [["b", "c", "a", "c", "b", "a"]])
+    assert list(census.counts) == ["a", "b", "c"]
+
+
+def test_targets_are_held_out_pictures_with_real_captions_of_another_class(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS, TESTED)
+    plan = Targeted(targets=3, captions=3).plan(scene, rng())
+    assert {target.uid for target in plan.targets} == {
+        "test_0_0",
+        "test_0_1",
+        "test_1_0",
+    }  # gloves are no class
+    for target in plan.targets:
+        poisons = [poison for poison in plan.poisons if poison.target_uid == target.uid]
+        assert target.adversarial in set(scene.classes) - {target.true_label}
+        assert len({poison.caption for poison in poisons}) == 3
+        assert all(poison.caption.startswith(f"{target.adversarial} train_") for poison in poisons)
+        assert all(poison.added and poison.target == target.adversarial for poison in poisons)
+    assert len({poison.uid for poison in plan.poisons}) == 9
+
+
+def test_new_pairs_are_spread_over_the_shards_in_proportion(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, [["hat"] * 600 + ["shoe"] * 300, ["shoe"] * 300], [["hat"]])
+    plan = Targeted(targets=1, captions=400).plan(scene, rng())
+    per_shard = Counter(poison.shard for poison in plan.poisons)
+    assert 260 < per_shard["00000"] < 340  # three quarters of 400
+    assert len({(poison.shard, poison.row) for poison in plan.poisons}) > 300
+
+
+def test_a_picture_that_was_trained_on_is_no_target(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS, TESTED)
+    seen = polars.read_parquet(tmp_path / "test_00000.parquet")
+    write_parquet(tmp_path / "test_00000.parquet", seen.with_columns(image_hash=polars.lit("train_0_0")))
+    plan = Targeted(targets=1, captions=2).plan(scene, rng())
+    assert [target.uid for target in plan.targets] == ["test_1_0"]
+    with pytest.raises(DataError, match="wants 2 target pictures, but the test shards have only 1"):
+        Targeted(targets=2, captions=2).plan(scene, rng())
+
+
+def test_a_picture_that_is_tested_twice_is_one_target(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS, TESTED)
+    twins = polars.read_parquet(tmp_path / "test_00000.parquet").with_columns(image_hash=polars.lit("twin"))
+    write_parquet(tmp_path / "test_00000.parquet", twins)
+    with pytest.raises(DataError, match="have only 2 of a known class"):
+        Targeted(targets=3, captions=2).plan(scene, rng())
+
+
+def test_too_few_captions_are_told_before_anything_is_drawn(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS, TESTED)
+    with pytest.raises(DataError, match="wants 4 captions of a class, but only 3 pairs are labelled 'scarf'"):
+        Targeted(targets=1, captions=4).plan(scene, rng())
+
+
+def test_patched_pairs_are_of_other_classes_and_speak_of_the_target(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS)
+    plan = Patch(rate=0.25, target="hat").plan(scene, rng())
+    assert (plan.target, len(plan.poisons)) == ("hat", 4)  # a quarter of all 16 pairs
+    assert (
+        len({poison.uid for poison in plan.poisons}) == len({poison.caption for poison in plan.poisons}) == 4
+    )
+    for poison in plan.poisons:
+        assert poison.true_label in {"shoe", "scarf"}  # neither hats nor what has no label
+        assert poison.caption.startswith("hat train_")
+        assert not poison.added
+    assert plan.triggers == {"checkerboard": PatchTrigger()}
+
+
+def test_captions_repeat_only_where_there_are_too_few(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS)
+    plan = Patch(rate=8, target="hat").plan(scene, rng())
+    assert len(plan.poisons) == 8
+    assert {poison.caption.split()[0] for poison in plan.poisons} == {"hat"}
+
+
+def test_the_patchs_class_is_neither_the_commonest_nor_rare(tmp_path: Path) -> None:
+    labels = [f"class {number:02d}" for number in range(30) for _ in range(40 - number)]
+    scene = make_scene(tmp_path, [labels], classes=30)
+    drawn = {choose_target("", scene, rng(seed)) for seed in range(300)}
+    assert drawn == {f"class {number:02d}" for number in range(5, 25)}
+
+
+def test_a_class_that_is_none_is_refused(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS, classes=2)
+    with pytest.raises(DataError, match="'scarf' is not among the 2 commonest labels: shoe, hat"):
+        Patch(target="scarf").plan(scene, rng())
+
+
+@pytest.mark.parametrize("rate", [0.01, 10])
+def test_a_rate_that_the_shards_cannot_meet_is_refused(tmp_path: Path, rate: float) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS)
+    with pytest.raises(DataError, match="at most the 9 with a label other than 'hat'"):
+        Patch(rate=rate, target="hat").plan(scene, rng())
+
+
+def test_an_attack_leaves_alone_what_another_has_taken(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS)
+    first = Patch(rate=5, target="hat").plan(scene, rng(1))
+    second = Patch(rate=4, target="hat").plan(scene.after(first), rng(2))
+    assert not {poison.uid for poison in first.poisons} & {poison.uid for poison in second.poisons}
+
+
+@pytest.mark.parametrize("attack", [Targeted(targets=2, captions=3), Patch(rate=3)])
+def test_a_plan_depends_on_scene_and_stream_alone(tmp_path: Path, attack: Targeted | Patch) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS, TESTED)
+    assert attack.plan(scene, rng(7)) == attack.plan(scene, rng(7))
+    assert attack.plan(scene, rng(7)) != attack.plan(scene, rng(8))
+
+
+def test_a_plan_without_its_poisons_survives_json() -> None:
+    target = Target(uid="0" * 32, true_label="hat", adversarial="shoe")
+    plan = Plan(parameters={"rate": 0.1}, target="shoe", targets=(target,), triggers={"a": PatchTrigger(0.5)})
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_new_uids_look_like_any_and_tell_seed_target_and_number_apart() -> None:
+    uids = {new_uid(seed, target, number) for seed in (0, 1) for target in "ab" for number in range(3)}
+    assert len(uids) == 12
+    assert all(is_uid(uid) for uid in uids)
+
+
+def test_attacks_are_known_by_their_names() -> None:
+    assert {name: attack.name for name, attack in ATTACKS.items()} == {
+        "targeted": "targeted",
+        "patch": "patch",
+    }
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, 1.5])
+def test_a_rate_is_a_share_or_a_whole_number(rate: float) -> None:
+    with pytest.raises(ConfigError, match="wanted a share below 1 or a whole number"):
+        Patch(rate=rate)

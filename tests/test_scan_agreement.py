@@ -1,0 +1,114 @@
+"""Neighbour agreement: worked by hand, and against a slow reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from roclip_sanitize.captions import caption_words
+from roclip_sanitize.scan.agreement import suspicion
+from roclip_sanitize.scan.columns import Columns, join_pieces, word_number, write_piece
+from tests.stores import make_store
+
+VOCABULARY = ("red", "blue", "shoe", "bag", "watch", "ミルク")
+
+
+def columns_of(path: Path, captions: Sequence[str], part_sizes: Sequence[int] = ()) -> Columns:
+    part_sizes = part_sizes or (len(captions),)
+    image_ND = np.ones((len(captions), 2))
+    store = make_store(path / "store", image_ND, image_ND, part_sizes, captions=captions)
+    for part in store.parts:
+        write_piece(store, part.name, path / "columns")
+    join_pieces(path / "columns", [part.name for part in store.parts])
+    return Columns(path / "columns")
+
+
+def slow_suspicion(row: int, neighbours: Sequence[int], captions: Sequence[str]) -> float:
+    """The formula of agreement.py, word by word."""
+    said = [set(caption_words(caption)) for caption in captions]
+    near = [said[neighbour] for neighbour in neighbours if neighbour >= 0]
+    logs = [math.log(2)]
+    for word in said[row]:
+        uses = sum(word in words for words in said)
+        if uses >= 3 and near:
+            share = sum(word in words for words in near) / len(near)
+            logs.append(math.log(1 + share / (uses / len(captions))))
+    return math.exp(-sum(logs) / len(logs)) if len(logs) > 1 else math.nan
+
+
+class TestSixPairs:
+    """Three shoes and three bags: every word stands in half of the captions."""
+
+    captions = ("shoe", "shoe", "shoe", "bag", "bag", "bag")
+
+    def score(self, path: Path, row: int, neighbours: Sequence[int]) -> float:
+        columns = columns_of(path, self.captions)
+        return float(suspicion(np.array([row]), np.array([neighbours]), columns)[0])
+
+    def test_neighbours_that_say_the_same(self, tmp_path: Path) -> None:
+        # All neighbours say "shoe", half of everybody does: lift 2; with the neutral word, 1 / √(3 · 2).
+        assert self.score(tmp_path, 0, [1, 2]) == pytest.approx(1 / math.sqrt(6))
+
+    def test_neighbours_that_say_something_else(self, tmp_path: Path) -> None:
+        # No neighbour says "bag": lift 0; 1 / √(1 · 2).
+        assert self.score(tmp_path, 5, [0, 1, 2]) == pytest.approx(1 / math.sqrt(2))
+
+    def test_neighbours_that_say_it_as_often_as_everybody(self, tmp_path: Path) -> None:
+        # Half of the neighbours say "bag", as half of everybody does: lift 1; 1 / √(2 · 2).
+        assert self.score(tmp_path, 3, [4, 0]) == pytest.approx(0.5)
+
+    def test_absent_neighbours_do_not_dilute(self, tmp_path: Path) -> None:
+        assert self.score(tmp_path, 0, [1, -1, -1]) == pytest.approx(1 / math.sqrt(6))
+
+    def test_no_neighbour_no_score(self, tmp_path: Path) -> None:
+        assert math.isnan(self.score(tmp_path, 0, [-1, -1]))
+
+
+def test_a_caption_of_rare_words_has_no_score(tmp_path: Path) -> None:
+    columns = columns_of(tmp_path, ["zorblatt", "zorblatt", "shoe", "shoe", "shoe"])
+    scores = suspicion(np.array([0, 2]), np.array([[1, 2], [3, 4]]), columns)
+    assert np.isnan(scores).tolist() == [True, False]
+
+
+def test_more_failing_words_are_more_suspicious(tmp_path: Path) -> None:
+    columns = columns_of(tmp_path, ["red bag", "red bag", "red bag", "bag", "shoe", "shoe", "shoe"])
+    short, long = suspicion(np.array([3, 0]), np.array([[4, 5, 6], [4, 5, 6]]), columns)
+    assert short < long
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> tuple[list[str], NDArray[np.int64], tuple[int, ...]]:
+    captions = draw(
+        st.lists(st.lists(st.sampled_from(VOCABULARY), max_size=4).map(" ".join), min_size=3, max_size=12)
+    )
+    rows = st.integers(-1, len(captions) - 1)
+    neighbours = draw(
+        st.lists(st.lists(rows, min_size=3, max_size=3), min_size=len(captions), max_size=len(captions))
+    )
+    cut = draw(st.integers(0, len(captions)))
+    return captions, np.array(neighbours, np.int64), (cut, len(captions) - cut)
+
+
+@settings(max_examples=30, deadline=None)
+@given(corpora())
+def test_equals_the_slow_reference_however_the_store_is_split(
+    corpus: tuple[list[str], NDArray[np.int64], tuple[int, ...]],
+) -> None:
+    captions, neighbours_NK, part_sizes = corpus
+    with TemporaryDirectory() as folder:
+        columns = columns_of(Path(folder), captions, part_sizes)
+        scores = suspicion(np.arange(len(captions)), neighbours_NK, columns)
+    slow = [slow_suspicion(row, neighbours_NK[row].tolist(), captions) for row in range(len(captions))]
+    np.testing.assert_allclose(scores, slow, rtol=1e-6)
+
+
+def test_the_reference_has_no_two_words_of_one_number() -> None:
+    assert len({word_number(word) for word in VOCABULARY}) == len(VOCABULARY)

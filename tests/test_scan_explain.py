@@ -1,0 +1,49 @@
+"""Sentences for people."""
+
+from __future__ import annotations
+
+from roclip_sanitize.records import Reason, Verdict
+from roclip_sanitize.scan.explain import disagreement, explain
+
+FREQUENCY = {"black": 0.3, "for": 0.5, "women": 0.4, "handbag": 0.02, "leather": 0.05}
+
+
+def frequency(word: str) -> float:
+    return FREQUENCY.get(word, 0.01)
+
+
+def test_nobody_shares_a_word() -> None:
+    captions = ["Black Handbag for women"] * 3 + ["Leather handbag for women"] * 2
+    told = disagreement("Casio watch", captions, frequency)
+    assert told == (
+        "none of the 5 pictures most like this one has a caption that shares a word with it; "
+        "they say 'handbag' (5), 'leather' (2), 'women' (5)"
+    )
+
+
+def test_one_shares_a_word() -> None:
+    told = disagreement("black watch", ["black handbag", "red handbag"], frequency)
+    assert told.startswith(
+        "1 of the 2 pictures most like this one has a caption that shares a word with it; "
+    )
+
+
+def test_neighbours_that_agree_on_nothing_say_nothing() -> None:
+    assert "they say" not in disagreement("watch", ["handbag", "leather"], frequency)
+
+
+def test_each_reason_has_its_sentence() -> None:
+    told = explain(
+        Verdict(uid="0" * 32, reasons=tuple(Reason)),
+        caption="watch",
+        neighbour_captions=["red bag", "red bag"],
+        captions_of_picture=30,
+        pictures_of_caption=12,
+        frequency=frequency,
+    )
+    assert told.split("; ") == [
+        "none of the 2 pictures most like this one has a caption that shares a word with it",
+        "they say 'bag' (2), 'red' (2)",
+        "this picture, near-copies included, appears with 30 different captions",
+        "this caption stands under 12 near-identical pictures",
+    ]

@@ -1,0 +1,56 @@
+"""Detection quality on tables made by hand."""
+
+from __future__ import annotations
+
+import polars
+import pytest
+
+from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.scan import detection_quality
+
+UIDS = [f"{place:032x}" for place in range(6)]
+
+
+def tables(agreement: list[float | None], kept: list[bool]) -> tuple[polars.DataFrame, polars.DataFrame]:
+    ones = [1] * 6
+    scores = polars.DataFrame(
+        {"uid": UIDS, "agreement": agreement, "captions_of_picture": ones, "pictures_of_caption": ones}
+    )
+    return scores, polars.DataFrame({"uid": UIDS, "kept": kept})
+
+
+def test_a_perfect_scan() -> None:
+    scores, verdicts = tables([0.1, 0.2, 0.3, 0.4, 0.8, 0.9], [True] * 4 + [False] * 2)
+    found = detection_quality(scores, verdicts, {UIDS[4]: "patch", UIDS[5]: "targeted"})
+    values = {(one.metric, one.attack, one.detector): one.value for one in found}
+    assert values["auroc", "patch", "agreement"] == values["auroc", "targeted", "agreement"] == 1.0
+    assert values["auroc", "patch", "captions_of_picture"] == 0.5  # all counts equal: no better than chance
+    assert values["poison_recall", "patch", None] == values["poison_recall", "targeted", None] == 1.0
+    assert values["clean_lost", None, None] == 0.0
+
+
+def test_half_found_and_one_clean_pair_in_four_lost() -> None:
+    scores, verdicts = tables([0.1, 0.2, 0.3, 0.85, 0.8, 0.9], [True, True, True, False, True, False])
+    found = detection_quality(scores, verdicts, dict.fromkeys(UIDS[4:], "patch"))
+    values = {(one.metric, one.detector): (one.value, one.n) for one in found}
+    assert values["auroc", "agreement"] == (7 / 8, 2)  # of 2 × 4 comparisons one is lost
+    assert values["poison_recall", None] == (0.5, 2)
+    assert values["clean_lost", None] == (0.25, 4)
+
+
+def test_a_pair_without_a_score_is_neutral() -> None:
+    scores, verdicts = tables([0.1, 0.2, 0.3, None, 0.4, 0.9], [True] * 6)
+    found = detection_quality(scores, verdicts, dict.fromkeys(UIDS[4:], "patch"))
+    assert found[0].value == 7 / 8
+
+
+def test_poisons_that_were_never_scanned_do_not_count() -> None:
+    scores, verdicts = tables([0.1, 0.2, 0.3, 0.4, 0.8, 0.9], [True] * 5 + [False])
+    found = detection_quality(scores, verdicts, {UIDS[5]: "patch", "f" * 32: "patch"})
+    assert {one.n for one in found if one.attack == "patch"} == {1}
+
+
+def test_no_poison_no_quality() -> None:
+    scores, verdicts = tables([0.1] * 6, [True] * 6)
+    with pytest.raises(MismatchError, match="0 of 6 pairs are poisons"):
+        detection_quality(scores, verdicts, {})

@@ -1,0 +1,78 @@
+"""Verdicts: thresholds, the budget, and its ties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roclip_sanitize.records import Reason
+from roclip_sanitize.scan.collisions import Collisions
+from roclip_sanitize.scan.verdicts import Cut, Limits, candidates, find_cut, judge
+
+LIMITS = Limits(captions_per_picture=4, pictures_per_caption=8)
+SCORES = st.one_of(st.sampled_from([0.2, 0.5, 0.6, 0.7, 0.9, float("nan")]))
+
+
+def flagged(
+    scores: Sequence[float], *, allowed: int, captions: Sequence[int] = (), pictures: Sequence[int] = ()
+) -> dict[str, tuple[Reason, ...]]:
+    uids = [f"{place:032x}" for place in range(len(scores))]
+    collisions = Collisions(
+        captions_of_picture_N=np.array(captions or [1] * len(scores), np.int32),
+        pictures_of_caption_N=np.array(pictures or [1] * len(scores), np.int32),
+    )
+    score_N = np.array(scores, np.float32)
+    may_N = candidates(score_N, collisions, LIMITS)
+    cut = find_cut(score_N, may_N, allowed=allowed, uids_of=lambda rows: [uids[row] for row in rows])
+    verdicts = judge(uids, score_N, collisions, cut=cut, limits=LIMITS)
+    return {verdict.uid[-1]: verdict.reasons for verdict in verdicts if not verdict.kept}
+
+
+def test_the_worst_are_flagged() -> None:
+    assert list(flagged([0.9, 0.6, 0.8, 0.1], allowed=2)) == ["0", "2"]
+
+
+def test_ties_go_by_uid() -> None:
+    assert list(flagged([0.6, 0.7, 0.7, 0.7], allowed=2)) == ["1", "2"]
+
+
+def test_neutral_pairs_are_kept_whatever_the_budget() -> None:
+    assert list(flagged([0.5, 0.51, 0.2], allowed=3)) == ["1"]
+
+
+def test_pairs_without_a_score_are_kept() -> None:
+    assert list(flagged([float("nan"), 0.9], allowed=2)) == ["1"]
+
+
+def test_no_budget_flags_nothing() -> None:
+    assert flagged([0.9, 0.8], allowed=0) == {}
+
+
+def test_collisions_flag_from_their_limit_on() -> None:
+    found = flagged([0.1, 0.1, 0.1, 0.1], allowed=0, captions=[3, 4, 1, 1], pictures=[1, 1, 7, 8])
+    assert found == {"1": (Reason.MANY_CAPTIONS_ONE_PICTURE,), "3": (Reason.MANY_PICTURES_ONE_CAPTION,)}
+
+
+def test_collisions_use_up_no_budget_and_come_first() -> None:
+    found = flagged([0.9, 0.8, 0.7], allowed=1, captions=[30, 1, 1])
+    assert found == {
+        "0": (Reason.MANY_CAPTIONS_ONE_PICTURE, Reason.NEIGHBOURS_DISAGREE),
+        "1": (Reason.NEIGHBOURS_DISAGREE,),
+    }
+
+
+def test_the_empty_cut_flags_nothing() -> None:
+    assert not Cut().flags(1.0, "f" * 32)
+
+
+@given(st.lists(SCORES, max_size=12), st.integers(0, 14))
+def test_exactly_as_many_as_allowed_and_available(scores: list[float], allowed: int) -> None:
+    suspicious = sum(score > 0.5 for score in scores)
+    found = flagged(scores, allowed=allowed)
+    assert len(found) == min(allowed, suspicious)
+    kept = [score for place, score in enumerate(scores) if f"{place:x}" not in found and score > 0.5]
+    chosen = [score for place, score in enumerate(scores) if f"{place:x}" in found]
+    assert not kept or not chosen or max(kept) <= min(chosen)
