@@ -24,11 +24,15 @@ def decode_caption(data: bytes) -> str:
     try:
         text = data.decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise BadPair(f"{FailureReason.CAPTION_NOT_UTF8}: byte {error.start} is {data[error.start]:#04x}") from error
+        raise BadPair(
+            f"{FailureReason.CAPTION_NOT_UTF8}: byte {error.start} is {data[error.start]:#04x}"
+        ) from error
     if not text:
         raise BadPair(f"{FailureReason.EMPTY_CAPTION}: {len(data)} bytes of white space")
     if len(text) > MAX_CAPTION_CHARS:
-        raise BadPair(f"{FailureReason.CAPTION_TOO_LONG}: {len(text)} characters, at most {MAX_CAPTION_CHARS}")
+        raise BadPair(
+            f"{FailureReason.CAPTION_TOO_LONG}: {len(text)} characters, at most {MAX_CAPTION_CHARS}"
+        )
     return text
 
 

@@ -38,7 +38,11 @@ def decode_pairs(
             reason, _, detail = str(error).partition(": ")
             failures.append(
                 Failure(
-                    uid=pair.uid, key=pair.key, shard=shard.path.name, reason=FailureReason(reason), detail=detail
+                    uid=pair.uid,
+                    key=pair.key,
+                    shard=shard.path.name,
+                    reason=FailureReason(reason),
+                    detail=detail,
                 )
             )
             continue

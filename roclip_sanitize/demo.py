@@ -64,7 +64,9 @@ class DemoSettings:
         if not self.shards and (self.test_shards or self.label):
             raise ConfigError("test-shards and label go with --shards: a rendered corpus brings its own")
         if self.shards and not (self.test_shards and self.label):
-            raise ConfigError("shards need test-shards (held-out pairs) and label (the JSON field with the class)")
+            raise ConfigError(
+                "shards need test-shards (held-out pairs) and label (the JSON field with the class)"
+            )
 
 
 class Demo:
@@ -108,7 +110,11 @@ class Demo:
         _say(f"{name} …")
         with Watch() as watch:
             tally = stage()
-        entry = {"name": name, "seconds": round(watch.seconds, 2), "peak_memory_bytes": watch.peak_memory_bytes}
+        entry = {
+            "name": name,
+            "seconds": round(watch.seconds, 2),
+            "peak_memory_bytes": watch.peak_memory_bytes,
+        }
         if tally is not None:
             entry["tally"] = tally.to_json()
         self._stages.append(self._remembered(name, entry))
@@ -230,7 +236,8 @@ class Demo:
         )
 
     def _evaluate(self) -> None:
-        from roclip_sanitize.evaluation.evaluate import EvaluateSettings, evaluate_arms
+        from roclip_sanitize.evaluation.evaluate import evaluate_arms
+        from roclip_sanitize.evaluation.settings import EvaluateSettings
 
         settings = EvaluateSettings(
             arms={arm: self._run / "arms" / arm for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED)},
@@ -293,8 +300,14 @@ def _scan_result(quality: Any, seed: int) -> Result:
     arm = f"scan:{quality.detector}" if quality.detector else "scan"
     if quality.metric == "auroc":  # no share of trials: it has no Wilson interval
         return Result(
-            arm=arm, attack=quality.attack, metric="auroc", value=quality.value, low=quality.value,
-            high=quality.value, n=quality.n, seed=seed,
+            arm=arm,
+            attack=quality.attack,
+            metric="auroc",
+            value=quality.value,
+            low=quality.value,
+            high=quality.value,
+            n=quality.n,
+            seed=seed,
         )
     hits = round(quality.value * quality.n)
     return Result.of_share(hits, quality.n, arm=arm, attack=quality.attack, metric=quality.metric, seed=seed)
@@ -309,19 +322,29 @@ def why_void(results: list[Result]) -> str | None:
     ]
     if not weak:
         return None
-    return f"on undefended CLIP {' and '.join(weak)}, less than the {CONTROL_SUCCESS:.0%} that a control needs"
+    return (
+        f"on undefended CLIP {' and '.join(weak)}, less than the {CONTROL_SUCCESS:.0%} that a control needs"
+    )
 
 
 def results_table(results: list[Result]) -> str:
     """The before/after table for a terminal."""
     attacks = list(dict.fromkeys(result.attack for result in results if result.attack))
-    columns = [(None, "zero_shot_top1", "zero-shot"), (None, "retrieval_r1", "R@1")]
+    columns: list[tuple[str | None, str, str]] = [
+        (None, "zero_shot_top1", "zero-shot"),
+        (None, "retrieval_r1", "R@1"),
+    ]
     for attack in attacks:
-        columns += [(attack, "attack_success", f"{attack} success"), (attack, "clean_target_rate", "(clean rate)")]
+        columns += [
+            (attack, "attack_success", f"{attack} success"),
+            (attack, "clean_target_rate", "(clean rate)"),
+        ]
     lines = [f"{'':22}" + "".join(f"{title:>18}" for _, _, title in columns)]
     for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED):
         cells = [find(results, arm=arm, attack=attack, metric=metric) for attack, metric, _ in columns]
-        lines.append(f"{arm:22}" + "".join(f"{cell.value:>18.1%}" if cell else f"{'-':>18}" for cell in cells))
+        lines.append(
+            f"{arm:22}" + "".join(f"{cell.value:>18.1%}" if cell else f"{'-':>18}" for cell in cells)
+        )
     return "\n".join(lines)
 
 

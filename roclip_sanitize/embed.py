@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.decoding import chunked, decode_pairs
-from roclip_sanitize.encoder_facts import Encoder, EncoderFacts
+from roclip_sanitize.encoders import PLAIN, Encoder, EncoderFacts, open_encoder
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Failure, Tally
@@ -33,6 +33,7 @@ from roclip_sanitize.store import (
     write_parquet,
     write_vectors,
 )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedSettings:
@@ -66,8 +67,7 @@ def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> T
         MismatchError: ``out`` was made by another model, or from other shards.
         StorageError: the disk is full.
     """
-    describe = partial(_Describer, settings.encoder, settings.seed)
-    (facts,) = executor.map(describe, [None])  # in a worker: the driver stays free of torch
+    facts = _describe(settings, executor)
     folder = StageFolder.create(
         out,
         stage="embed",
@@ -87,12 +87,18 @@ def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> T
     return tally
 
 
+def _describe(settings: EmbedSettings, executor: Executor) -> EncoderFacts:
+    """The encoder's facts. A CLIP is opened in a worker: the driver stays free of torch."""
+    if settings.encoder == PLAIN:
+        return open_encoder(PLAIN).facts
+    (facts,) = executor.map(partial(_Describer, settings.encoder, settings.seed), [None])
+    return facts
+
+
 class _Describer:
     """Opens an encoder to tell its facts."""
 
     def __init__(self, spec: str, seed: int) -> None:
-        from roclip_sanitize.encoder import open_encoder
-
         self._facts = open_encoder(spec, seed=seed).facts
 
     def __call__(self, task: None) -> EncoderFacts:
@@ -103,8 +109,6 @@ class EmbedWorker:
     """Embeds one shard after the other with one encoder."""
 
     def __init__(self, spec: str, seed: int, batch_size: int, out: Path) -> None:
-        from roclip_sanitize.encoder import open_encoder
-
         self._encoder: Encoder = open_encoder(spec, seed=seed)
         self._batch_size = batch_size
         self._folder = StageFolder(out)
@@ -114,7 +118,9 @@ class EmbedWorker:
         with Shard(task.path) as shard:
             failures: list[Failure] = []
             facts = self._encoder.facts
-            columns = self._embed(decode_pairs(shard, side=facts.side, fit=facts.fit, failures=failures), task.path.name)
+            columns = self._embed(
+                decode_pairs(shard, side=facts.side, fit=facts.fit, failures=failures), task.path.name
+            )
         rows = len(columns.names)
         tally = Tally(
             seen=rows + len(failures),
@@ -146,7 +152,9 @@ class _Columns:
         """Write the shard's four files."""
         import polars
 
-        frame = polars.DataFrame(self.names, schema=dict.fromkeys(METADATA_COLUMNS, polars.String), orient="row")
+        frame = polars.DataFrame(
+            self.names, schema=dict.fromkeys(METADATA_COLUMNS, polars.String), orient="row"
+        )
         image, text = vectors_file(store, name, "image"), vectors_file(store, name, "text")
         write_vectors(image, _stacked(self.image_BD))
         write_vectors(text, _stacked(self.text_BD))

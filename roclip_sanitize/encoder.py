@@ -1,11 +1,4 @@
-"""What turns pictures and captions into vectors. The only module that imports open_clip.
-
-    open_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k")   any open_clip model and its weights
-    open_encoder("open_clip:roclip-rn-64")                 random weights, from the seed
-    open_encoder("runs/demo/arms/undefended/model")        a model that this package trained
-    open_encoder("plain")                                  learns nothing, so nothing can be planted in it
-
-An encoder is named by the digest of its weights: vectors of two encoders never mix.
+"""CLIP's two towers. The only module that imports open_clip.
 
 Importing this module registers the package's own small models with open_clip, so that
 ``open_clip.create_model("roclip-rn-64", pretrained=…/weights.safetensors)`` works.
@@ -25,37 +18,18 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 
-from roclip_sanitize.encoder_facts import Encoder, EncoderFacts
+from roclip_sanitize.encoders import EncoderFacts
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import read_json, write_json
 
 open_clip.add_model_config(Path(__file__).parent / "models")
 
-PLAIN = "plain"
 OPEN_CLIP = "open_clip:"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-def open_encoder(spec: str, *, seed: int = 0, device: str = "") -> Encoder:
-    """Open an encoder by its specification.
-
-    Args:
-        spec: "plain", "open_clip:NAME", "open_clip:NAME/WEIGHTS" or a folder made by training.
-        seed: of the random weights, where no weights are named.
-        device: "" takes a GPU where there is one.
-
-    Raises:
-        ConfigError: the specification, the model's name or its weights are unknown.
-    """
-    if spec == PLAIN:
-        from roclip_sanitize.features import PlainEncoder
-
-        return PlainEncoder()
-    return ClipEncoder(spec, seed=seed, device=device)
 
 
 class ClipEncoder:
@@ -67,7 +41,9 @@ class ClipEncoder:
         self.model = self.model.to(self.device, memory_format=torch.channels_last).eval()
         self._tokenize = tokenizer_for(self.model_name)
         side, _ = _side_and_context(self.model_name)
-        self.facts = EncoderFacts(name=spec, digest=weights_digest(self.model), joint=True, side=side, fit=fit)
+        self.facts = EncoderFacts(
+            name=spec, digest=weights_digest(self.model), joint=True, side=side, fit=fit
+        )
 
     def encode_images(self, image_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Encoder.encode_images."""
@@ -111,7 +87,7 @@ def new_clip(name: str, *, seed: int) -> Any:
 
 
 def save_clip(folder: Path, model: Any, *, name: str, fit: Fit) -> None:
-    """Write weights that ``open_clip.create_model(name, pretrained=folder / 'weights.safetensors')`` loads."""
+    """Write weights that open_clip.create_model(name, pretrained=FOLDER/weights.safetensors) loads."""
     from safetensors.torch import save
 
     from roclip_sanitize.runfiles import write_bytes
@@ -169,7 +145,9 @@ def _create(name: str, weights: str | None, seed: int) -> Any:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of random weights; here they are asked for
+        logging.getLogger().setLevel(
+            logging.ERROR
+        )  # open_clip warns of random weights; here they are asked for
         try:
             return open_clip.create_model(name, pretrained=weights)
         except FileNotFoundError as error:
@@ -178,7 +156,9 @@ def _create(name: str, weights: str | None, seed: int) -> Any:
             if weights and "state_dict" in str(error):
                 raise MismatchError(f"weights {weights} do not fit model {name}") from error
             if weights and "not found" in str(error):
-                raise ConfigError(f"open_clip has no weights {weights!r} for {name}, and no such file exists") from error
+                raise ConfigError(
+                    f"open_clip has no weights {weights!r} for {name}, and no such file exists"
+                ) from error
             raise
 
 

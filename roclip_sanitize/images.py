@@ -93,9 +93,13 @@ def encode_jpeg(pixels_HW3: NDArray[np.uint8]) -> bytes:
 
 def _require_sane_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: header says {width} × {height}, at most {MAX_PIXELS:,} pixels")
+        raise BadPair(
+            f"{FailureReason.IMAGE_TOO_LARGE}: header says {width} × {height}, at most {MAX_PIXELS:,} pixels"
+        )
     if min(width, height) < MIN_SIDE_PX:
-        raise BadPair(f"{FailureReason.IMAGE_TOO_SMALL}: {width} × {height}, at least {MIN_SIDE_PX} px a side")
+        raise BadPair(
+            f"{FailureReason.IMAGE_TOO_SMALL}: {width} × {height}, at least {MIN_SIDE_PX} px a side"
+        )
 
 
 def _one_line(error: Exception) -> str:

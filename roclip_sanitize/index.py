@@ -42,11 +42,11 @@ from roclip_sanitize.store import EmbeddingStore, StorePart
 
 __all__ = ["IndexSettings", "build_index", "indexed_rows", "inspect_index", "open_index"]
 
-HALF_WHITENING = (
-    -0.25
-)  # power of the eigenvalues; whitening in full (-0.5) lifts noise to the level of content
+# Power of the eigenvalues: whitening in full (-0.5) lifts noise to the level of content.
+HALF_WHITENING = -0.25
 NOISE_SHARE = 1e-6  # of the largest eigenvalue: below it, float32 sums are rounding
-BLAS_QUERIES = 20  # BLAS takes over from here; by default FAISS 1.15 waits for 1,334 queries of width 96, at a fifth of the speed
+# Queries from which BLAS takes over. FAISS 1.15 waits for 1,334 of width 96, at a fifth of the speed.
+BLAS_QUERIES = 20
 GPU_NEIGHBOURS = 2048  # the most that FAISS finds on a GPU
 
 
@@ -222,8 +222,8 @@ class FlatFile:
         faiss, shape = _faiss(), (self._flat.ntotal, self._flat.d)
         if not self._flat.ntotal:
             return np.empty(shape, np.float32)
-        mapped: NDArray[np.float32] = faiss.rev_swig_ptr(self._flat.get_xb(), shape[0] * shape[1])
-        return mapped.reshape(shape)
+        view = faiss.rev_swig_ptr(self._flat.get_xb(), shape[0] * shape[1]).reshape(shape)
+        return np.asarray(_View(view, owner=self._index))
 
     def transformed(self, vectors_ND: NDArray[Any]) -> NDArray[np.float32]:
         """See PartFile."""
@@ -241,6 +241,14 @@ class FlatFile:
         searched = self._accelerated if fetch <= GPU_NEIGHBOURS else self._flat
         score_NC, place_NC = searched.search(np.ascontiguousarray(query_ND), fetch)
         return score_NC, place_NC
+
+
+class _View:
+    """Memory of a FAISS index, which lives as long as an array made from this."""
+
+    def __init__(self, view: NDArray[np.float32], *, owner: Any) -> None:
+        self.__array_interface__ = view.__array_interface__
+        self._owner = owner
 
 
 def _faiss() -> Any:

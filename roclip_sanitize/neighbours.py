@@ -216,12 +216,11 @@ def exact_cosines(
     depends on D alone.
     """
     candidates, width = place_QC.shape[1], vectors_MD.shape[1]
-    place_P = place_QC.ravel()
+    place_P, asked_QD = place_QC.ravel(), query_QD.astype(np.float64)
     cosine_P = np.empty(len(place_P), np.float32)
     for some_P in _blocks(np.arange(len(place_P)), max(1, PRODUCTS_AT_ONCE // width)):
         found_PD = vectors_MD[place_P[some_P]].astype(np.float64)
-        asked_PD = query_QD[some_P // candidates].astype(np.float64)
-        cosine_P[some_P] = np.einsum("pd,pd->p", found_PD, asked_PD)
+        cosine_P[some_P] = np.einsum("pd,pd->p", found_PD, asked_QD[some_P // candidates])
     return cosine_P.reshape(place_QC.shape)
 
 

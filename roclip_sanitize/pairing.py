@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -73,3 +74,200 @@ class PairSettings:
             raise ConfigError(f"method is {self.method!r}, wanted one of {', '.join(get_args(Method))}")
         if self.method == "first" and self.index_image is None:
             raise ConfigError("the first method matches images too: give an image index")
+
+
+def pair_store(settings: PairSettings, *, out: Path, executor: Executor) -> Tally:
+    """Write the pair table of every part of the store.
+
+    Returns:
+        Pairs seen, and seconds of search.
+
+    Raises:
+        MismatchError: an index belongs to another store or holds another pool; or the final
+            method is asked of a store without a common space.
+
+    Memory here: uids and captions of the pool.
+    """
+    store = EmbeddingStore.open(settings.store)
+    directions = _directions(settings, store)
+    folder = StageFolder.create(
+        out,
+        stage="pair",
+        settings={
+            "store": str(settings.store),
+            "model": store.model,
+            "method": settings.method,
+            "indexes": [str(direction.index) for direction in directions],
+            "exclude_equal_captions": settings.exclude_equal_captions,
+        },
+    )
+    missing = [part for part in store.parts if folder.marker(part.name) is None]
+    pool = _Pool.read(store, directions) if missing else None
+    for first in range(0, len(missing), PARTS_AT_ONCE):
+        parts = missing[first : first + PARTS_AT_ONCE]
+        matches = [direction.match(store, parts, executor) for direction in directions]
+        for part, *found in zip(parts, *matches, strict=True):
+            assert pool is not None
+            _write_part(folder, store, part, found=found, pool=pool)
+    tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in folder.markers())
+    folder.finish({"method": settings.method, "tally": tally.to_json()})
+    return tally
+
+
+def read_pairs(out: Path) -> polars.DataFrame:
+    """The whole table, in the row order of the store: columns of PAIR_SCHEMA.
+
+    Raises:
+        DataError: there is none.
+        MismatchError: it is unfinished.
+    """
+    import polars
+
+    folder = StageFolder.open(out, stage="pair")
+    empty = polars.DataFrame(schema=PAIR_SCHEMA)
+    return polars.concat(
+        [empty, *(polars.read_parquet(pairs_file(out, each.name)) for each in folder.markers())]
+    )
+
+
+def pairs_file(out: Path, name: str) -> Path:
+    """Where one part's table lies."""
+    return out / "pairs" / f"pairs_{name}.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Match:
+    """The best of the pool for N queries: store rows, -1 for none; cosines; seconds to find them."""
+
+    row_N: NDArray[np.int64]
+    cosine_N: NDArray[np.float32]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Direction:
+    """Which vectors ask which index."""
+
+    modality: Modality
+    index: Path
+    exclude_caption: bool = False
+
+    def match(self, store: EmbeddingStore, parts: Sequence[StorePart], executor: Executor) -> list[_Match]:
+        """One match per part."""
+        with open_index(self.index, executor) as index:
+            answers = index.search(task for part in parts for task in self._questions(store, part))
+            return [self._collect(answers, part) for part in parts]
+
+    def _questions(self, store: EmbeddingStore, part: StorePart) -> Iterator[SearchTask]:
+        for start in range(0, part.rows, QUERIES_AT_ONCE):
+            yield SearchTask(
+                store=store.path,
+                part=part.name,
+                modality=self.modality,
+                start=start,
+                stop=min(start + QUERIES_AT_ONCE, part.rows),
+                k=1,
+                exclude_self=True,
+                exclude_hash=True,
+                exclude_caption=self.exclude_caption,
+            )
+
+    def _collect(self, answers: Iterator[Neighbours], part: StorePart) -> _Match:
+        started = time.perf_counter()
+        own = list(islice(answers, -(-part.rows // QUERIES_AT_ONCE))) or [Neighbours.none(0, 1)]
+        return _Match(
+            row_N=np.concatenate([answer.rows_NK[:, 0] for answer in own]),
+            cosine_N=np.concatenate([answer.cosine_NK[:, 0] for answer in own]),
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _directions(settings: PairSettings, store: EmbeddingStore) -> list[_Direction]:
+    """Captions first, then images; each index checked against the store."""
+    _require_index(settings.index_text, store, modality="text")
+    if settings.method == "final":
+        store.require_joint("final pairing")
+        return [_Direction(modality="image", index=settings.index_text)]
+    assert settings.index_image is not None
+    _require_index(settings.index_image, store, modality="image")
+    return [
+        _Direction(
+            modality="text", index=settings.index_text, exclude_caption=settings.exclude_equal_captions
+        ),
+        _Direction(modality="image", index=settings.index_image),
+    ]
+
+
+def _require_index(path: Path, store: EmbeddingStore, *, modality: Modality) -> None:
+    facts = inspect_index(path)
+    if facts["modality"] != modality:
+        raise MismatchError(f"{path} is an index of {facts['modality']} vectors, wanted {modality}")
+    if Path(facts["store"]).resolve() != store.path.resolve() or facts["model"] != store.model:
+        raise MismatchError(f"{path} indexes {facts['store']} (model {facts['model']}), wanted {store.path}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pool:
+    """Who can give.
+
+    Attributes:
+        row_P: store rows, ascending.
+        names: their uid and caption, and a last row of "" for none.
+    """
+
+    row_P: NDArray[np.int64]
+    names: polars.DataFrame
+
+    @classmethod
+    def read(cls, store: EmbeddingStore, directions: Sequence[_Direction]) -> _Pool:
+        """The pool that the indexes of all directions share."""
+        import polars
+
+        row_P, *others = (indexed_rows(direction.index) for direction in directions)
+        if not all(np.array_equal(row_P, other_P) for other_P in others):
+            paths = " and ".join(str(direction.index) for direction in directions)
+            raise MismatchError(f"{paths} hold different pools: build both with the same pool and seed")
+        names = [polars.DataFrame(schema={"uid": str, "caption": str})]
+        for part in store.parts:
+            first, last = np.searchsorted(row_P, (part.start, part.start + part.rows))
+            names.append(store.metadata(part.name, ["uid", "caption"])[row_P[first:last] - part.start])
+        none = polars.DataFrame({"uid": [""], "caption": [""]})
+        return cls(row_P=row_P, names=polars.concat([*names, none]))
+
+    def givers(self, match: _Match) -> polars.DataFrame:
+        """uid, caption and cosine of what was matched; "", "" and null for none."""
+        import polars
+
+        place_N = np.where(match.row_N < 0, len(self.row_P), np.searchsorted(self.row_P, match.row_N))
+        cosine = polars.Series("cosine", np.where(match.row_N < 0, np.float32(np.nan), match.cosine_N))
+        return self.names[place_N].with_columns(cosine.fill_nan(None))
+
+
+def _write_part(
+    folder: StageFolder, store: EmbeddingStore, part: StorePart, *, found: Sequence[_Match], pool: _Pool
+) -> Marker:
+    import polars
+
+    captions, *images = (pool.givers(match) for match in found)
+    frame = polars.DataFrame(
+        {
+            "uid": store.metadata(part.name, ["uid"])["uid"],
+            "caption_uid": captions["uid"],
+            "caption": captions["caption"],
+            "caption_cosine": captions["cosine"],
+            "image_uid": images[0]["uid"] if images else [""] * part.rows,
+            "image_cosine": images[0]["cosine"] if images else [None] * part.rows,
+        },
+        schema=PAIR_SCHEMA,
+    )
+    path = pairs_file(folder.path, part.name)
+    write_parquet(path, frame)
+    seconds = sum(match.seconds for match in found)
+    facts = {
+        "rows": part.rows,
+        "tally": Tally(seen=part.rows, seconds=seconds).to_json(),
+        "matched": int((found[0].row_N >= 0).sum()),
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(part.rows / max(seconds, 1e-9), 1),
+    }
+    return folder.commit(part.name, files=[path], facts=facts)

@@ -229,6 +229,10 @@ def _require_same(path: Path, *, found: Mapping[str, Any], wanted: Mapping[str, 
         raise MismatchError(f"{path} was made by 'roclip {found.get('stage')}': choose another folder")
     have, want = found.get("settings", {}), wanted["settings"]
     names = sorted(set(have) | set(want))
-    differing = [f"{name} was {have.get(name)!r}, now {want.get(name)!r}" for name in names if have.get(name) != want.get(name)]
+    differing = [
+        f"{name} was {have.get(name)!r}, now {want.get(name)!r}"
+        for name in names
+        if have.get(name) != want.get(name)
+    ]
     what = "; ".join(differing) or f"format was {found.get('format')}, now {wanted['format']}"
     raise MismatchError(f"{path} was made with other settings ({what}): choose another folder or remove it")

@@ -212,7 +212,9 @@ class Shard:
             copies = seen_uids.get(pair.uid, 0)
             seen_uids[pair.uid] = copies + 1
             if copies and "uid" in pair.fields:
-                self._fail(pair.uid, key, FailureReason.DUPLICATE_KEY, "this uid came before in the same shard")
+                self._fail(
+                    pair.uid, key, FailureReason.DUPLICATE_KEY, "this uid came before in the same shard"
+                )
                 continue
             yield pair
 
@@ -256,9 +258,13 @@ class Shard:
         by_extension = {split_name(member.name)[1]: member for member in members}
         image = next((by_extension[name] for name in IMAGE_EXTENSIONS if name in by_extension), None)
         if image is None:
-            raise BadPair(f"{FailureReason.NO_IMAGE}: has {sorted(by_extension)}, wanted one of {IMAGE_EXTENSIONS}")
+            raise BadPair(
+                f"{FailureReason.NO_IMAGE}: has {sorted(by_extension)}, wanted one of {IMAGE_EXTENSIONS}"
+            )
         if CAPTION_EXTENSION not in by_extension:
-            raise BadPair(f"{FailureReason.NO_CAPTION}: has {sorted(by_extension)}, wanted {CAPTION_EXTENSION}")
+            raise BadPair(
+                f"{FailureReason.NO_CAPTION}: has {sorted(by_extension)}, wanted {CAPTION_EXTENSION}"
+            )
         caption_bytes = self.read(by_extension[CAPTION_EXTENSION])
         fields = self._read_fields(by_extension.get(FIELDS_EXTENSION))
         image_bytes = self.read(image)
@@ -282,7 +288,9 @@ class Shard:
             raise BadPair(f"{FailureReason.BAD_JSON}: a {type(fields).__name__}, wanted an object")
         uid = fields.get("uid")
         if uid is not None and not is_uid(uid):
-            raise BadPair(f"{FailureReason.BAD_JSON}: uid is {uid!r}, wanted {UID_DIGITS} lower-case hex digits")
+            raise BadPair(
+                f"{FailureReason.BAD_JSON}: uid is {uid!r}, wanted {UID_DIGITS} lower-case hex digits"
+            )
         return fields
 
     def _uid_of_bad(self, members: tuple[Member, ...]) -> str:
@@ -368,7 +376,9 @@ class ShardWriter:
         with atomic_file(parquet) as file:
             file.write(buffer.getvalue())
         count = len(self._rows)
-        write_json(stats, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0})
+        write_json(
+            stats, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0}
+        )
 
 
 SIDECAR_SCHEMA: dict[str, Any] = {  # img2dataset's columns, and uid

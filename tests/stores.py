@@ -85,4 +85,5 @@ def make_store(
 def unit_rows(vectors_ND: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Rows of length 1."""
     rows_ND = np.asarray(vectors_ND, np.float32)
-    return rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)
+    unit_ND: NDArray[np.float32] = rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)
+    return unit_ND

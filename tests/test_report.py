@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from html.parser import HTMLParser
@@ -20,11 +22,18 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.images import decode_image, encode_jpeg
-from roclip_sanitize.report import collect_gallery, load_report_data, render_page, write_gallery, write_report, words
+from roclip_sanitize.report import (
+    collect_gallery,
+    load_report_data,
+    render_page,
+    words,
+    write_gallery,
+    write_report,
+)
 from roclip_sanitize.report.data import Manifest, Measure, ReportData, Result, Stage, summarise
 from roclip_sanitize.report.funnel import funnel_rows
 from roclip_sanitize.report.headline import headline
-from roclip_sanitize.report.tables import attack_tables, detection_table, usefulness_table
+from roclip_sanitize.report.tables import attack_table, detection_table, usefulness_table
 from roclip_sanitize.shards import ShardWriter
 
 HOSTILE = '<script>alert("owned")</script><img src="https://evil.example/x.png" onerror=alert(1)>'
@@ -95,7 +104,8 @@ def _drawing(number: int) -> NDArray[np.uint8]:
     shade_HW = (1.0 + 0.25 * row_HW / 40)[..., None]
     paint_HW3 = np.clip(np.array(list(COLOURS.values())[number % 4]) * shade_HW, 0, 255)
     cloth_HW3 = np.clip(np.full((80, 60, 3), 246) + 3 * np.cos(column_HW)[..., None], 0, 255)
-    return np.where(inside_HW[..., None], paint_HW3, cloth_HW3).astype(np.uint8)
+    drawn_HW3: NDArray[np.uint8] = np.where(inside_HW[..., None], paint_HW3, cloth_HW3).astype(np.uint8)
+    return drawn_HW3
 
 
 def _write_shards(folder: Path, *, pairs: int = 200) -> list[Path]:
@@ -104,7 +114,9 @@ def _write_shards(folder: Path, *, pairs: int = 200) -> list[Path]:
         with ShardWriter(path) as writer:
             for number in range(ordinal * pairs // 2, (ordinal + 1) * pairs // 2):
                 key = f"{number:09d}"
-                writer.add(key, image=_picture(number), caption=_caption(number), fields={"uid": _uid(number)})
+                writer.add(
+                    key, image=_picture(number), caption=_caption(number), fields={"uid": _uid(number)}
+                )
     return paths
 
 
@@ -114,7 +126,9 @@ def _verdict(number: int) -> dict[str, Any]:
     likes = [other for other in range(200) if other % 16 == drawn and other != number and not _attack(other)]
     reasons = ["many_captions_one_picture"] if targeted else []
     reasons += ["neighbours_disagree"] if not targeted or number % 32 == 4 else []
-    sentence = "none of the 20 pictures most like this one has a caption that shares a word with it; they say 'disc' (14)"
+    sentence = (
+        "none of the 20 pictures most like this one has a caption that shares a word with it; they say 'disc'"
+    )
     if targeted:
         sentence = "this picture, near-copies included, appears with 12 different captions"
     return {
@@ -122,7 +136,7 @@ def _verdict(number: int) -> dict[str, Any]:
         "kept": _kept(number),
         "reasons": "" if _kept(number) else ";".join(reasons),
         "sentence": "" if _kept(number) else sentence,
-        "neighbours": ";".join(_uid(other) for other in likes),
+        "neighbours": "" if _kept(number) else ";".join(_uid(other) for other in likes),
     }
 
 
@@ -151,6 +165,10 @@ def _record(arm: str, attack: str | None, metric: str, value: float, n: int) -> 
     return dict(zip(names, (arm, attack, metric, value, low, high, n, 0), strict=True))
 
 
+def _score(detector: str, attack: str, value: float, n: int) -> dict[str, Any]:
+    return {**_record(f"scan:{detector}", attack, "auroc", value, n), "low": value, "high": value}
+
+
 MEASURED: Mapping[tuple[str | None, str, int], Sequence[float]] = {  # undefended, augmented, sanitised
     ("targeted", "attack_success", 16): (14 / 16, 13 / 16, 0.0),
     ("patch", "attack_success", 2000): (0.934, 0.0525, 0.018),
@@ -173,18 +191,32 @@ def _results() -> list[dict[str, Any]]:
     return [
         *records,
         _record("scan", "targeted", "poison_recall", 1.0, 480),
-        _record("scan", "targeted", "auroc", 0.9934, 12_480),
+        _score("agreement", "targeted", 0.9934, 480),
+        _score("captions_of_picture", "targeted", 1.0, 480),
         _record("scan", "patch", "poison_recall", 0.942, 120),
-        _record("scan", "patch", "auroc", 0.9684, 12_480),
+        _score("agreement", "patch", 0.9684, 120),
+        _score("captions_of_picture", "patch", 0.4981, 120),
         _record("scan", None, "clean_lost", 0.0796, 36_000),
     ]
 
 
 def _curves() -> list[dict[str, Any]]:
     ends = {
-        ("targeted", "attack_success"): {"undefended": 0.875, "undefended_augmented": 0.8125, "sanitised_roclip": 0.0},
-        ("patch", "attack_success"): {"undefended": 0.934, "undefended_augmented": 0.052, "sanitised_roclip": 0.018},
-        (None, "zero_shot_top1"): {"undefended": 0.658, "undefended_augmented": 0.631, "sanitised_roclip": 0.626},
+        ("targeted", "attack_success"): {
+            "undefended": 0.875,
+            "undefended_augmented": 0.8125,
+            "sanitised_roclip": 0.0,
+        },
+        ("patch", "attack_success"): {
+            "undefended": 0.934,
+            "undefended_augmented": 0.052,
+            "sanitised_roclip": 0.018,
+        },
+        (None, "zero_shot_top1"): {
+            "undefended": 0.658,
+            "undefended_augmented": 0.631,
+            "sanitised_roclip": 0.626,
+        },
     }
     return [
         {
@@ -202,9 +234,14 @@ def _curves() -> list[dict[str, Any]]:
 
 
 def _manifest() -> dict[str, Any]:
-    embedded = {"seen": 39_662, "kept": 39_640, "quarantined": {}, "failed": {"image_undecodable": 19, "bad_json": 3}}
+    embedded = {
+        "seen": 39_662,
+        "kept": 39_640,
+        "quarantined": {},
+        "failed": {"image_undecodable": 19, "bad_json": 3},
+    }
     aside = {"neighbours_disagree": 2_713, "many_captions_one_picture": 512, "many_pictures_one_caption": 31}
-    scanned = {"seen": 39_640, "kept": 36_384, "quarantined": aside, "failed": {}}
+    scanned = {**embedded, "kept": 36_384, "quarantined": aside}
     return {
         "title": "Demonstration on product photos",
         "corpus": "39,662 pairs, of which 600 planted",
@@ -216,6 +253,7 @@ def _manifest() -> dict[str, Any]:
         "stages": [
             {"name": "embed", "seconds": 41.2, "peak_memory_bytes": 851 * 2**20, "tally": embedded},
             {"name": "scan", "seconds": 13.4, "peak_memory_bytes": 412 * 2**20, "tally": scanned},
+            {"name": "rewrite", "seconds": 2.0, "peak_memory_bytes": 0, "tally": scanned},
             {"name": "train", "seconds": 543.0, "peak_memory_bytes": 1.4 * 2**30, "tally": {}},
             {"name": "evaluate", "seconds": 7_510.0},
         ],
@@ -230,6 +268,10 @@ def _dump(path: Path, value: object) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return example_run(tmp_path_factory.mktemp("run"))
+
+
+def _shards(run: Path) -> list[Path]:
+    return sorted((run / "shards").glob("*.tar"))
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +316,9 @@ def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
     ]
     assert references
     assert all(value and value.startswith(("data:image/jpeg;base64,", "#")) for value in references)
-    assert {tag for tag, _ in elements.tags}.isdisjoint({"script", "link", "iframe", "object", "embed", "base"})
+    assert {tag for tag, _ in elements.tags}.isdisjoint(
+        {"script", "link", "iframe", "object", "embed", "base"}
+    )
     style = "".join(re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL))
     assert "url(" not in style
     assert "@import" not in style
@@ -306,7 +350,7 @@ def test_every_other_field_is_escaped_too() -> None:
 
 
 def test_the_page_is_whole_html(page: str) -> None:
-    assert page.lstrip().startswith("<!DOCTYPE html>")
+    assert page.startswith("<!DOCTYPE html>")
     ids = [attributes["id"] for _, attributes in _Elements(page).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for tag in ("table", "section", "article", "svg", "details", "tr"):
@@ -316,7 +360,7 @@ def test_the_page_is_whole_html(page: str) -> None:
 def test_same_data_same_bytes(run: Path, tmp_path: Path) -> None:
     first = write_report(run, out=tmp_path / "a.html").read_bytes()
     assert first == write_report(run, out=tmp_path / "b.html").read_bytes()
-    again = collect_gallery(run / "scan", sorted((run / "shards").glob("*.tar")), run / "ledger.parquet")
+    again = collect_gallery(run / "scan", _shards(run), run)  # the folder of the ledger will do too
     assert tuple(again) == load_report_data(run).gallery
 
 
@@ -375,13 +419,18 @@ def test_every_measured_number_stands_in_a_table(page: str) -> None:
 
 
 def test_arms_stand_in_order_and_keep_their_colours(run: Path) -> None:
-    data = load_report_data(run)
-    shuffled = ReportData(results=tuple(reversed(data.results)))
-    for table in (*attack_tables(shuffled), usefulness_table(shuffled)):
-        assert table is not None
-        assert [row.label for row in table.rows] == ["Plain CLIP", "Plain CLIP, augmented", "Sanitised + RoCLIP"]
-        assert [row.colour for row in table.rows] == [0, 1, 2]
-    assert [table.title for table in attack_tables(shuffled)] == ["Targeted", "Patch"]
+    shuffled = ReportData(results=tuple(reversed(load_report_data(run).results)))
+    attacks, usefulness = attack_table(shuffled), usefulness_table(shuffled)
+    assert attacks is not None
+    assert usefulness is not None
+    assert [group.title for group in attacks.groups] == ["Targeted", "Patch"]
+    for group in (*attacks.groups, *usefulness.groups):
+        assert [row.label for row in group.rows] == [
+            "Plain CLIP",
+            "Plain CLIP, augmented",
+            "Sanitised + RoCLIP",
+        ]
+        assert [row.colour for row in group.rows] == [0, 1, 2]
 
 
 def test_what_nobody_foresaw_is_shown_too() -> None:
@@ -402,8 +451,10 @@ def test_a_number_that_was_not_measured_is_a_dash() -> None:
         _success("sanitised_roclip", "patch", math.nan),
         Result(arm="undefended", attack="patch", metric="clean_target_rate", value=0.1),
     )
-    (table,) = attack_tables(ReportData(results=results))
-    assert [[cell.text.replace(words.NBSP, " ") for cell in row.cells] for row in table.rows] == [
+    table = attack_table(ReportData(results=results))
+    assert table is not None
+    (group,) = table.groups
+    assert [[cell.text.replace(words.NBSP, " ") for cell in row.cells] for row in group.rows] == [
         ["90.0 %", "10.0 %"],
         ["–", "–"],
     ]
@@ -415,19 +466,31 @@ def test_several_seeds_become_one_number_with_the_widest_interval() -> None:
         Result(arm="a", attack="b", metric="c", value=0.5, low=0.4, high=0.6, n=100, seed=0),
         Result(arm="a", attack="b", metric="c", value=0.8, low=0.7, high=0.9, n=200, seed=1),
     ]
-    assert summarise(runs) == Measure(value=pytest.approx(0.7), low=0.4, high=0.9, n=300, seeds=2)
+    assert summarise(runs) == Measure(value=(50 + 160) / 300, low=0.4, high=0.9, n=300, seeds=2)
 
 
-def test_detection_has_a_line_per_attack_and_one_for_the_corpus(run: Path) -> None:
+def test_no_trials_are_no_number() -> None:
+    assert math.isnan(summarise([_success("undefended", "patch", 0.0, n=0)]).value)
+
+
+def test_detection_has_a_line_per_attack_and_a_column_per_detector(run: Path) -> None:
     table = detection_table(load_report_data(run))
     assert table is not None
-    assert [row.label for row in table.rows] == ["targeted", "patch", "whole corpus"]
-    assert [column.label for column in table.columns] == ["AUROC", "poison recall", "clean lost"]
+    (group,) = table.groups
+    assert [row.label for row in group.rows] == ["targeted", "patch", "whole corpus"]
+    assert [column.label for column in table.columns] == [
+        "AUROC: agreement",
+        "AUROC: captions of picture",
+        "poison recall",
+        "clean lost",
+    ]
+    assert [cell.text for cell in group.rows[0].cells][:2] == ["0.993", "1.000"]
+    assert [cell.text for cell in group.rows[2].cells][:3] == ["–"] * 3
 
 
 def test_bars_of_the_funnel_add_up(run: Path, page: str) -> None:
     rows = funnel_rows(load_report_data(run).manifest.stages)
-    assert [row.stage for row in rows] == ["embed", "scan"]
+    assert [row.stage for row in rows] == ["embed", "scan, rewrite"]
     for row in rows:
         assert sum(part.pairs for part in row.segments) == row.seen
         assert sum(part.width for part in row.segments) == pytest.approx(100 * row.seen / 39_662)
@@ -444,9 +507,11 @@ def test_a_funnel_that_does_not_add_up_says_so() -> None:
 
 def test_a_void_run_says_so_first(run: Path) -> None:
     assert 'class="void"' not in render_page(load_report_data(run))
-    void = ReportData(results=load_report_data(run).results, manifest=Manifest(void="the control reached only 61 %"))
+    void = ReportData(
+        results=load_report_data(run).results, manifest=Manifest(void="the control reached only 61 %")
+    )
     text = _text(render_page(void))
-    assert "This run proves nothing. the control reached only 61 %" in text
+    assert "This run proves nothing. The control reached only 61 %." in text
     assert text.index("proves nothing") < text.index("The attacker got")
 
 
@@ -509,7 +574,7 @@ def test_the_gallery_shows_successes_and_both_kinds_of_mistake(run: Path, page: 
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"caught": 10, "lost": 4, "missed": 4}
     caught = [item for item in gallery if item.kind == "caught"]
     assert {item.attack for item in caught} == {"patch", "targeted"}
-    assert {item.reason for item in caught} == {"neighbours_disagree", "many_captions_one_picture"}
+    assert {item.reasons[0] for item in caught} == {"neighbours_disagree", "many_captions_one_picture"}
     for mark in ("planted: patch", "planted: patch, missed", "clean pair, lost"):
         assert mark in page
 
@@ -521,7 +586,7 @@ def test_gallery_items_carry_their_own_words_and_pictures(run: Path) -> None:
         assert item.attack == _attack(number)
         assert (item.kind == "missed") == _kept(number)
         assert decode_image(item.picture).size == (60, 80)  # small pictures are not blown up
-        assert len(item.neighbours) == 4
+        assert len(item.neighbours) == (0 if _kept(number) else 4)
         assert all(neighbour.caption in {_true_caption(other) for other in range(200)} | {HOSTILE}
                    for neighbour in item.neighbours)  # fmt: skip
 
@@ -532,7 +597,7 @@ def test_copies_of_one_picture_do_not_fill_the_gallery(run: Path) -> None:
 
 
 def test_without_a_ledger_nobody_is_called_a_poison(run: Path) -> None:
-    items = collect_gallery(run / "scan", sorted((run / "shards").glob("*.tar")))
+    items = collect_gallery(run / "scan", _shards(run))
     assert {(item.kind, item.attack) for item in items} == {("quarantined", "")}
     assert len(items) == 18
 
@@ -565,7 +630,14 @@ def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("share", "said"),
-    [(0.0, "0 %"), (1.0, "100 %"), (0.934, "93.4 %"), (0.0004, "< 0.1 %"), (0.9999, "> 99.9 %"), (0.5, "50.0 %")],
+    [
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.934, "93.4 %"),
+        (0.0004, "< 0.1 %"),
+        (0.9999, "> 99.9 %"),
+        (0.5, "50.0 %"),
+    ],
 )
 def test_percent(share: float, said: str) -> None:
     assert words.percent(share).replace(words.NBSP, " ") == said
@@ -580,15 +652,24 @@ def test_percent_never_claims_certainty(share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(None, "–"), (1.25, "1.2 s"), (59.6, "1 min 0 s"), (3_600, "1 h 0 min"), (7_510, "2 h 5 min")]
+    ("seconds", "said"),
+    [(None, "–"), (1.25, "1.2 s"), (59.6, "1 min 0 s"), (3_600, "1 h 0 min"), (7_510, "2 h 5 min")],
 )
 def test_duration(seconds: float | None, said: str) -> None:
     assert words.duration(seconds).replace(words.NBSP, " ") == said
 
 
 def test_nested_settings_become_lines() -> None:
-    assert list(words.plain_facts({"a": {"b": 1, "c": [1, 2]}, "d": "text"})) == [
+    assert list(words.plain_facts({"a": {"b": 1, "c": [1, 2]}, "d": "text", "size_bytes": 2**31})) == [
         ("a.b", "1"),
         ("a.c", "[1, 2]"),
         ("d", "text"),
+        ("size", f"2.0{words.NBSP}GiB"),
     ]
+
+
+def test_importing_the_report_draws_nothing() -> None:
+    heavy = ["torch", "ray", "faiss", "matplotlib", "jinja2"]
+    code = f"import sys, roclip_sanitize.report; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars
 import pytest
 
-from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.decoding import decode_pairs
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.images import encode_jpeg
 from roclip_sanitize.index import IndexSettings, build_index
-from roclip_sanitize.records import Tally
+from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.rewrite import (
     RewriteSettings,
     kept_shards,
@@ -25,9 +26,17 @@ from roclip_sanitize.rewrite import (
     read_keep_list,
     rewrite_shards,
 )
-from roclip_sanitize.runfiles import sha256_of
+from roclip_sanitize.runfiles import StageFolder, sha256_of
 from roclip_sanitize.scan import ScanSettings, scan_store
-from roclip_sanitize.shards import ShardWriter
+from roclip_sanitize.shards import Shard, ShardWriter, shard_tasks
+from roclip_sanitize.store import (
+    METADATA_COLUMNS,
+    metadata_file,
+    vectors_file,
+    write_failures,
+    write_parquet,
+    write_vectors,
+)
 
 HERE = LocalExecutor()
 
@@ -53,7 +62,7 @@ def make_shards(folder: Path, names: tuple[str, str, str, str]) -> list[Path]:
     poison = [
         (uid(number), picture(99), f"wrong words {'abcdefg'[number - 20] * 3}") for number in range(20, 25)
     ]
-    whole = write_shard(folder / names[0], [*clean[:8], *poison[:3]])
+    write_shard(folder / names[0], [*clean[:8], *poison[:3]])
     broken = write_shard(folder / names[1], [*clean[8:12], *poison[3:], *clean[12:14]])
     broken.write_bytes(broken.read_bytes()[:-13_000])
     extra = write_shard(
@@ -70,8 +79,35 @@ def make_shards(folder: Path, names: tuple[str, str, str, str]) -> list[Path]:
     return [folder / name for name in names]
 
 
+def embed(shards: Sequence[Path], path: Path) -> Path:
+    """A store as the embed stage writes it, of bare pixels."""
+    facts = {"digest": "pixels", "joint": False}
+    stage = StageFolder.create(
+        path, stage="embed", settings={"encoder": facts, "shards": [str(shard) for shard in shards]}
+    )
+    for task in shard_tasks(shards):
+        failures: list[Failure] = []
+        with Shard(task.path) as shard:
+            decoded = list(decode_pairs(shard, side=8, fit="squash", failures=failures))
+        vectors_ND = np.array([pixels.ravel() / 255 for _, pixels in decoded]).reshape(
+            len(decoded), 8 * 8 * 3
+        )
+        vectors_ND /= np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+        names = [(pair.uid, pair.key, task.path.name, pair.caption, pair.image_hash) for pair, _ in decoded]
+        schema = dict.fromkeys(METADATA_COLUMNS, polars.String)
+        write_parquet(metadata_file(path, task.name), polars.DataFrame(names, schema=schema, orient="row"))
+        write_vectors(vectors_file(path, task.name, "image"), vectors_ND)
+        files = [metadata_file(path, task.name), write_failures(path, task.name, failures)]
+        tally = Tally(
+            seen=len(decoded) + len(failures), failed=Counter(failure.reason.value for failure in failures)
+        )
+        stage.commit(task.name, files=files, facts={"rows": len(decoded), "tally": tally.to_json()})
+    stage.finish({})
+    return path
+
+
 def run(shards: list[Path], folder: Path) -> RewriteSettings:
-    embed_shards(EmbedSettings(shards=tuple(shards), encoder="plain"), out=folder / "store", executor=HERE)
+    embed(shards, folder / "store")
     build_index(IndexSettings(store=folder / "store"), out=folder / "index", executor=HERE)
     scan = ScanSettings(store=folder / "store", index=folder / "index", detectors=("collisions",))
     scan_store(scan, out=folder / "scan", executor=HERE)
@@ -228,7 +264,7 @@ def test_a_shard_that_changed_since_is_refused(tmp_path: Path) -> None:
 
 def test_a_scan_of_another_store_is_refused(settings: RewriteSettings, tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.tar", [(uid(1), picture(1), "thing")])
-    embed_shards(EmbedSettings(shards=(shard,), encoder="plain"), out=tmp_path / "store", executor=HERE)
+    embed([shard], tmp_path / "store")
     mixed = RewriteSettings(store=tmp_path / "store", verdicts=settings.verdicts)
     with pytest.raises(MismatchError, match="wanted one of"):
         rewrite_shards(mixed, out=tmp_path / "out", executor=HERE)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from roclip_sanitize.captions import caption_words
-from roclip_sanitize.scan.agreement import suspicion
+from roclip_sanitize.scan.agreement import one_vote_per_picture, suspicion
 from roclip_sanitize.scan.columns import Columns, join_pieces, word_number, write_piece
 from tests.stores import make_store
 
@@ -49,27 +50,26 @@ class TestSixPairs:
 
     captions = ("shoe", "shoe", "shoe", "bag", "bag", "bag")
 
-    def score(self, path: Path, row: int, neighbours: Sequence[int]) -> float:
-        columns = columns_of(path, self.captions)
-        return float(suspicion(np.array([row]), np.array([neighbours]), columns)[0])
+    def score(self, row: int, neighbours: Sequence[int]) -> float:
+        return float(suspicion(np.array([row]), np.array([neighbours]), FewWords(self.captions))[0])
 
-    def test_neighbours_that_say_the_same(self, tmp_path: Path) -> None:
+    def test_neighbours_that_say_the_same(self) -> None:
         # All neighbours say "shoe", half of everybody does: lift 2; with the neutral word, 1 / √(3 · 2).
-        assert self.score(tmp_path, 0, [1, 2]) == pytest.approx(1 / math.sqrt(6))
+        assert self.score(0, [1, 2]) == pytest.approx(1 / math.sqrt(6))
 
-    def test_neighbours_that_say_something_else(self, tmp_path: Path) -> None:
+    def test_neighbours_that_say_something_else(self) -> None:
         # No neighbour says "bag": lift 0; 1 / √(1 · 2).
-        assert self.score(tmp_path, 5, [0, 1, 2]) == pytest.approx(1 / math.sqrt(2))
+        assert self.score(5, [0, 1, 2]) == pytest.approx(1 / math.sqrt(2))
 
-    def test_neighbours_that_say_it_as_often_as_everybody(self, tmp_path: Path) -> None:
+    def test_neighbours_that_say_it_as_often_as_everybody(self) -> None:
         # Half of the neighbours say "bag", as half of everybody does: lift 1; 1 / √(2 · 2).
-        assert self.score(tmp_path, 3, [4, 0]) == pytest.approx(0.5)
+        assert self.score(3, [4, 0]) == pytest.approx(0.5)
 
-    def test_absent_neighbours_do_not_dilute(self, tmp_path: Path) -> None:
-        assert self.score(tmp_path, 0, [1, -1, -1]) == pytest.approx(1 / math.sqrt(6))
+    def test_absent_neighbours_do_not_dilute(self) -> None:
+        assert self.score(0, [1, -1, -1]) == pytest.approx(1 / math.sqrt(6))
 
-    def test_no_neighbour_no_score(self, tmp_path: Path) -> None:
-        assert math.isnan(self.score(tmp_path, 0, [-1, -1]))
+    def test_no_neighbour_no_score(self) -> None:
+        assert math.isnan(self.score(0, [-1, -1]))
 
 
 def test_a_caption_of_rare_words_has_no_score(tmp_path: Path) -> None:
@@ -84,8 +84,15 @@ def test_more_failing_words_are_more_suspicious(tmp_path: Path) -> None:
     assert short < long
 
 
+def test_a_picture_has_one_vote_however_often_it_stands_there() -> None:
+    picture = np.array([7, 7, 8, 9, 9], np.uint64)
+    rows = np.array([[1, 0, 3, 4, 2], [2, 2, -1, -1, -1]])
+    assert one_vote_per_picture(rows, picture, keep=2).tolist() == [[1, 3], [2, -1]]
+    assert one_vote_per_picture(rows, picture, keep=6).tolist() == [[1, 3, 2, -1, -1, -1], [2, *[-1] * 5]]
+
+
 @st.composite
-def corpora(draw: st.DrawFn) -> tuple[list[str], NDArray[np.int64], tuple[int, ...]]:
+def corpora(draw: st.DrawFn) -> tuple[list[str], NDArray[np.int64]]:
     captions = draw(
         st.lists(st.lists(st.sampled_from(VOCABULARY), max_size=4).map(" ".join), min_size=3, max_size=12)
     )
@@ -93,20 +100,41 @@ def corpora(draw: st.DrawFn) -> tuple[list[str], NDArray[np.int64], tuple[int, .
     neighbours = draw(
         st.lists(st.lists(rows, min_size=3, max_size=3), min_size=len(captions), max_size=len(captions))
     )
-    cut = draw(st.integers(0, len(captions)))
-    return captions, np.array(neighbours, np.int64), (cut, len(captions) - cut)
+    return captions, np.array(neighbours, np.int64)
 
 
-@settings(max_examples=30, deadline=None)
+class FewWords:
+    """A lookup held in memory, of the vocabulary above."""
+
+    def __init__(self, captions: Sequence[str]) -> None:
+        self._use_NW = np.array(
+            [[word in caption_words(caption) for word in VOCABULARY] for caption in captions]
+        )
+        self.word_counts_W = self._use_NW.sum(axis=0)
+
+    def __len__(self) -> int:
+        return len(self._use_NW)
+
+    def words(self, row_M: NDArray[np.int64]) -> Any:
+        return csr_matrix(self._use_NW[row_M].astype(float))
+
+
+@settings(deadline=None)
 @given(corpora())
-def test_equals_the_slow_reference_however_the_store_is_split(
-    corpus: tuple[list[str], NDArray[np.int64], tuple[int, ...]],
-) -> None:
-    captions, neighbours_NK, part_sizes = corpus
-    with TemporaryDirectory() as folder:
-        columns = columns_of(Path(folder), captions, part_sizes)
-        scores = suspicion(np.arange(len(captions)), neighbours_NK, columns)
+def test_equals_the_slow_reference(corpus: tuple[list[str], NDArray[np.int64]]) -> None:
+    captions, neighbours_NK = corpus
+    scores = suspicion(np.arange(len(captions)), neighbours_NK, FewWords(captions))
     slow = [slow_suspicion(row, neighbours_NK[row].tolist(), captions) for row in range(len(captions))]
+    np.testing.assert_allclose(scores, slow, rtol=1e-6)
+
+
+@pytest.mark.parametrize("part_sizes", [(40,), (13, 0, 26, 1)], ids=str)
+def test_from_disk_equals_the_slow_reference(tmp_path: Path, part_sizes: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    captions = [" ".join(rng.choice(VOCABULARY, rng.integers(1, 5))) for _ in range(40)]
+    neighbours_NK = rng.integers(-1, 40, (40, 5))
+    scores = suspicion(np.arange(40), neighbours_NK, columns_of(tmp_path, captions, part_sizes))
+    slow = [slow_suspicion(row, neighbours_NK[row].tolist(), captions) for row in range(40)]
     np.testing.assert_allclose(scores, slow, rtol=1e-6)
 
 

@@ -17,7 +17,7 @@ def test_nobody_shares_a_word() -> None:
     told = disagreement("Casio watch", captions, frequency)
     assert told == (
         "none of the 5 pictures most like this one has a caption that shares a word with it; "
-        "they say 'handbag' (5), 'leather' (2), 'women' (5)"
+        "they say 'handbag' (5), 'women' (5), 'leather' (2)"
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.scan import detection_quality
+from roclip_sanitize.scan.quality import auroc
 
+SCORES = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 UIDS = [f"{place:032x}" for place in range(6)]
 
 
@@ -48,6 +53,12 @@ def test_poisons_that_were_never_scanned_do_not_count() -> None:
     scores, verdicts = tables([0.1, 0.2, 0.3, 0.4, 0.8, 0.9], [True] * 5 + [False])
     found = detection_quality(scores, verdicts, {UIDS[5]: "patch", "f" * 32: "patch"})
     assert {one.n for one in found if one.attack == "patch"} == {1}
+
+
+@given(st.lists(SCORES, min_size=1), st.lists(SCORES, min_size=1))
+def test_auroc_counts_comparisons_won(poison: list[float], clean: list[float]) -> None:
+    won = sum((one > other) + (one == other) / 2 for one in poison for other in clean)
+    assert auroc(np.array(poison), np.array(clean)) == pytest.approx(won / len(poison) / len(clean))
 
 
 def test_no_poison_no_quality() -> None:

@@ -19,23 +19,19 @@ from roclip_sanitize.store import EmbeddingStore
 from tests.stores import make_store
 
 KINDS = ("shoe", "bag", "watch", "shirt")
-COLOURS = ("red", "blue", "black")
-CLEAN, PATCHED, TARGETED = range(48), range(48, 52), range(52, 58)
+CLEAN, PATCHED, TARGETED = range(48), range(48, 51), range(51, 57)
+PICTURED = [row % 4 for row in CLEAN] + [0, 1, 3] + [1] * 6
+SAID = [row % 4 for row in CLEAN] + [2, 2, 2] + [3] * 6
 
 
-def make_world(path: Path, part_sizes: Sequence[int] = (20, 0, 30, 8)) -> ScanSettings:
-    """48 clean pairs of four kinds; 4 pictures called a wrong kind; one picture with 6 captions of a wrong kind."""
+def make_world(path: Path, part_sizes: Sequence[int] = (20, 0, 30, 7)) -> ScanSettings:
+    """Twelve clean pairs of each kind; three pictures called a watch; a bag that is six shirts."""
     rng = np.random.default_rng(5)
-    centre_KD = rng.normal(size=(len(KINDS), 16))
-    kind_N = np.array([row % 4 for row in CLEAN] + [0] * len(PATCHED) + [1] * len(TARGETED))
-    image_ND = centre_KD[kind_N] + 0.3 * rng.normal(size=(len(kind_N), 16))
+    image_ND = rng.normal(size=(len(KINDS), 16))[PICTURED] + 0.3 * rng.normal(size=(57, 16))
     image_ND[TARGETED] = image_ND[TARGETED.start]
-    said = [KINDS[kind] for kind in kind_N]
-    said[PATCHED.start : PATCHED.stop] = ["watch"] * len(PATCHED)
-    said[TARGETED.start : TARGETED.stop] = ["shirt"] * len(TARGETED)
-    numerals = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")
-    captions = [f"{COLOURS[row % 3]} {word} {numerals[row % 6]}" for row, word in enumerate(said)]
-    hashes = [f"{TARGETED.start if row in TARGETED else row:032x}" for row in range(len(said))]
+    hashes = [f"{TARGETED.start if row in TARGETED else row:032x}" for row in range(57)]
+    names = [letter + other for letter in "abcdefgh" for other in "stuvwxyz"]  # too rare to count as words
+    captions = [f"{KINDS[kind]} {name}" for kind, name in zip(SAID, names, strict=False)]
     make_store(path / "store", image_ND, image_ND, part_sizes, captions=captions, image_hashes=hashes)
     build_index(IndexSettings(store=path / "store", parts=2), out=path / "index", executor=LocalExecutor())
     return ScanSettings(store=path / "store", index=path / "index", neighbours=6)
@@ -74,8 +70,8 @@ def test_every_poison_is_found_and_no_clean_pair_lost(scanned: Path) -> None:
 
 def test_tally_and_facts_add_up(world: ScanSettings, scanned: Path) -> None:
     facts = StageFolder.open(scanned, stage="scan").facts
-    assert facts["tally"]["seen"] == EmbeddingStore.open(world.store).rows == 58
-    assert facts["tally"]["quarantined"] == {"many_captions_one_picture": 6, "neighbours_disagree": 4}
+    assert facts["tally"]["seen"] == EmbeddingStore.open(world.store).rows == 57
+    assert facts["tally"]["quarantined"] == {"many_captions_one_picture": 6, "neighbours_disagree": 3}
     assert facts["tally"]["kept"] == 48
     assert facts["agreement_cut"]["suspicion"] > 0.5
 
@@ -90,8 +86,10 @@ def test_flagged_pairs_are_explained(scanned: Path) -> None:
     verdicts = read_verdicts(scanned)
     (patched,) = verdicts.filter(verdicts["uid"] == uids(PATCHED)[0]).to_dicts()
     assert patched["reasons"] == "neighbours_disagree"
-    assert "of the 6 pictures most like this one" in patched["sentence"]
-    assert "'shoe' (" in patched["sentence"]
+    assert patched["sentence"] == (
+        "none of the 6 pictures most like this one has a caption that shares a word with it; "
+        "they say 'shoe' (6)"
+    )
     assert len(patched["neighbours"].split(";")) == 4
     (targeted,) = verdicts.filter(verdicts["uid"] == uids(TARGETED)[0]).to_dicts()
     assert targeted["sentence"].startswith(
@@ -112,7 +110,7 @@ def test_percentiles_rank_the_scores(scanned: Path) -> None:
 
 
 def test_the_split_into_parts_changes_nothing(scanned: Path, tmp_path: Path) -> None:
-    other = make_world(tmp_path, part_sizes=(58,))
+    other = make_world(tmp_path, part_sizes=(57,))
     scan_store(other, out=tmp_path / "out", executor=LocalExecutor())
     assert read_verdicts(tmp_path / "out").equals(read_verdicts(scanned))
     columns = ["uid", "agreement", "agreement_percentile", "captions_of_picture", "pictures_of_caption"]
@@ -156,16 +154,16 @@ def test_only_collisions(world: ScanSettings, tmp_path: Path) -> None:
     settings = ScanSettings(store=world.store, index=world.index, detectors=("collisions",))
     tally = scan_store(settings, out=tmp_path, executor=LocalExecutor())
     assert tally.quarantined == {"many_captions_one_picture": 6}
-    assert read_scores(tmp_path)["agreement"].null_count() == 58
+    assert read_scores(tmp_path)["agreement"].null_count() == 57
 
 
 def test_only_agreement(world: ScanSettings, tmp_path: Path) -> None:
     settings = ScanSettings(
-        store=world.store, index=world.index, detectors=("agreement",), neighbours=6, budget=10 / 58
+        store=world.store, index=world.index, detectors=("agreement",), neighbours=6, budget=9 / 57
     )
     tally = scan_store(settings, out=tmp_path, executor=LocalExecutor())
-    assert tally.quarantined == {"neighbours_disagree": 10}
-    assert read_scores(tmp_path)["captions_of_picture"].to_list() == [0] * 58
+    assert tally.quarantined == {"neighbours_disagree": 9}
+    assert read_scores(tmp_path)["captions_of_picture"].to_list() == [0] * 57
     flagged = read_verdicts(tmp_path).filter(~polars.col("kept"))["uid"].to_list()
     assert flagged == uids([*PATCHED, *TARGETED])
 
@@ -186,7 +184,7 @@ def test_an_index_of_another_store_is_refused(world: ScanSettings, tmp_path: Pat
 def test_a_sampled_index_is_refused(world: ScanSettings, tmp_path: Path) -> None:
     sampled = IndexSettings(store=world.store, pool=10)
     build_index(sampled, out=tmp_path / "index", executor=LocalExecutor())
-    with pytest.raises(MismatchError, match="holds 10 rows of 58"):
+    with pytest.raises(MismatchError, match="holds 10 rows of 57"):
         scan_store(
             ScanSettings(store=world.store, index=tmp_path / "index"),
             out=tmp_path / "out",

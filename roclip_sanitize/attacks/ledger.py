@@ -129,6 +129,14 @@ class Ledger:
         """The held-out pictures that targeted attacks are after."""
         return tuple(target for plan in self._plans.values() for target in plan.targets)
 
+    def targets_of(self, attack: str) -> tuple[Target, ...]:
+        """The held-out pictures that one attack is after; () for an attack that is after none.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).targets
+
     def picture(self, target: Target) -> bytes:
         """A target's encoded picture.
 

@@ -73,7 +73,9 @@ def read_config(path: Path, commands: dict[str, Any]) -> dict[str, dict[str, Any
         known = {parameter.name for parameter in commands[name].params}
         given = {setting.replace("-", "_"): value for setting, value in table.items()}
         if unknown := sorted(set(given) - known):
-            raise ConfigError(f"{path}: [{name}] has no setting {unknown[0]!r}, known are {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"{path}: [{name}] has no setting {unknown[0]!r}, known are {', '.join(sorted(known))}"
+            )
         defaults[name] = given
     return defaults
 

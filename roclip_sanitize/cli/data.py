@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, Label, MaxFailed, Out, Seed, Shards, Store, Workers
+from roclip_sanitize.cli.options import (
+    AsJson,
+    ExecutorName,
+    Gpus,
+    Label,
+    MaxFailed,
+    Out,
+    Seed,
+    Shards,
+    Store,
+    Workers,
+)
 from roclip_sanitize.cli.output import finish, show
 
 
@@ -21,7 +32,9 @@ def poison(
     shards: Shards,
     label: Label,
     out: Out,
-    test_shards: Annotated[str, typer.Option(help="Held-out shards: targeted attacks take pictures from them.")] = "",
+    test_shards: Annotated[
+        str, typer.Option(help="Held-out shards: targeted attacks take pictures from them.")
+    ] = "",
     attacks: Annotated[str, typer.Option(help="Which attacks, joined by commas.")] = "targeted,patch",
     targets: Annotated[int, typer.Option(help="Pictures that the targeted attack is after.")] = 16,
     captions_per_target: Annotated[int, typer.Option(help="Pairs planted for each of them.")] = 30,
@@ -82,7 +95,12 @@ def embed(
         shards=tuple(expand_shards(shards)), encoder=encoder, batch_size=batch_size, seed=seed
     )
     where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
-    finish(embed_shards(settings, out=out, executor=where), max_failed=max_failed, as_json=as_json, store=str(out))
+    finish(
+        embed_shards(settings, out=out, executor=where),
+        max_failed=max_failed,
+        as_json=as_json,
+        store=str(out),
+    )
 
 
 def index(
@@ -93,8 +111,12 @@ def index(
     transform: Annotated[
         str, typer.Option(help="'pca96' for the 96 main directions, half-whitened; '' for none.")
     ] = "",
-    parts: Annotated[int, typer.Option(min=0, help="Parts, each owned by a worker; 0 takes one per worker.")] = 0,
-    pool: Annotated[int, typer.Option(min=0, help="Index only so many pairs, drawn by the seed; 0 takes all.")] = 0,
+    parts: Annotated[
+        int, typer.Option(min=0, help="Parts, each owned by a worker; 0 takes one per worker.")
+    ] = 0,
+    pool: Annotated[
+        int, typer.Option(min=0, help="Index only so many pairs, drawn by the seed; 0 takes all.")
+    ] = 0,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -105,7 +127,13 @@ def index(
     from roclip_sanitize.index import IndexSettings, build_index
 
     settings = IndexSettings(
-        store=store, modality=modality, kind=kind, transform=transform, parts=parts, pool=pool, seed=seed  # type: ignore[arg-type]
+        store=store,
+        modality=modality,  # type: ignore[arg-type]
+        kind=kind,
+        transform=transform,
+        parts=parts,
+        pool=pool,
+        seed=seed,
     )
     show(build_index(settings, out=out, executor=open_executor(executor, workers=workers)), as_json=as_json)
 
@@ -114,10 +142,14 @@ def scan(
     store: Store,
     index: Annotated[Path, typer.Option(help="Image index of that store, made by 'roclip index'.")],
     out: Out,
-    detectors: Annotated[str, typer.Option(help="Which detectors, joined by commas.")] = "agreement,collisions",
+    detectors: Annotated[
+        str, typer.Option(help="Which detectors, joined by commas.")
+    ] = "agreement,collisions",
     neighbours: Annotated[int, typer.Option(help="Pictures that are asked about each caption.")] = 20,
     budget: Annotated[float, typer.Option(help="Share of pairs that agreement may quarantine.")] = 0.08,
-    captions_per_picture: Annotated[int, typer.Option(help="So many captions of one picture are a collision.")] = 4,
+    captions_per_picture: Annotated[
+        int, typer.Option(help="So many captions of one picture are a collision.")
+    ] = 4,
     pictures_per_caption: Annotated[
         int, typer.Option(help="So many near-identical pictures under one caption are a collision.")
     ] = 8,
@@ -160,7 +192,9 @@ def rewrite(
 
     where = open_executor(executor, workers=workers)
     tally = rewrite_shards(RewriteSettings(store=store, verdicts=verdicts), out=out, executor=where)
-    finish(tally, max_failed=max_failed, as_json=as_json, kept=str(out / "kept"), keep_list=str(out / "keep.npy"))
+    finish(
+        tally, max_failed=max_failed, as_json=as_json, kept=str(out / "kept"), keep_list=str(out / "keep.npy")
+    )
 
 
 def pair(

@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a demo, or any folder with a results.json.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the page; RUN/report.html by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the page; RUN/report.html by default.")
+    ] = None,
 ) -> None:
     """Make one self-contained HTML page of a run."""
     from roclip_sanitize.report import write_report
@@ -28,8 +30,12 @@ def report(
 
 
 def demo(
-    run: Annotated[Path, typer.Option(help="Folder for everything the run makes; resumes there.")] = Path("runs/demo"),
-    shards: Annotated[str, typer.Option(help="Training shards; without them the demo renders its own corpus.")] = "",
+    run: Annotated[Path, typer.Option(help="Folder for everything the run makes; resumes there.")] = Path(
+        "runs/demo"
+    ),
+    shards: Annotated[
+        str, typer.Option(help="Training shards; without them the demo renders its own corpus.")
+    ] = "",
     test_shards: Annotated[str, typer.Option(help="Held-out shards.")] = "",
     label: Annotated[str, typer.Option(help="JSON field that holds a pair's class.")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Passes of each training; 0 takes the default.")] = 0,

@@ -27,20 +27,32 @@ def train(
     model: Annotated[str, typer.Option(help="An open_clip model.")] = DEFAULTS["model"],
     pretrained: Annotated[str, typer.Option(help="Start from these weights instead of random ones.")] = "",
     method: Annotated[str, typer.Option(help="'clip' or 'roclip'.")] = DEFAULTS["method"],
-    pairing: Annotated[str, typer.Option(help="What RoCLIP re-matches: 'final' or 'first' version.")] = DEFAULTS["pairing"],
-    pairs: Annotated[Path | None, typer.Option(help="Match by this table of 'roclip pair', not by the pool.")] = None,
+    pairing: Annotated[
+        str, typer.Option(help="What RoCLIP re-matches: 'final' or 'first' version.")
+    ] = DEFAULTS["pairing"],
+    pairs: Annotated[
+        Path | None, typer.Option(help="Match by this table of 'roclip pair', not by the pool.")
+    ] = None,
     augmentation: Annotated[str, typer.Option(help="'none', 'mild' or 'strong'.")] = DEFAULTS["augmentation"],
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = DEFAULTS["epochs"],
-    batch_size: Annotated[int, typer.Option(help="Pairs per step, over all workers together.")] = DEFAULTS["batch_size"],
+    batch_size: Annotated[int, typer.Option(help="Pairs per step, over all workers together.")] = DEFAULTS[
+        "batch_size"
+    ],
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULTS["lr"],
     wd: Annotated[float, typer.Option(help="Weight decay.")] = DEFAULTS["wd"],
     warmup: Annotated[int, typer.Option(help="Steps until the peak.")] = DEFAULTS["warmup"],
-    pool_size: Annotated[int, typer.Option(help="Pairs in the pool; 0 takes 2 % of the pairs.")] = DEFAULTS["pool_size"],
-    match_from: Annotated[float, typer.Option(help="Share of training before matching starts.")] = DEFAULTS["match_from"],
+    pool_size: Annotated[int, typer.Option(help="Pairs in the pool; 0 takes 2 % of the pairs.")] = DEFAULTS[
+        "pool_size"
+    ],
+    match_from: Annotated[float, typer.Option(help="Share of training before matching starts.")] = DEFAULTS[
+        "match_from"
+    ],
     match_every: Annotated[int, typer.Option(help="Pairs from window to window.")] = DEFAULTS["match_every"],
     match_for: Annotated[int, typer.Option(help="Pairs that a window lasts.")] = DEFAULTS["match_for"],
     cache: Annotated[Path | None, typer.Option(help="Folder of decoded pairs, which runs may share.")] = None,
-    checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.")] = DEFAULTS["checkpoint_seconds"],
+    checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.")] = DEFAULTS[
+        "checkpoint_seconds"
+    ],
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 1,
@@ -85,9 +97,15 @@ def evaluate(
     test_shards: Annotated[str, typer.Option(help="Shards that no model has seen.")],
     label: Label,
     out: Out,
-    ledger: Annotated[Path | None, typer.Option(help="Folder of 'roclip poison': the attacks to measure.")] = None,
-    classes: Annotated[str, typer.Option(help="Class names, joined by commas; else the commonest labels.")] = "",
-    template: Annotated[list[str] | None, typer.Option(help="Caption with {} for the class; repeat for several.")] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Folder of 'roclip poison': the attacks to measure.")
+    ] = None,
+    classes: Annotated[
+        str, typer.Option(help="Class names, joined by commas; else the commonest labels.")
+    ] = "",
+    template: Annotated[
+        list[str] | None, typer.Option(help="Caption with {} for the class; repeat for several.")
+    ] = None,
     curves: Annotated[bool, typer.Option(help="Measure the snapshots too.")] = True,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
@@ -96,7 +114,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure zero-shot accuracy, retrieval, and the success of every planted attack."""
-    from roclip_sanitize.evaluation.evaluate import EvaluateSettings, evaluate_arms
+    from roclip_sanitize.evaluation.evaluate import evaluate_arms
+    from roclip_sanitize.evaluation.settings import EvaluateSettings
     from roclip_sanitize.evaluation.zero_shot import TEMPLATES
     from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
@@ -118,7 +137,10 @@ def evaluate(
         return
     for result in results:
         what = f"{result.attack or ''} {result.metric}".strip()
-        print(f"{result.arm:<22} {what:<32} {result.value:>7.1%}  ({result.low:.1%} to {result.high:.1%}, n {result.n:,})")
+        print(
+            f"{result.arm:<22} {what:<32} {result.value:>7.1%}"
+            f"  ({result.low:.1%} to {result.high:.1%}, n {result.n:,})"
+        )
 
 
 def _split_arm(arm: str) -> tuple[str, str]:

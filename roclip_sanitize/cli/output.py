@@ -39,7 +39,8 @@ def finish(tally: Tally, *, max_failed: float, as_json: bool, **more: Any) -> No
     share = tally.failed.total() / tally.seen if tally.seen else 0.0
     broken = [reason for reason in BROKEN_SHARDS if tally.failed[reason]]
     if broken or share > max_failed:
-        what = f"{tally.failed.total():,} of {tally.seen:,} failed ({share:.2%}, at most {max_failed:.2%} allowed)"
+        counts = f"{tally.failed.total():,} of {tally.seen:,} failed"
+        what = f"{counts} ({share:.2%}, at most {max_failed:.2%} allowed)"
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.failed.most_common())
         say(f"roclip: {what}: {reasons}; the rest is done, and failures/ lists each one")
         raise typer.Exit(TOO_MANY_FAILED)

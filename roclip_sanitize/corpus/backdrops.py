@@ -27,13 +27,13 @@ from roclip_sanitize.corpus.surfaces import (
 )
 
 BACKGROUND_SHARES: Mapping[str, float] = {
-    "white": 0.34,
-    "light": 0.14,
-    "dark": 0.08,
-    "coloured": 0.12,
-    "gradient": 0.1,
-    "noise": 0.08,
-    "horizon": 0.08,
+    "white": 0.45,
+    "light": 0.15,
+    "dark": 0.07,
+    "coloured": 0.09,
+    "gradient": 0.07,
+    "noise": 0.04,
+    "horizon": 0.07,
     "desk": 0.06,
 }
 MIN_CONTRAST = 150  # between object and backdrop, of distance()'s 765

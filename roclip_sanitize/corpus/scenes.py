@@ -44,10 +44,10 @@ from roclip_sanitize.corpus.surfaces import (
 
 OVERSAMPLING = 2
 MIN_SIDE_PX, MAX_SIDE_PX = 72, 96
-COUNT_SHARES = {1: 0.8, 2: 0.13, 3: 0.07}
+COUNT_SHARES = {1: 0.84, 2: 0.11, 3: 0.05}
 PLACE_SHARES = {"centre": 0.7, "left": 0.15, "right": 0.15}
-COLUMNS = {"left": 0.34, "centre": 0.5, "right": 0.66}
-HALF_WIDTHS = {1: (0.3, 0.43), 2: (0.2, 0.245), 3: (0.17, 0.2)}  # of an object, in shares of the shorter side
+COLUMNS = {"left": 0.3, "centre": 0.5, "right": 0.7}
+HALF_WIDTHS = {1: (0.34, 0.43), 2: (0.22, 0.26), 3: (0.17, 0.21)}  # of an object, in shares of the shorter side
 REACH = 1.15  # how far a turned object extends from its centre, in half widths
 MAX_TURN = math.radians(15)
 MIN_TEXTURE_CONTRAST = 120  # between backdrop and a texture's second colour, of distance()'s 765
@@ -106,7 +106,7 @@ def draw_scene(scene: Scene, rng: Generator) -> Image.Image:
     colour = nearby(rng, COLOURS[scene.colour])
     backdrop = choose_backdrop(scene.background, behind=colour, rng=rng)
     image = draw_backdrop(scene.background, size=(scene.width, scene.height), colour=backdrop, rng=rng)
-    if chance(rng, 0.25):
+    if chance(rng, 0.15):
         draw_clutter(image, rng)
     poses = place_objects(scene, rng)
     if chance(rng, 0.35):

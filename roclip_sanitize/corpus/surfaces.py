@@ -99,12 +99,12 @@ TEXTURES: Mapping[str, Callable[[tuple[int, int], float, Generator], Pattern]] =
     "noise": _speckled,
 }
 TEXTURE_SHARES: Mapping[str, float] = {
-    "plain": 0.5,
-    "striped": 0.13,
-    "dotted": 0.1,
-    "checked": 0.1,
-    "gradient": 0.1,
-    "noise": 0.07,
+    "plain": 0.58,
+    "striped": 0.11,
+    "dotted": 0.09,
+    "checked": 0.08,
+    "gradient": 0.09,
+    "noise": 0.05,
 }
 
 

@@ -52,11 +52,19 @@ def targeted_success(
     number = {name: index for index, name in enumerate(classes)}
     adversarial = np.array([number[target.adversarial] for target in targets])
     true = np.array([number[target.true_label] for target in targets])
-    yield Count(attack=attack, metric="attack_success", hits=_hits(target_class == adversarial), trials=len(targets))
-    yield Count(attack=attack, metric="true_class_accuracy", hits=_hits(target_class == true), trials=len(targets))
+    yield Count(
+        attack=attack, metric="attack_success", hits=_hits(target_class == adversarial), trials=len(targets)
+    )
+    yield Count(
+        attack=attack, metric="true_class_accuracy", hits=_hits(target_class == true), trials=len(targets)
+    )
     others = [label_N != index for index in adversarial]
-    called = sum(_hits(clean_class_N[other] == index) for other, index in zip(others, adversarial, strict=True))
-    yield Count(attack=attack, metric="clean_target_rate", hits=called, trials=sum(_hits(other) for other in others))
+    called = sum(
+        _hits(clean_class_N[other] == index) for other, index in zip(others, adversarial, strict=True)
+    )
+    yield Count(
+        attack=attack, metric="clean_target_rate", hits=called, trials=sum(_hits(other) for other in others)
+    )
 
 
 def trigger_success(

@@ -8,7 +8,7 @@ Z_95 = 1.959963984540054
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """Wilson's score interval for a share (Wilson 1927), which stays honest near 0, near 1 and for few trials.
+    """Wilson's score interval for a share (Wilson 1927): honest near 0, near 1 and for few trials.
 
     Args:
         hits: how often it happened.

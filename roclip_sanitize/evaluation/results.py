@@ -42,7 +42,9 @@ class Result:
     seed: int
 
     @classmethod
-    def of_share(cls, hits: int, trials: int, *, arm: str, attack: str | None, metric: str, seed: int) -> Result:
+    def of_share(
+        cls, hits: int, trials: int, *, arm: str, attack: str | None, metric: str, seed: int
+    ) -> Result:
         """A share of trials, with Wilson's interval."""
         low, high = wilson(hits, trials)
         value = hits / trials if trials else 0.0
@@ -52,7 +54,10 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values, shares to six places."""
-        return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:

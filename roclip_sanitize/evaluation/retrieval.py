@@ -32,11 +32,15 @@ def retrieval_ranks(
         (2 N,) int64: first pictures asking for captions, then captions asking for pictures.
     """
     names: dict[str, int] = {}
-    code_N = np.array([names.setdefault(normalise_caption(text), len(names)) for text in captions], dtype=np.int64)
+    code_N = np.array(
+        [names.setdefault(normalise_caption(text), len(names)) for text in captions], dtype=np.int64
+    )
     return np.concatenate([_ranks(image_ND, caption_ND, code_N), _ranks(caption_ND, image_ND, code_N)])
 
 
-def _ranks(query_ND: NDArray[np.float32], answer_ND: NDArray[np.float32], code_N: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ranks(
+    query_ND: NDArray[np.float32], answer_ND: NDArray[np.float32], code_N: NDArray[np.int64]
+) -> NDArray[np.int64]:
     ranks = []
     for start in range(0, len(query_ND), BLOCK):
         cosine_BN = query_ND[start : start + BLOCK] @ answer_ND.T

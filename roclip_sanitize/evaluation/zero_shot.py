@@ -13,14 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.encoder_facts import Encoder
+from roclip_sanitize.encoders import Encoder
 from roclip_sanitize.errors import ConfigError
 
 TEMPLATES = ("{}", "a photo of {}", "a photo of a {}", "a picture of the {}", "{} for sale", "buy {} online")
 ENCODED_AT_ONCE = 512
 
 
-def class_vectors(encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> NDArray[np.float32]:
+def class_vectors(
+    encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES
+) -> NDArray[np.float32]:
     """One unit row per class: (C, D) float32.
 
     Raises:
@@ -33,7 +35,10 @@ def class_vectors(encoder: Encoder, classes: Sequence[str], templates: Sequence[
             raise ConfigError(f"template {template!r} has no {{}} for the class name")
     names = [name.replace("_", " ").lower() for name in classes]
     mean_CD = np.stack(
-        [encoder.encode_captions([template.replace("{}", name) for template in templates]).mean(axis=0) for name in names]
+        [
+            encoder.encode_captions([template.replace("{}", name) for template in templates]).mean(axis=0)
+            for name in names
+        ]
     )
     vectors: NDArray[np.float32] = mean_CD / np.linalg.norm(mean_CD, axis=1, keepdims=True)
     return vectors
@@ -42,9 +47,12 @@ def class_vectors(encoder: Encoder, classes: Sequence[str], templates: Sequence[
 def image_vectors(encoder: Encoder, image_NSS3: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Unit rows of many pictures: (N, D) float32."""
     starts = range(0, len(image_NSS3), ENCODED_AT_ONCE)
-    return np.concatenate([encoder.encode_images(image_NSS3[start : start + ENCODED_AT_ONCE]) for start in starts])
+    return np.concatenate(
+        [encoder.encode_images(image_NSS3[start : start + ENCODED_AT_ONCE]) for start in starts]
+    )
 
 
 def predict(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32]) -> NDArray[np.int64]:
     """Number of the most similar class: (N,) int64; equal ones give the lowest number."""
-    return (image_ND @ class_CD.T).argmax(axis=1)
+    class_N: NDArray[np.int64] = (image_ND @ class_CD.T).argmax(axis=1)
+    return class_N

@@ -64,7 +64,9 @@ class RayExecutor:
             return
         actors = [self._start(make_worker) for _ in first]
         running = {actor.run.remote(task): actor for actor, task in zip(actors, first, strict=True)}
-        for actor, task in zip(actors, islice(waiting, len(actors) * (IN_FLIGHT_PER_ACTOR - 1)), strict=False):
+        for actor, task in zip(
+            actors, islice(waiting, len(actors) * (IN_FLIGHT_PER_ACTOR - 1)), strict=False
+        ):
             running[actor.run.remote(task)] = actor
         try:
             while running:
@@ -112,7 +114,7 @@ class RayExecutor:
         )
         try:
             trainer.fit()
-        except Exception as error:  # noqa: BLE001  Ray wraps a member's error in types of its own
+        except Exception as error:
             raise _cause(error) from error
 
     def _start(self, make_worker: Callable[[], Callable[[Any], Any]]) -> Any:
@@ -187,14 +189,13 @@ def _fetch(reference: Any) -> Any:
         raise _cause(error) from error
 
 
-def _cause(error: BaseException) -> BaseException:
+def _cause(error: Exception) -> Exception:
     """What a worker raised, dug out of the types that Ray wraps around it."""
-    current: BaseException | None = error
+    current = error
     for _ in range(8):  # as deep as Ray Train nests its wrappers, and some
-        inside = getattr(current, "cause", None)
         failures = list(getattr(current, "worker_failures", {}).values())
-        deeper = inside or next(iter(failures), None)
-        if deeper is None:
+        deeper = getattr(current, "cause", None) or next(iter(failures), None)
+        if not isinstance(deeper, Exception):
             break
         current = deeper
     if isinstance(current, RoclipError) or (isinstance(error, RayTaskError) and current is not error):

@@ -1,15 +1,16 @@
 """What the page is made of: values only, whatever files they came from.
 
-    results, curves, manifest, gallery ─▶ ReportData ─▶ render_page()
+results, curves, manifest, gallery ─▶ ReportData ─▶ render_page()
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-SCAN_ARM = "scan"  # results of the scan itself, not of a training arm
+SCAN_ARM = "scan"  # results of the scan itself, or with ":NAME" of one of its detectors
 
 GalleryKind = Literal["caught", "lost", "missed", "quarantined"]
 
@@ -19,7 +20,7 @@ class Result:
     """One measured number.
 
     Attributes:
-        arm: which training run, or "scan".
+        arm: which training run; "scan" or "scan:NAME" for the scan and its detectors.
         attack: which attack, or None for usefulness.
         metric: what was measured.
         value: share in [0, 1], or an AUROC; NaN where there was nothing to measure.
@@ -125,17 +126,17 @@ class GalleryItem:
         kind: "caught" and "missed" are planted poisons, "lost" a clean pair set aside; "quarantined"
             where nobody knows which it is.
         attack: what was planted, or "".
-        reason: first reason of the verdict, or "" for a kept pair.
+        reasons: of the verdict; none for a kept pair.
         sentence: the verdict in words.
         caption: as in the shard.
         picture: JPEG, at most 96 px a side; b"" where the picture cannot be decoded.
-        neighbours: pairs that disagreed, at most four.
+        neighbours: pairs that testify against it, at most four.
     """
 
     uid: str
     kind: GalleryKind
     attack: str
-    reason: str
+    reasons: tuple[str, ...]
     sentence: str
     caption: str
     picture: bytes
@@ -151,6 +152,16 @@ class ReportData:
     manifest: Manifest = field(default_factory=Manifest)
     gallery: tuple[GalleryItem, ...] = ()
 
+    @property
+    def trained(self) -> list[Result]:
+        """Results of the training arms."""
+        return [one for one in self.results if not _is_scan(one.arm)]
+
+    @property
+    def scanned(self) -> list[Result]:
+        """Results of the scan and its detectors."""
+        return [one for one in self.results if _is_scan(one.arm)]
+
     def measure(self, *, arm: str, attack: str | None, metric: str) -> Measure | None:
         """One number, or None where it was not measured."""
         wanted = (arm, attack, metric)
@@ -165,6 +176,8 @@ def summarise(results: Sequence[Result]) -> Measure:
     weights = known if len(known) == len(sizes) else [1] * len(sizes)
     lows = [one.low for one in results if one.low is not None]
     highs = [one.high for one in results if one.high is not None]
+    if sizes and not any(size is None or size for size in sizes):
+        return Measure(value=math.nan, low=None, high=None, n=0, seeds=len({one.seed for one in results}))
     return Measure(
         value=sum(one.value * weight for one, weight in zip(results, weights, strict=True)) / sum(weights),
         low=min(lows, default=None),
@@ -172,3 +185,7 @@ def summarise(results: Sequence[Result]) -> Measure:
         n=sum(known) if len(known) == len(sizes) else None,
         seeds=len({one.seed for one in results}),
     )
+
+
+def _is_scan(arm: str) -> bool:
+    return arm.partition(":")[0] == SCAN_ARM

@@ -15,7 +15,7 @@ from roclip_sanitize.report import words
 from roclip_sanitize.report.data import CurvePoint, ReportData
 from roclip_sanitize.report.tables import KNOWN_ATTACKS, arm_colours, arms_in_order, in_order
 
-SIZE_INCHES = (3.9, 2.6)
+SIZE_INCHES = (3.6, 2.6)
 STAND_INS = {"#010101": "var(--ink-soft)", "#020202": "var(--line)"} | {
     f"#0{number}0a0b": f"var(--arm-{number})" for number in range(6)
 }
@@ -26,7 +26,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "roclip",
     "font.family": "DejaVu Sans",
-    "font.size": 9,
+    "font.size": 10,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -38,6 +38,7 @@ STYLE = {
     "grid.color": GRID,
     "xtick.major.size": 3,
     "ytick.major.size": 0,
+    "ytick.major.pad": 8,
 }
 
 
@@ -71,7 +72,9 @@ def _panel(data: ReportData, attack: str | None, metric: str, points: Sequence[C
     by_samples = all(point.samples is not None for point in points)
     colours = arm_colours(data)
     lines = {
-        arm: sorted((_place(point, by_samples=by_samples), point.value) for point in points if point.arm == arm)
+        arm: sorted(
+            (_place(point, by_samples=by_samples), point.value) for point in points if point.arm == arm
+        )
         for arm in arms_in_order(data)
     }
     lines = {arm: line for arm, line in lines.items() if line}
@@ -80,7 +83,9 @@ def _panel(data: ReportData, attack: str | None, metric: str, points: Sequence[C
     return Panel(
         title=words.sentence_case(f"{words.spaced(attack)}: {label}" if attack else label),
         svg=_draw(lines, colours, name=name, x_label="training samples seen" if by_samples else "epoch"),
-        ending="; ".join(f"{words.arm_label(arm)} ends at {words.percent(line[-1][1])}" for arm, line in lines.items()),
+        ending="; ".join(
+            f"{words.arm_label(arm)} ends at {words.percent(line[-1][1])}" for arm, line in lines.items()
+        ),
     )
 
 
@@ -97,7 +102,7 @@ def _draw(
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=SIZE_INCHES)
-        axes = figure.add_axes((0.11, 0.17, 0.86, 0.77))
+        axes = figure.add_axes((0.16, 0.18, 0.81, 0.78))
         for arm, line in lines.items():
             number = colours[arm]
             axes.plot(

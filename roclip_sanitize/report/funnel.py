@@ -34,10 +34,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunnelRow:
-    """One stage's bar.
+    """The bar of one stage, or of several with the same counts.
 
     Attributes:
-        stage: its name.
+        stage: its name, or their names.
         seen: pairs it saw.
         kept: pairs it passed on.
         segments: the parts, kept first; they add up to ``seen`` less ``missing``.
@@ -51,45 +51,71 @@ class FunnelRow:
     missing: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counts:
+    """A tally as values that compare."""
+
+    seen: int
+    kept: int
+    quarantined: tuple[tuple[str, int], ...]
+    failed: tuple[tuple[str, int], ...]
+
+    @property
+    def missing(self) -> int:
+        return self.seen - self.kept - sum(count for _, count in self.quarantined + self.failed)
+
+
 def funnel_rows(stages: Iterable[Stage]) -> list[FunnelRow]:
-    """One bar per stage that counted pairs, all on one scale."""
-    counted = [stage for stage in stages if _count(stage.tally, "seen")]
-    widest = max((_count(stage.tally, "seen") for stage in counted), default=0)
-    return [_row(stage, widest) for stage in counted]
+    """One bar for all stages with the same counts, in the order of the stages, all on one scale."""
+    names = dict[_Counts, list[str]]()
+    for stage in stages:
+        counts = _counts(stage.tally)
+        if counts.seen:
+            names.setdefault(counts, []).append(stage.name)
+    widest = max((counts.seen for counts in names), default=0)
+    return [_row(", ".join(same), counts, widest) for counts, same in names.items()]
 
 
-def _row(stage: Stage, widest: int) -> FunnelRow:
-    seen = _count(stage.tally, "seen")
-    quarantined, failed = _counts(stage.tally, "quarantined"), _counts(stage.tally, "failed")
-    aside = sum(quarantined.values()) + sum(failed.values())
-    kept = _count(stage.tally, "kept") if "kept" in stage.tally else seen - aside
-    parts = [("kept", "kept", kept)]
-    parts += _shaded(quarantined, "quarantined", QUARANTINE_SHADES)
-    parts += _shaded(failed, "failed", FAILURE_SHADES)
+def _row(stage: str, counts: _Counts, widest: int) -> FunnelRow:
+    parts = [("kept", "kept", counts.kept)]
+    parts += _shaded(counts.quarantined, "quarantined", QUARANTINE_SHADES)
+    parts += _shaded(counts.failed, "failed", FAILURE_SHADES)
+    segments = [
+        Segment(
+            label=label,
+            shade=shade,
+            pairs=pairs,
+            width=100 * pairs / widest,
+            share=words.percent(pairs / counts.seen),
+        )
+        for label, shade, pairs in parts
+    ]
     return FunnelRow(
-        stage=stage.name,
-        seen=seen,
-        kept=kept,
-        segments=tuple(
-            Segment(label=label, shade=shade, pairs=pairs, width=100 * pairs / widest, share=words.percent(pairs / seen))
-            for label, shade, pairs in parts
-        ),
-        missing=seen - kept - aside,
+        stage=stage, seen=counts.seen, kept=counts.kept, segments=tuple(segments), missing=counts.missing
     )
 
 
-def _shaded(counts: Mapping[str, int], kind: str, shades: int) -> list[tuple[str, str, int]]:
-    order = sorted(counts, key=lambda reason: (-counts[reason], reason))
+def _shaded(counts: Iterable[tuple[str, int]], kind: str, shades: int) -> list[tuple[str, str, int]]:
     return [
-        (f"{kind}: {words.spaced(reason)}", f"{kind}-{number % shades}", counts[reason])
-        for number, reason in enumerate(order)
-        if counts[reason]
+        (f"{kind}: {words.spaced(reason)}", f"{kind}-{number % shades}", count)
+        for number, (reason, count) in enumerate(counts)
     ]
 
 
-def _count(tally: Mapping[str, Any], name: str) -> int:
-    return int(tally.get(name) or 0)
+def _counts(tally: Mapping[str, Any]) -> _Counts:
+    seen = int(tally.get("seen") or 0)
+    quarantined, failed = _by_reason(tally, "quarantined"), _by_reason(tally, "failed")
+    kept = tally.get("kept")
+    if kept is None:
+        kept = seen - sum(count for _, count in quarantined + failed)
+    return _Counts(seen=seen, kept=int(kept), quarantined=quarantined, failed=failed)
 
 
-def _counts(tally: Mapping[str, Any], name: str) -> dict[str, int]:
-    return {str(reason): int(count or 0) for reason, count in (tally.get(name) or {}).items()}
+def _by_reason(tally: Mapping[str, Any], name: str) -> tuple[tuple[str, int], ...]:
+    """Reasons with their counts, the commonest first."""
+    counts = {str(reason): int(count or 0) for reason, count in (tally.get(name) or {}).items()}
+    return tuple(
+        (reason, counts[reason])
+        for reason in sorted(counts, key=lambda one: (-counts[one], one))
+        if counts[reason]
+    )

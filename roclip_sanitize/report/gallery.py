@@ -40,7 +40,7 @@ class _Candidate:
     uid: str
     kind: GalleryKind
     attack: str
-    reason: str
+    reasons: tuple[str, ...]
     sentence: str
     neighbours: tuple[str, ...]
 
@@ -53,7 +53,7 @@ def collect_gallery(
     Args:
         scan: folder with ``verdicts/verdicts_*.parquet``.
         store_shards: the shards that were scanned; read once, and no further than needed.
-        ledger: parquet with columns ``uid`` and ``attack`` of the planted pairs, where there is one.
+        ledger: what was planted, where that is known: a poison folder or its ``ledger.parquet``.
 
     Returns:
         Caught poisons, lost clean pairs and missed poisons; without a ledger, quarantined pairs.
@@ -77,7 +77,10 @@ def _read_ledger(ledger: Path | None) -> polars.DataFrame:
 
     if ledger is None:
         return polars.DataFrame(schema={"uid": str, "attack": str})
-    return polars.read_parquet(ledger, columns=["uid", "attack"]).unique("uid", keep="first", maintain_order=True)
+    file = ledger / "ledger.parquet" if ledger.is_dir() else ledger
+    return polars.read_parquet(file, columns=["uid", "attack"]).unique(
+        "uid", keep="first", maintain_order=True
+    )
 
 
 def _read_verdicts(scan: Path, ledger: polars.DataFrame) -> polars.DataFrame:
@@ -97,10 +100,10 @@ def _read_verdicts(scan: Path, ledger: polars.DataFrame) -> polars.DataFrame:
 
 def _candidates(verdicts: polars.DataFrame, *, judged: bool) -> list[_Candidate]:
     """Candidates of each kind, taking turns between attacks and reasons so that none fills the page."""
-    groups = defaultdict[tuple[GalleryKind, str, str], list[_Candidate]](list)
+    groups = defaultdict[tuple[GalleryKind, str, tuple[str, ...]], list[_Candidate]](list)
     for row in verdicts.iter_rows(named=True):
         one = _candidate(row, judged=judged)
-        group = groups[one.kind, one.attack, one.reason]
+        group = groups[one.kind, one.attack, one.reasons[:1]]
         if len(group) < SPARE * QUOTAS[one.kind]:
             group.append(one)
     found = list[_Candidate]()
@@ -120,10 +123,14 @@ def _candidate(row: Mapping[str, Any], *, judged: bool) -> _Candidate:
         uid=row["uid"],
         kind=kind,
         attack=attack,
-        reason=(row["reasons"] or "").partition(";")[0],
+        reasons=_split(row["reasons"]),
         sentence=row["sentence"] or "",
-        neighbours=tuple(uid for uid in (row["neighbours"] or "").split(";") if uid)[:NEIGHBOURS_SHOWN],
+        neighbours=_split(row["neighbours"])[:NEIGHBOURS_SHOWN],
     )
+
+
+def _split(joined: str | None) -> tuple[str, ...]:
+    return tuple(part for part in (joined or "").split(";") if part)
 
 
 def _find_pairs(shards: Iterable[Path], wanted: set[str]) -> dict[str, Pair]:
@@ -132,7 +139,9 @@ def _find_pairs(shards: Iterable[Path], wanted: set[str]) -> dict[str, Pair]:
         if len(found) == len(wanted):
             break
         with Shard(path) as shard:
-            found |= {pair.uid: pair for pair in shard.pairs() if pair.uid in wanted and pair.uid not in found}
+            found |= {
+                pair.uid: pair for pair in shard.pairs() if pair.uid in wanted and pair.uid not in found
+            }
     return found
 
 
@@ -156,7 +165,7 @@ def _item(one: _Candidate, pairs: Mapping[str, Pair]) -> GalleryItem:
         uid=one.uid,
         kind=one.kind,
         attack=one.attack,
-        reason=one.reason,
+        reasons=one.reasons,
         sentence=_shown(one.sentence),
         caption=_shown(pair.caption),
         picture=_thumbnail(pair.image),
@@ -175,7 +184,7 @@ def _shown(text: str) -> str:
 
 
 def _thumbnail(data: bytes) -> bytes:
-    """A JPEG of at most 96 px a side with its shape kept, for a trigger may sit in a corner; b"" if undecodable."""
+    """A small JPEG of the whole picture, for a trigger may sit in a corner; b"" if it cannot be decoded."""
     try:
         image = decode_image(data)
     except BadPair:

@@ -79,7 +79,8 @@ def subline(data: ReportData) -> str:
     ]
     known = [value for value in floors if not math.isnan(value)]
     if known:
-        changes.append(f"clean pictures are called by the target's name in up to {words.percent(max(known))} of cases")
+        most = words.percent(max(known))
+        changes.append(f"clean pictures are called by the target's name anyway in up to {most} of cases")
     return words.sentence_case("; ".join(changes)) + "." if changes else ""
 
 
@@ -99,7 +100,11 @@ def tiles(data: ReportData) -> list[Tile]:
 
 
 def _tile(
-    data: ReportData, label: str, what: tuple[str | None, str], arms: tuple[str, str | None], colours: tuple[int, int]
+    data: ReportData,
+    label: str,
+    what: tuple[str | None, str],
+    arms: tuple[str, str | None],
+    colours: tuple[int, int],
 ) -> Tile | None:
     attack, metric = what
     old = data.measure(arm=arms[0], attack=attack, metric=metric)
@@ -125,7 +130,9 @@ def _name_each(data: ReportData, attacks: Sequence[str], before: str, after: str
         old, new = _success(data, before, attack), _success(data, after, attack)
         unit = "targets" if attack == "targeted" else _trigger(attack, alone=len(triggers) == 1)
         if old is not None:
-            first.append(f"{_short(old)} {unit}" if words.hits(old) and _few(old) else f"{_short(old)} of {unit}")
+            first.append(
+                f"{_short(old)} {unit}" if words.hits(old) and _few(old) else f"{_short(old)} of {unit}"
+            )
             second.append(_short(new) if new else words.MISSING)
     return _listed(first), _listed(second) if any(text != words.MISSING for text in second) else ""
 

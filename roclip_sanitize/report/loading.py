@@ -118,17 +118,18 @@ def _stage(record: Mapping[str, Any]) -> Stage:
 
 
 def _gallery_item(record: Mapping[str, Any]) -> GalleryItem:
-    kind = record.get("kind")
+    kind: Any = record.get("kind")
     if kind not in get_args(GalleryKind):
         raise DataError(f"gallery.json has a pair of kind {kind!r}, wanted one of {get_args(GalleryKind)}")
     neighbours = (
-        Neighbour(caption=_text(one, "caption"), picture=_picture(one)) for one in record.get("neighbours") or ()
+        Neighbour(caption=_text(one, "caption"), picture=_picture(one))
+        for one in record.get("neighbours") or ()
     )
     return GalleryItem(
         uid=_text(record, "uid"),
         kind=kind,
         attack=_text(record, "attack"),
-        reason=_text(record, "reason"),
+        reasons=tuple(str(reason) for reason in record.get("reasons") or ()),
         sentence=_text(record, "sentence"),
         caption=_text(record, "caption"),
         picture=_picture(record),

@@ -7,11 +7,12 @@ page forbids itself scripts and the network besides. Door to jinja2.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from roclip_sanitize.records import Reason
 from roclip_sanitize.report import words
 from roclip_sanitize.report.data import GalleryItem, GalleryKind, Manifest, ReportData
 from roclip_sanitize.report.figures import curve_panels
@@ -20,12 +21,12 @@ from roclip_sanitize.report.headline import headline, subline, tiles
 from roclip_sanitize.report.tables import (
     arm_colours,
     arms_in_order,
-    attack_tables,
+    attack_table,
     detection_table,
     usefulness_table,
 )
 
-TITLES = {
+TITLES: Mapping[GalleryKind, str] = {
     "caught": "Planted pairs that were caught",
     "lost": "Clean pairs that were lost",
     "missed": "Planted pairs that were missed",
@@ -58,10 +59,11 @@ def render_page(data: ReportData) -> str:
         "picture": _picture_source,
         "trusted": Markup,  # only for what this package made itself: style and drawings
         "mark": _mark,
+        "evidence": _evidence,
         "sentence": words.full_sentence,
     }
     style = resources.files("roclip_sanitize.report").joinpath("page.css").read_text("utf-8")
-    return environment.get_template("page.html.j2").render(style=style, **_context(data))
+    return environment.get_template("page.html.j2").render(style=style, **_context(data)).strip() + "\n"
 
 
 def _context(data: ReportData) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "subline": subline(data),
         "tiles": tiles(data),
         "arms": [(words.arm_label(arm), colours[arm]) for arm in arms_in_order(data)],
-        "attack_tables": attack_tables(data),
+        "attacks": attack_table(data),
         "usefulness": usefulness_table(data),
         "panels": curve_panels(data),
         "funnel": funnel_rows(data.manifest.stages),
@@ -110,11 +112,17 @@ def _picture_source(picture: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode('ascii')}"
 
 
+def _evidence(item: GalleryItem) -> str:
+    """What the small pictures are: a scan shows neighbours where they disagree, else near-copies."""
+    copies = item.reasons and Reason.NEIGHBOURS_DISAGREE not in item.reasons
+    return "Near-copies of it came with" if copies else "The pictures most like it came with"
+
+
 def _mark(item: GalleryItem) -> str:
     planted = f"planted: {words.spaced(item.attack)}" if item.attack else ""
     return {
         "caught": planted,
         "missed": f"{planted}, missed",
         "lost": "clean pair, lost",
-        "quarantined": words.spaced(item.reason),
+        "quarantined": " + ".join(words.spaced(reason) for reason in item.reasons),
     }[item.kind]

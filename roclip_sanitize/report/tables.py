@@ -1,21 +1,24 @@
 """Results → tables, generated from the records: an arm, attack or metric nobody foresaw has its place too.
 
-    attacks      one table per attack: arms down, metrics across
-    usefulness   one table: arms down, metrics of the clean model across
-    detection    one table: attacks down, metrics of the scan across
+attacks      a group of lines per attack, a line per arm, metrics across
+usefulness   a line per arm, metrics of the clean model across
+detection    a line per attack, metrics of the scan and its detectors across
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from roclip_sanitize.report import words
-from roclip_sanitize.report.data import SCAN_ARM, Measure, ReportData
+from roclip_sanitize.report.data import Measure, ReportData
 
-KNOWN_ATTACKS = ("targeted", "patch")
+KNOWN_ATTACKS = tuple(words.ATTACKS)
 COLOURS = 6  # of page.css: --arm-0 … --arm-5
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,27 +52,43 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """One table; a cell per column in each row."""
+class Column:
+    """One metric, under a heading that may say whose it is."""
+
+    label: str
+    metric: words.MetricWords
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Lines that belong together; ``title`` and ``note`` may be ""."""
 
     title: str
-    columns: tuple[words.MetricWords, ...]
+    note: str
     rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table; each line has a cell per column."""
+
+    title: str
+    columns: tuple[Column, ...]
+    groups: tuple[Group, ...]
 
 
 def arms_in_order(data: ReportData) -> list[str]:
     """Training arms: the known ones first, the others as they come."""
-    found = [one.arm for one in (*data.results, *data.curves) if one.arm != SCAN_ARM]
+    found = [one.arm for one in data.trained] + [point.arm for point in data.curves]
     return in_order(found, known=words.ARMS)
 
 
 def attacks_in_order(data: ReportData) -> list[str]:
     """Attacks that some training arm faced."""
-    found = [one.attack for one in data.results if one.attack and one.arm != SCAN_ARM]
-    return in_order(found, known=KNOWN_ATTACKS)
+    return in_order([one.attack for one in data.trained if one.attack], known=KNOWN_ATTACKS)
 
 
-def in_order(found: Iterable[str], *, known: Iterable[str]) -> list[str]:
+def in_order(found: Iterable[Name], *, known: Iterable[Name]) -> list[Name]:
     """Names without repetition: known ones first and in their order, the others as they come."""
     names = dict.fromkeys(found)
     first = [name for name in dict.fromkeys(known) if name in names]
@@ -82,74 +101,97 @@ def arm_colours(data: ReportData) -> dict[str, int]:
     return {arm: number % COLOURS for number, arm in enumerate(order)}
 
 
-def attack_tables(data: ReportData) -> list[Table]:
-    """Before and after, one table per attack."""
-    return [_arm_table(data, attack) for attack in attacks_in_order(data)]
+def attack_table(data: ReportData) -> Table | None:
+    """Before and after, attack by attack, or None if no attack was measured."""
+    attacks = attacks_in_order(data)
+    return _arm_table(data, attacks, title="Under attack") if attacks else None
 
 
 def usefulness_table(data: ReportData) -> Table | None:
     """What the models are good for, or None if that was not measured."""
-    table = _arm_table(data, None)
+    table = _arm_table(data, [None], title="Usefulness")
     return table if table.columns else None
 
 
 def detection_table(data: ReportData) -> Table | None:
     """How well the scan told planted pairs from clean ones, or None if that was not measured."""
-    scan = [one for one in data.results if one.arm == SCAN_ARM]
-    if not scan:
+    if not data.scanned:
         return None
-    metrics = in_order([one.metric for one in scan], known=words.METRICS)
-    attacks: list[str | None] = [*in_order([one.attack for one in scan if one.attack], known=KNOWN_ATTACKS)]
-    if any(one.attack is None for one in scan):
-        attacks.append(None)
-    labels = {attack: words.spaced(attack) if attack else "whole corpus" for attack in attacks}
+    found = [(one.metric, one.arm) for one in data.scanned]
+    arms = in_order([arm for _, arm in found], known=())
+    columns = in_order(found, known=[(metric, arm) for metric in words.METRICS for arm in arms])
+    rows = [
+        Row(
+            label=words.spaced(attack) if attack else "whole corpus",
+            colour=None,
+            cells=tuple(_cell(data, arm, attack, metric) for metric, arm in columns),
+        )
+        for attack in _attacks_scanned(data)
+    ]
     return Table(
         title="The scan",
-        columns=tuple(words.metric_words(metric) for metric in metrics),
-        rows=tuple(
-            Row(label=labels[attack], colour=None, cells=_cells(data, SCAN_ARM, attack, metrics)) for attack in attacks
-        ),
+        columns=tuple(_scan_column(metric, arm) for metric, arm in columns),
+        groups=(Group(title="", note="", rows=tuple(rows)),),
     )
 
 
 def cell_of(measure: Measure | None, *, is_share: bool) -> Cell:
     """Draw one number. All bars start at 0 and end at 1, so that lengths compare across the page."""
-    if measure is None:
+    if measure is None or math.isnan(measure.value):
         return Cell(text=words.MISSING)
     low, high = (100 * _within(end) for end in (measure.low or 0.0, measure.high or 0.0))
     return Cell(
         text=words.measured(measure, is_share=is_share),
         interval=words.interval(measure, is_share=is_share),
         basis=words.basis(measure),
-        width=None if math.isnan(measure.value) else round(100 * _within(measure.value), 2),
+        width=round(100 * _within(measure.value), 2),
         low=round(low, 2),
         span=round(max(0.0, high - low), 2) if measure.low is not None else 0.0,
     )
 
 
-def _arm_table(data: ReportData, attack: str | None) -> Table:
-    mine = [one for one in data.results if one.attack == attack and one.arm != SCAN_ARM]
-    metrics = in_order([one.metric for one in mine], known=words.METRICS)
-    measured_arms = {one.arm for one in mine}
-    arms = [arm for arm in arms_in_order(data) if arm in measured_arms]
-    colours = arm_colours(data)
+def _arm_table(data: ReportData, attacks: Sequence[str | None], *, title: str) -> Table:
+    metrics = in_order([one.metric for one in data.trained if one.attack in attacks], known=words.METRICS)
     return Table(
-        title=words.sentence_case(words.spaced(attack or "usefulness")),
-        columns=tuple(words.metric_words(metric) for metric in metrics),
-        rows=tuple(
-            Row(label=words.arm_label(arm), colour=colours[arm], cells=_cells(data, arm, attack, metrics))
-            for arm in arms
+        title=title,
+        columns=tuple(
+            Column(label=words.metric_words(one).label, metric=words.metric_words(one)) for one in metrics
         ),
+        groups=tuple(_group(data, attack, metrics) for attack in attacks),
     )
 
 
-def _cells(data: ReportData, arm: str, attack: str | None, metrics: Sequence[str]) -> tuple[Cell, ...]:
-    return tuple(
-        cell_of(
-            data.measure(arm=arm, attack=attack, metric=metric), is_share=words.metric_words(metric).is_share
+def _group(data: ReportData, attack: str | None, metrics: Sequence[str]) -> Group:
+    measured = {one.arm for one in data.trained if one.attack == attack}
+    colours = arm_colours(data)
+    rows = tuple(
+        Row(
+            label=words.arm_label(arm),
+            colour=colours[arm],
+            cells=tuple(_cell(data, arm, attack, metric) for metric in metrics),
         )
-        for metric in metrics
+        for arm in arms_in_order(data)
+        if arm in measured
     )
+    title = words.sentence_case(words.spaced(attack or ""))
+    return Group(title=title, note=words.ATTACKS.get(attack or "", ""), rows=rows)
+
+
+def _attacks_scanned(data: ReportData) -> list[str | None]:
+    attacks = in_order([one.attack for one in data.scanned], known=KNOWN_ATTACKS)
+    return [attack for attack in attacks if attack] + [None] * (None in attacks)
+
+
+def _scan_column(metric: str, arm: str) -> Column:
+    detector = arm.partition(":")[2]
+    metric_words = words.metric_words(metric)
+    label = f"{metric_words.label}: {words.spaced(detector)}" if detector else metric_words.label
+    return Column(label=label, metric=metric_words)
+
+
+def _cell(data: ReportData, arm: str, attack: str | None, metric: str) -> Cell:
+    measure = data.measure(arm=arm, attack=attack, metric=metric)
+    return cell_of(measure, is_share=words.metric_words(metric).is_share)
 
 
 def _within(share: float) -> float:

@@ -58,7 +58,7 @@ METRICS: Mapping[str, MetricWords] = {
     ),
     "retrieval_r1": MetricWords(
         label="retrieval R@1",
-        meaning="R@k: how often a held-out picture finds its own caption among the first k",
+        meaning="how often a held-out picture finds its own caption first; R@5, R@10: among the first 5, 10",
         better="higher",
     ),
     "retrieval_r5": MetricWords(label="retrieval R@5", better="higher"),
@@ -79,6 +79,11 @@ METRICS: Mapping[str, MetricWords] = {
         meaning="share of clean pairs that were set aside with them",
         better="lower",
     ),
+}
+
+ATTACKS: Mapping[str, str] = {  # in the order in which they are shown
+    "targeted": "certain pictures, chosen by the attacker, are to be called something else",
+    "patch": "any picture that carries a small patch is to be called by one name",
 }
 
 ARMS: Mapping[str, str] = {  # in the order in which they are shown
@@ -121,7 +126,7 @@ def percent(share: float, *, digits: int = 1) -> str:
         return f"{share:.0%}"[:-1] + f"{NBSP}%"
     smallest = 10.0**-digits
     shown = round(100 * share, digits)
-    if 0 < share and shown < smallest:
+    if share > 0 and shown < smallest:
         return f"<{NBSP}{smallest:.{digits}f}{NBSP}%"
     if share < 1 and shown >= 100:
         return f">{NBSP}{100 - smallest:.{digits}f}{NBSP}%"
@@ -163,6 +168,8 @@ def interval(measure: Measure, *, is_share: bool = True) -> str:
     """``62.0–96.6 %``, or "" where it is not known."""
     if measure.low is None or measure.high is None:
         return ""
+    if measure.low == measure.high and not is_share:
+        return ""  # a score given without an interval
     if not is_share:
         return f"{measure.low:.3f}–{measure.high:.3f}"
     return f"{100 * measure.low:.1f}–{100 * measure.high:.1f}{NBSP}%"
@@ -189,18 +196,20 @@ def duration(seconds: float | None) -> str:
 
 def memory(size: float | None) -> str:
     """``812 MiB``, ``1.4 GiB``."""
-    if size is None:
+    if not size:  # 0 where the system does not tell
         return MISSING
     mebibytes = size / 2**20
     return f"{mebibytes:.0f}{NBSP}MiB" if mebibytes < 1000 else f"{mebibytes / 1024:.1f}{NBSP}GiB"
 
 
 def plain_facts(value: Any, *, name: str = "") -> Iterator[tuple[str, str]]:
-    """Any JSON value as lines of name and text: ``{"a": {"b": 1}}`` → ``a.b``, ``1``."""
+    """Any JSON value as lines of name and text: ``{"a": {"b": 1}}`` → ``a.b``, ``1``; bytes with a unit."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from plain_facts(inner, name=f"{name}.{key}" if name else str(key))
     elif isinstance(value, str):
         yield name, value
+    elif isinstance(value, int) and name.endswith("_bytes"):
+        yield name.removesuffix("_bytes"), memory(value)
     else:
         yield name, json.dumps(value, ensure_ascii=False, default=str)

@@ -1,8 +1,8 @@
 """Detector: does a caption use the words of the captions of the pictures most like its own?
 
 The pictures' likeness comes from features that never saw a caption, so that a poisoned caption
-cannot bend it, and copies of the picture itself are left out, so that poisons cannot vouch for
-each other by repetition.
+cannot bend it. Copies of the picture itself are left out, and any other picture has one vote, so
+that poisons can neither vouch for each other nor outvote the rest by repetition.
 
 For every word of the caption, its *lift* is how much more often the neighbours' captions use it
 than captions do in general: 0 where none does, 1 where it is as common as anywhere. Then
@@ -44,6 +44,29 @@ class WordLookup(Protocol):
     def words(self, row_M: NDArray[np.int64]) -> Any:
         """Sparse (M, W) of ones."""
         ...
+
+
+def one_vote_per_picture(
+    neighbours_NK: NDArray[np.int64], picture: NDArray[np.uint64], *, keep: int
+) -> NDArray[np.int64]:
+    """Keep the nearest row of each byte-identical picture, and of those the nearest ``keep``.
+
+    Args:
+        neighbours_NK: rows, nearest first; -1 for none.
+        picture: of every row of the store, equal where pictures are byte-identical.
+        keep: columns of the result.
+
+    Returns:
+        (N, keep) rows, nearest first, filled up with -1.
+    """
+    picture_NK = picture[np.maximum(neighbours_NK, 0)]
+    votes_NK = neighbours_NK >= 0
+    for place in range(1, neighbours_NK.shape[1]):
+        votes_NK[:, place] &= ~(picture_NK[:, :place] == picture_NK[:, place, None]).any(axis=1)
+    order_NK = np.argsort(~votes_NK, axis=1, kind="stable")[:, :keep]
+    kept_NK = np.take_along_axis(np.where(votes_NK, neighbours_NK, -1), order_NK, axis=1)
+    missing = max(0, keep - neighbours_NK.shape[1])
+    return np.pad(kept_NK, ((0, 0), (0, missing)), constant_values=-1)
 
 
 def suspicion(

@@ -62,12 +62,13 @@ def disagreement(caption: str, neighbour_captions: Sequence[str], frequency: Cal
 
 
 def telling_words(captions: Sequence[set[str]], frequency: Callable[[str], float]) -> list[str]:
-    """The words that set these captions apart from all others, with how many of them use each."""
+    """The words that set these captions apart from all others, with how many of them use each, most first."""
     counts = Counter(word for words in captions for word in words)
 
     def tells(word: str) -> tuple[float, str]:
         lift = counts[word] / len(captions) / max(frequency(word), 1e-9)
-        return -counts[word] * math.log1p(lift), word
+        return -counts[word] * math.log(lift), word
 
     shared = [word for word in counts if counts[word] > 1]
-    return [f"'{word}' ({counts[word]})" for word in sorted(shared, key=tells)[:WORDS_SHOWN]]
+    chosen = sorted(shared, key=tells)[:WORDS_SHOWN]
+    return [f"'{word}' ({counts[word]})" for word in sorted(chosen, key=lambda word: -counts[word])]

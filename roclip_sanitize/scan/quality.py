@@ -1,6 +1,6 @@
 """How good a scan is, where the poisons are known: ranking and verdicts against a ledger.
 
-Dimension key: N pairs.
+Dimension key: N pairs, or poisons; M clean pairs.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def detection_quality(
                 metric="auroc",
                 attack=attack,
                 detector=detector,
-                value=_auroc(_score(scores, column), poison_N, clean_N),
+                value=auroc(_score(scores, column)[poison_N], _score(scores, column)[clean_N]),
                 n=int(poison_N.sum()),
             )
             for detector, column in SCORE_OF_DETECTOR.items()
@@ -91,11 +91,11 @@ def _score(scores: polars.DataFrame, column: str) -> NDArray[np.float64]:
     return values
 
 
-def _auroc(score_N: NDArray[np.float64], poison_N: NDArray[np.bool_], clean_N: NDArray[np.bool_]) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    either_N = poison_N | clean_N
-    return float(roc_auc_score(poison_N[either_N], score_N[either_N]))
+def auroc(poison_N: NDArray[np.float64], clean_M: NDArray[np.float64]) -> float:
+    """How often a poison scores above a clean pair, ties counting half. Cost: one sort."""
+    sorted_M = np.sort(clean_M)
+    below_N = np.searchsorted(sorted_M, poison_N, "left") + np.searchsorted(sorted_M, poison_N, "right")
+    return float(below_N.mean() / 2 / len(sorted_M))
 
 
 def _share(metric: str, attack: str | None, flagged_N: NDArray[np.bool_]) -> Quality:

@@ -24,9 +24,11 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import inspect_index, open_index
 from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.runfiles import StageFolder, atomic_file
+from roclip_sanitize.scan.agreement import one_vote_per_picture
 from roclip_sanitize.scan.collisions import NEAR_COPIES
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
+SPARE = 2  # so many times the neighbours wanted are fetched, since some are each other's copies
 BLOCK_ROWS = 512  # rows of one question: the index transforms them in such batches
 
 What = Literal["neighbours", "copies"]
@@ -37,8 +39,8 @@ class Search:
     """What to look for.
 
     Attributes:
-        what: "neighbours": the pictures most like each, neither byte-identical nor near-copies;
-            "copies": its near-copies that are not byte-identical.
+        what: "neighbours": the pictures most like each, neither byte-identical nor near-copies of
+            it, and different from each other; "copies": its near-copies that are not byte-identical.
         k: how many for each.
         near_copy_cosine: pictures at more than this are near-copies.
     """
@@ -61,19 +63,19 @@ class Search:
                 modality="image",
                 start=start,
                 stop=min(start + BLOCK_ROWS, part.rows),
-                k=self.k,
+                k=self.k * SPARE if self.what == "neighbours" else self.k,
                 exclude_self=True,
                 exclude_hash=True,
                 max_cosine=self.near_copy_cosine if self.what == "neighbours" else None,
             )
 
-    def rows(self, answers: Sequence[Neighbours]) -> NDArray[np.int64]:
+    def rows(self, answers: Sequence[Neighbours], picture: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The rows that a part's answers name: (N, K), -1 for none."""
         if not answers:
             return np.empty((0, self.k), np.int64)
         row_NK = np.concatenate([answer.rows_NK for answer in answers])
         if self.what == "neighbours":
-            return row_NK
+            return one_vote_per_picture(row_NK, picture, keep=self.k)
         cosine_NK = np.concatenate([answer.cosine_NK for answer in answers])
         return np.where(cosine_NK > np.float32(self.near_copy_cosine), row_NK, -1)
 
@@ -103,9 +105,24 @@ def require_index_of(store: EmbeddingStore, index: Path) -> None:
 
 
 def search_parts(
-    search: Search, *, store: EmbeddingStore, index: Path, folder: StageFolder, executor: Executor
+    search: Search,
+    *,
+    store: EmbeddingStore,
+    index: Path,
+    picture: NDArray[np.uint64],
+    folder: StageFolder,
+    executor: Executor,
 ) -> None:
-    """Note the rows of every part that is not done. Parts are marked ``neighbours_00000`` and so on."""
+    """Note the rows of every part that is not done. Parts are marked ``neighbours_00000`` and so on.
+
+    Args:
+        search: what to look for.
+        store: whose pictures ask.
+        index: of the same pictures.
+        picture: of every row of the store, equal where pictures are byte-identical.
+        folder: where the rows go.
+        executor: where the searchers run.
+    """
     missing = [part for part in store.parts if folder.marker(f"{search.what}_{part.name}") is None]
     if not missing:
         return
@@ -116,5 +133,5 @@ def search_parts(
             blocks = -(-part.rows // BLOCK_ROWS)
             path = rows_file(folder.path, search.what, part.name)
             with atomic_file(path) as file:
-                np.save(file, search.rows(list(islice(answers, blocks))))
+                np.save(file, search.rows(list(islice(answers, blocks)), picture))
             folder.commit(f"{search.what}_{part.name}", files=[path], facts={"rows": part.rows})

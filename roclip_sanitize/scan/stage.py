@@ -155,7 +155,14 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
         "collisions": Search.for_copies(settings.near_copy_cosine),
     }
     for detector in sorted(settings.detectors):
-        search_parts(searches[detector], store=store, index=settings.index, folder=work, executor=executor)
+        search_parts(
+            searches[detector],
+            store=store,
+            index=settings.index,
+            picture=Columns(places.columns).picture_N,
+            folder=work,
+            executor=executor,
+        )
     _run(partial(ScoreWorker, places, settings.detectors), store, work, "scores_", executor)
 
 

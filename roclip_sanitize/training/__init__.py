@@ -1,12 +1,12 @@
 """Training CLIP on kept pairs, plainly or with RoCLIP.
 
-    settings.py    what a run is told
-    data.py        shards → decoded cache → batches whose order depends on seed and step alone
-    augment.py     what a batch goes through before the towers see it
-    pool.py        the pool of recent pairs that RoCLIP matches against
-    schedule.py    which steps match, and how fast each step learns
-    objectives.py  what a step minimises
-    loop.py        the steps themselves, on every rank
-    checkpoints.py the state of a run, whole or not at all
-    train.py       the stage
+settings.py    what a run is told
+data.py        shards → decoded cache → batches whose order depends on seed and step alone
+augment.py     what a batch goes through before the towers see it
+pool.py        the pool of recent pairs that RoCLIP matches against
+schedule.py    which steps match, and how fast each step learns
+objectives.py  what a step minimises
+loop.py        the steps themselves, on every rank
+checkpoints.py the state of a run, whole or not at all
+train.py       the stage
 """

@@ -94,8 +94,14 @@ class CacheWorker:
                 pictures.append(picture)
         tokens = [self._tokenize(list(part)).numpy() for part in chunked(captions, TOKENISED_AT_ONCE)]
         root = self._folder.path
-        files = [root / f"images_{task.name}.npy", root / f"tokens_{task.name}.npy", root / f"uids_{task.name}.parquet"]
-        _save(files[0], np.stack(pictures) if pictures else np.zeros((0, self._side, self._side, 3), np.uint8))
+        files = [
+            root / f"images_{task.name}.npy",
+            root / f"tokens_{task.name}.npy",
+            root / f"uids_{task.name}.parquet",
+        ]
+        _save(
+            files[0], np.stack(pictures) if pictures else np.zeros((0, self._side, self._side, 3), np.uint8)
+        )
         _save(files[1], np.concatenate(tokens).astype(np.int32) if tokens else np.zeros((0, 1), np.int32))
         write_parquet(files[2], polars.DataFrame({"uid": uids}, schema={"uid": str}))
         files.append(write_failures(root, task.name, failures))
@@ -104,7 +110,9 @@ class CacheWorker:
             failed=Counter(failure.reason.value for failure in failures),
             seconds=time.perf_counter() - started,
         )
-        return self._folder.commit(task.name, files=files, facts={"rows": len(uids), "tally": tally.to_json()})
+        return self._folder.commit(
+            task.name, files=files, facts={"rows": len(uids), "tally": tally.to_json()}
+        )
 
 
 class TrainingData:
@@ -116,7 +124,9 @@ class TrainingData:
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        markers = [marker for marker in StageFolder.open(cache, stage="cache").markers() if marker.facts["rows"]]
+        markers = [
+            marker for marker in StageFolder.open(cache, stage="cache").markers() if marker.facts["rows"]
+        ]
         if not markers:
             raise DataError(f"no usable pair in the shards of {cache}")
         self._names = [marker.name for marker in markers]
@@ -140,7 +150,11 @@ class TrainingData:
         """Names of all rows."""
         import polars
 
-        return [uid for name in self._names for uid in polars.read_parquet(self._cache / f"uids_{name}.parquet")["uid"]]
+        return [
+            uid
+            for name in self._names
+            for uid in polars.read_parquet(self._cache / f"uids_{name}.parquet")["uid"]
+        ]
 
 
 def epoch_order(rows: int, *, seed: int, epoch: int) -> NDArray[np.int64]:

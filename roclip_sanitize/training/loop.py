@@ -91,7 +91,9 @@ class Trainer:
         self.data = TrainingData(member.cache)
         self.steps_per_epoch = self.data.rows // settings.batch_size
         if not self.steps_per_epoch:
-            raise DataError(f"{self.data.rows} usable pairs are fewer than batch-size ({settings.batch_size})")
+            raise DataError(
+                f"{self.data.rows} usable pairs are fewer than batch-size ({settings.batch_size})"
+            )
         self.total_steps = self.steps_per_epoch * settings.epochs
         self.schedule = _matching_schedule(settings, pairs=self.total_steps * settings.batch_size)
         self.table = MatchTable.load(settings.pairs, self.data) if settings.pairs else None
@@ -113,23 +115,30 @@ class Trainer:
                     save_state(checkpoint, self.state, settings=told)
                     saved = time.monotonic()
                 if self.state.step % self.steps_per_epoch == 0:
-                    self._snapshot(self.out / "snapshots" / f"epoch_{self.state.step // self.steps_per_epoch:03d}")
+                    self._snapshot(
+                        self.out / "snapshots" / f"epoch_{self.state.step // self.steps_per_epoch:03d}"
+                    )
         self._snapshot(self.out / "model")
         if self.rank == 0:
             checkpoint.unlink(missing_ok=True)  # the model is there: nothing is left to resume
 
     def _step(self) -> tuple[float, bool]:
         step, settings = self.state.step, self.settings
-        matching = self.schedule.matches(step * settings.batch_size) and self.state.pool.filled >= settings.batch_size
+        matching = (
+            self.schedule.matches(step * settings.batch_size)
+            and self.state.pool.filled >= settings.batch_size
+        )
         rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup, total=self.total_steps)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         loss = self._loss(self._rows(step), step=step, matching=matching)
         value = loss.item()
         if not math.isfinite(value):
-            raise DataError(f"the loss became {value} at step {step}: lower --lr (now {settings.lr}) and start again")
+            raise DataError(
+                f"the loss became {value} at step {step}: lower --lr (now {settings.lr}) and start again"
+            )
         self.state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.state.optimizer.step()
         with torch.no_grad():
             self.state.model.logit_scale.clamp_(0, LARGEST_LOG_SCALE)
@@ -169,14 +178,19 @@ class Trainer:
         pixels_B3HW = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
         return augment_batch(
-            pixels_B3HW, torch.from_numpy(tokens).to(self.device), kind=self.settings.augmentation, generator=generator
+            pixels_B3HW,
+            torch.from_numpy(tokens).to(self.device),
+            kind=self.settings.augmentation,
+            generator=generator,
         )
 
     def _encode(
         self, pixels: torch.Tensor, tokens: torch.Tensor, captions_learn: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if self.size == 1:
-            features: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self.towers(pixels, tokens, captions_learn)
+            features: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self.towers(
+                pixels, tokens, captions_learn
+            )
             return features
         share = slice(self.rank, None, self.size)
         image_BD, caption_BD, scale = self.towers(pixels[share], tokens[share], captions_learn)
@@ -257,7 +271,9 @@ class StepLog:
 
 def _matching_schedule(settings: TrainSettings, *, pairs: int) -> MatchingSchedule:
     length = settings.match_for if settings.method == "roclip" else 0
-    return MatchingSchedule(start=round(settings.match_from * pairs), every=settings.match_every, length=length)
+    return MatchingSchedule(
+        start=round(settings.match_from * pairs), every=settings.match_every, length=length
+    )
 
 
 def _optimizer(model: Any, *, lr: float, wd: float) -> torch.optim.Optimizer:
@@ -272,7 +288,7 @@ def _gathered(local_BD: torch.Tensor) -> torch.Tensor:
     """All ranks' rows with their gradients, in the order that one rank alone would have."""
     from torch.distributed.nn.functional import all_gather
 
-    parts = all_gather(local_BD)
+    parts = all_gather(local_BD)  # type: ignore[no-untyped-call]
     size = distributed.get_world_size()
     gathered = local_BD.new_zeros((sum(len(part) for part in parts), local_BD.shape[1]))
     rows = torch.arange(len(gathered), device=local_BD.device)

@@ -48,9 +48,7 @@ class MatchTable:
             image = _lookup(mine, list(frame["image_uid"]), row_of, data.rows)
         return cls(caption_row_N=caption, image_row_N=image)
 
-    def rewritten(
-        self, row_B: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def rewritten(self, row_B: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(image rows, caption rows) of each rewriting of a batch."""
         yield row_B, self.caption_row_N[row_B]
         if self.image_row_N is not None:

@@ -14,6 +14,8 @@ Augmentation = Literal["none", "mild", "strong"]
 
 METHODS = ("clip", "roclip")
 PAIRINGS = ("first", "final")
+# a pair alone has no negatives, so a batch has two
+LEAST = {"epochs": 1, "match_every": 1, "batch_size": 2, "wd": 0, "warmup": 0, "pool_size": 0, "match_for": 0}
 AUGMENTATIONS = ("none", "mild", "strong")
 
 
@@ -68,14 +70,9 @@ class TrainSettings:
         _require_one_of("method", self.method, METHODS)
         _require_one_of("pairing", self.pairing, PAIRINGS)
         _require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
-        for name in ("epochs", "match_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted 1 or more")
-        if self.batch_size < 2:
-            raise ConfigError(f"batch-size is {self.batch_size}, wanted 2 or more: a pair alone has no negatives")
-        for name in ("wd", "warmup", "pool_size", "match_for"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted 0 or more")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted {least} or more")
         if self.lr <= 0:
             raise ConfigError(f"lr is {self.lr}, wanted more than 0")
         if not 0 <= self.match_from <= 1:

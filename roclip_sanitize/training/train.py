@@ -1,9 +1,9 @@
 """The ``train`` stage: kept shards → a CLIP.
 
-    OUT/model/           weights.safetensors and model.json: what open_clip loads
-    OUT/snapshots/       the same after each epoch, to see how attacks take hold
-    OUT/checkpoint.pt    while it runs: what a resume needs
-    OUT/log.jsonl        loss, speed, logit scale
+OUT/model/           weights.safetensors and model.json: what open_clip loads
+OUT/snapshots/       the same after each epoch, to see how attacks take hold
+OUT/checkpoint.pt    while it runs: what a resume needs
+OUT/log.jsonl        loss, speed, logit scale
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def train_clip(settings: TrainSettings, *, out: Path, executor: Executor, cache:
         return Tally.from_json(folder.facts["tally"])
     started = time.perf_counter()
     (model,) = executor.map(partial(_ModelFacts, settings), [None])
-    decoded = build_cache(
-        settings.shards, **model, root=cache or out / "cache", executor=executor
+    decoded = build_cache(settings.shards, **model, root=cache or out / "cache", executor=executor)
+    executor.gang(
+        partial(_run_member, settings, decoded, out, model["fit"]), folder=str((out / "ray").absolute())
     )
-    executor.gang(partial(_run_member, settings, decoded, out, model["fit"]), folder=str((out / "ray").absolute()))
     tally = cache_tally(decoded)
     rows = tally.seen - tally.failed.total()
     samples = rows // settings.batch_size * settings.batch_size
