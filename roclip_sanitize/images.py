@@ -11,20 +11,28 @@ Dimension key: H, W height and width in pixels; 3 the channels red, green, blue.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from roclip_sanitize.errors import BadPair
 from roclip_sanitize.records import FailureReason
 
 MAX_PIXELS = 25_000_000  # open_clip's own limit: 5,000 × 5,000
 MAX_IMAGE_BYTES = 50_000_000
+MAX_ASPECT = 16  # of a picture that is scaled whole before its centre is cut out
 MIN_SIDE_PX = 8  # tracking pixels and spacers say nothing about their caption
 JPEG_QUALITY = 95
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # not EPS: Pillow would run it
+PILLOW_ERRORS = (  # what its decoders were seen to raise, or may, on bytes that are no picture
+    *(OSError, EOFError, SyntaxError, ValueError, RuntimeError, LookupError, ArithmeticError),
+    *(TypeError, AttributeError, struct.error, zlib.error),
+)
 
 Fit = Literal["squash", "crop"]
 
@@ -33,7 +41,7 @@ def decode_image(data: bytes) -> Image.Image:
     """Decode one picture, strictly.
 
     Args:
-        data: an encoded picture in any format that Pillow reads; any colour model.
+        data: an encoded picture in one of FORMATS; any colour model.
 
     Returns:
         The picture in RGB.
@@ -48,13 +56,14 @@ def decode_image(data: bytes) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs and odd EXIF; both are judged here
             image = Image.open(io.BytesIO(data))
+            _require_web_format(image.format)
             _require_sane_size(*image.size)
-            return image.convert("RGB")
+            return _to_rgb(image)
     except BadPair:
         raise
     except Image.DecompressionBombError as error:
         raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except PILLOW_ERRORS as error:
         raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: {_one_line(error)}") from error
 
 
@@ -73,12 +82,7 @@ def to_square(image: Image.Image | NDArray[np.uint8], side: int, *, fit: Fit = "
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     if fit == "crop":
-        width, height = image.size
-        scale = side / min(width, height)
-        scaled = (max(side, round(width * scale)), max(side, round(height * scale)))
-        image = image.resize(scaled, Image.Resampling.BICUBIC)
-        left, top = (scaled[0] - side) // 2, (scaled[1] - side) // 2
-        image = image.crop((left, top, left + side, top + side))
+        image = _central_square(image, side)
     elif image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(image, dtype=np.uint8)
@@ -100,6 +104,36 @@ def _require_sane_size(width: int, height: int) -> None:
         raise BadPair(
             f"{FailureReason.IMAGE_TOO_SMALL}: {width} × {height}, at least {MIN_SIDE_PX} px a side"
         )
+
+
+def _require_web_format(name: str | None) -> None:
+    if name not in FORMATS:
+        raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: is {name}, wanted one of {', '.join(FORMATS)}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would turn all but the darkest 256 of 65,536 greys white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _central_square(image: Image.Image, side: int) -> Image.Image:
+    """What torchvision's Resize(side) and CenterCrop(side) leave, bit for bit."""
+    image = _shortened(image)
+    width, height = image.size
+    shorter = min(width, height)
+    scaled = (int(side * width / shorter), int(side * height / shorter))
+    left, top = round((scaled[0] - side) / 2), round((scaled[1] - side) / 2)
+    image = image.resize(scaled, Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _shortened(image: Image.Image) -> Image.Image:
+    """A ribbon's centre: scaled up whole, a picture 8 px wide and 3 million long would fill any memory."""
+    width, height = image.size
+    longest = MAX_ASPECT * min(width, height)
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
 def _one_line(error: Exception) -> str:

@@ -44,9 +44,9 @@ PAIR_SCHEMA: dict[str, Any] = {
     "uid": str,
     "caption_uid": str,  # the pair whose caption replaces this one's; "" for none
     "caption": str,  # that caption; "" for none
-    "caption_cosine": np.float32,  # null for none
+    "caption_cosine": float,  # null for none
     "image_uid": str,  # the pair whose picture replaces this one's; "" for none
-    "image_cosine": np.float32,  # null for none
+    "image_cosine": float,  # null for none
 }
 
 

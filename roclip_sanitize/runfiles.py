@@ -44,6 +44,10 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StorageError(f"no room left to write {path}: free some space and run again") from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise StorageError(f"not allowed to write {path}") from error
+        if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
+            raise StorageError(
+                f"cannot write {path}: a file stands where a folder should, or the reverse"
+            ) from error
         raise
 
 

@@ -17,9 +17,10 @@ import hashlib
 import io
 import json
 import mmap
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,14 +31,16 @@ from braceexpand import braceexpand
 from roclip_sanitize import captions
 from roclip_sanitize.errors import BadPair, ConfigError, ShardMissing, ShardUnreadable
 from roclip_sanitize.records import Failure, FailureReason
-from roclip_sanitize.runfiles import atomic_file, storage_errors, write_json
+from roclip_sanitize.runfiles import atomic_file, write_json
 
 BLOCK = tarfile.BLOCKSIZE
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSION = "txt"
 FIELDS_EXTENSION = "json"
+NAME_ERRORS = "backslashreplace"  # a name that is no UTF-8 must still fit into tables
 UID_DIGITS = 32
 LONG_NAME_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+PAX_RECORD = re.compile(rb"([1-9]\d{0,18}) ([^=]+)=")  # its length in bytes, then its name
 
 
 def expand_shards(spec: str) -> list[Path]:
@@ -47,11 +50,16 @@ def expand_shards(spec: str) -> list[Path]:
         spec: paths with brace ranges (``data/{00000..00331}.tar``), several joined by ``::``.
 
     Raises:
-        ConfigError: the specification is empty or names a shard twice.
+        ConfigError: the specification is empty, leaves a brace open or names a shard twice.
         ShardMissing: a named shard does not exist.
     """
     parts = [part.strip() for part in spec.split("::") if part.strip()]
-    paths = [Path(name).expanduser() for part in parts for name in braceexpand(part)]
+    try:
+        paths = [Path(name).expanduser() for part in parts for name in braceexpand(part)]
+    except ValueError as error:
+        raise ConfigError(
+            f"{spec!r} leaves a brace open: wanted something like '{{00000..00009}}'"
+        ) from error
     if not paths:
         raise ConfigError(f"no shards named in {spec!r}: wanted something like 'data/{{00000..00009}}.tar'")
     missing = [path for path in paths if not path.is_file()]
@@ -148,6 +156,8 @@ class Shard:
             file = self._resources.enter_context(self.path.open("rb"))
         except FileNotFoundError as error:
             raise ShardMissing(f"shard {self.path} does not exist") from error
+        except OSError as error:
+            raise ShardUnreadable(f"shard {self.path} cannot be opened: {error.strerror}") from error
         if self.path.stat().st_size:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._data = self._resources.enter_context(mapped)
@@ -211,7 +221,7 @@ class Shard:
                 continue
             copies = seen_uids.get(pair.uid, 0)
             seen_uids[pair.uid] = copies + 1
-            if copies and "uid" in pair.fields:
+            if copies and pair.fields.get("uid"):
                 self._fail(
                     pair.uid, key, FailureReason.DUPLICATE_KEY, "this uid came before in the same shard"
                 )
@@ -249,10 +259,13 @@ class Shard:
 
     def _parse_header(self, header: bytes, position: int) -> tarfile.TarInfo:
         try:
-            return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            info = tarfile.TarInfo.frombuf(header, "utf-8", NAME_ERRORS)
         except tarfile.HeaderError as error:
             what = "is no tar" if position == 0 else f"has no valid header at byte {position:,}"
             raise ShardUnreadable(f"{self.path.name} {what}: {error}") from error
+        if info.size < 0:  # base-256 sizes have a sign: the walk would go backwards, for ever
+            raise ShardUnreadable(f"{self.path.name} has a member of {info.size} bytes at byte {position:,}")
+        return info
 
     def _read_pair(self, key: str, members: tuple[Member, ...]) -> Pair:
         by_extension = {split_name(member.name)[1]: member for member in members}
@@ -281,8 +294,11 @@ class Shard:
         if member is None:
             return {}
         try:
-            fields = json.loads(self.read(member))
-        except ValueError as error:
+            text = self.read(member).decode("utf-8-sig")
+            fields = json.loads(text)
+            if "\\ud" in text.lower():  # half an emoji is valid JSON, but no text that can be written
+                json.dumps(fields, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise BadPair(f"{FailureReason.BAD_JSON}: {error}") from error
         if not isinstance(fields, dict):
             raise BadPair(f"{FailureReason.BAD_JSON}: a {type(fields).__name__}, wanted an object")
@@ -327,16 +343,12 @@ class ShardWriter:
         return [self.path, stem.with_suffix(".parquet"), stem.with_name(f"{stem.name}_stats.json")]
 
     def __enter__(self) -> Self:
-        self._file = self._resources.enter_context(atomic_file(self.path))
+        self._file = self._resources.enter_context(_tar_file(self.path))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            with storage_errors(self.path):
-                self._file.write(b"\0" * (2 * BLOCK))
-                self._file.write(b"\0" * (-self._file.tell() % tarfile.RECORDSIZE))
         self._resources.__exit__(kind, error, trace)
         if kind is None:
             self._write_sidecars()
@@ -415,20 +427,38 @@ def is_uid(value: object) -> bool:
     return isinstance(value, str) and len(value) == UID_DIGITS and set(value) <= set("0123456789abcdef")
 
 
+@contextmanager
+def _tar_file(path: Path) -> Iterator[IO[bytes]]:
+    """A tar's file, atomic; its end blocks come by themselves."""
+    with atomic_file(path) as file:
+        yield file
+        file.write(b"\0" * (2 * BLOCK))
+        file.write(b"\0" * (-file.tell() % tarfile.RECORDSIZE))
+
+
 def _row(uid: str, key: str, caption: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: fields.get(name) for name in SIDECAR_SCHEMA}
+    known = {name: _fitting(fields.get(name), kind) for name, kind in SIDECAR_SCHEMA.items()}
     return {**known, "uid": uid, "key": key, "caption": caption, "status": "success"}
+
+
+def _fitting(value: Any, kind: Any) -> Any:
+    """A field if it is what its column wants, else None: anyone may have written it."""
+    fits = type(value) is kind and (kind is str or -(2**63) <= value < 2**63)
+    return value if fits else None
 
 
 def _long_names(kind: bytes, data: bytes) -> dict[str, str]:
     """The path that a GNU or PAX long-name header gives to the member after it, if any."""
     if kind == tarfile.GNUTYPE_LONGNAME:
-        return {"path": data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+        return {"path": data.rstrip(b"\0").decode("utf-8", NAME_ERRORS)}
     if kind != tarfile.XHDTYPE:
         return {}
-    for record in data.split(b"\n"):
-        _, _, assignment = record.partition(b" ")
-        name, _, value = assignment.partition(b"=")
-        if name == b"path":
-            return {"path": value.decode("utf-8", "surrogateescape")}
-    return {}
+    paths = [value.decode("utf-8", NAME_ERRORS) for name, value in _pax_records(data) if name == b"path"]
+    return {"path": paths[-1]} if paths else {}
+
+
+def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 0
+    while match := PAX_RECORD.match(data, position):
+        position += int(match[1])
+        yield match[2], data[match.end() : position - 1]

@@ -245,15 +245,16 @@ def test_the_number_of_parts_changes_no_bit(store: EmbeddingStore, tmp_path: Pat
         assert pairs_of(found[0], query) == by_hand(vectors[0], query, task, hashes=hashes)
 
 
-@pytest.mark.parametrize("transform", ["", "pca6"])
-def test_a_question_may_be_cut_anywhere(store: EmbeddingStore, tmp_path: Path, transform: str) -> None:
-    build_index(
-        IndexSettings(store=store.path, transform=transform), out=tmp_path / "i", executor=LocalExecutor()
-    )
-    (task, *_) = whole(store, k=4)
+@pytest.mark.parametrize("transform", ["", "pca96"])
+def test_a_question_may_be_cut_anywhere(tmp_path: Path, transform: str) -> None:
+    image_ND = np.random.default_rng(0).normal(size=(600, 256))
+    store = make_store(tmp_path / "store", image_ND, image_ND, [600])
+    settings = IndexSettings(store=store.path, transform=transform)
+    build_index(settings, out=tmp_path / "i", executor=LocalExecutor())
+    (task,) = whole(store, k=4)
     with open_index(tmp_path / "i", LocalExecutor()) as index:
         (together,) = index.search([task])
-        cuts = [0, 1, 7, 511, 513, 600]
+        cuts = [0, 1, 7, 511, 513, 599, 600]  # BLAS rounds a row alone differently
         pieces = list(index.search(replace(task, start=a, stop=b) for a, b in itertools.pairwise(cuts)))
     assert np.array_equal(together.rows_NK, np.concatenate([piece.rows_NK for piece in pieces]))
     assert np.array_equal(together.cosine_NK, np.concatenate([piece.cosine_NK for piece in pieces]))
@@ -274,23 +275,22 @@ def test_pca_is_half_whitened_and_of_unit_length(tmp_path: Path) -> None:
     assert np.allclose(found_ND @ found_ND.T, expected_ND @ expected_ND.T, atol=1e-4)  # signs are free
 
 
-def test_a_pool_is_a_seeded_sample_named_by_its_rows_in_the_store(
-    store: EmbeddingStore, tmp_path: Path
-) -> None:
-    settings = IndexSettings(store=store.path, pool=200, seed=7)
-    for parts in (1, 4):
-        build_index(replace(settings, parts=parts), out=tmp_path / f"pool{parts}", executor=LocalExecutor())
-    rows = indexed_rows(tmp_path / "pool1")
-    assert len(set(rows.tolist())) == 200
-    assert np.array_equal(rows, np.sort(rows))
-    assert np.array_equal(rows, indexed_rows(tmp_path / "pool4"))
-    found = search_all(tmp_path / "pool4", store, k=3, exclude_self=True)
-    assert set(found.rows_NK.ravel().tolist()) <= set(rows.tolist())
+def test_a_pool_is_a_seeded_sample_named_by_its_rows_in_the_store(tmp_path: Path) -> None:
+    image_ND, hashes = few_directions(90, distinct=30), [str(row // 3) for row in range(90)]
+    store = make_store(tmp_path / "store", image_ND, image_ND, [40, 0, 30, 20], image_hashes=hashes)
+    settings = IndexSettings(store=store.path, pool=25, seed=7)
+    drawn = np.sort(np.random.default_rng([7]).choice(90, 25, replace=False, shuffle=False)).tolist()
     stored_ND = np.concatenate([store.vectors(part.name, "image") for part in store.parts])
-    best = max(
-        set(rows.tolist()) - {11}, key=lambda row: (float(stored_ND[row].astype(float) @ stored_ND[11]), -row)
-    )
-    assert found.rows_NK[11, 0] == best
+    asked = {"k": 90, "exclude_self": True, "exclude_hash": True}
+    for parts in (1, 3):
+        out = tmp_path / f"pool{parts}"
+        assert build_index(replace(settings, parts=parts), out=out, executor=LocalExecutor())["rows"] == 25
+        assert indexed_rows(out).tolist() == drawn
+        found = search_all(out, store, **asked)
+        for query in range(90):
+            everyone = by_hand(stored_ND, query, whole(store, **asked)[0], hashes=hashes)
+            expected = [answer for answer in everyone if answer[0] in drawn]
+            assert pairs_of(found, query)[: len(expected) + 1] == [*expected, (-1, -math.inf)]
 
 
 def test_equal_captions_are_excluded_whatever_their_case(tmp_path: Path) -> None:

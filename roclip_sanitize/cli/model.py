@@ -55,7 +55,7 @@ def train(
     ],
     seed: Seed = 0,
     executor: ExecutorName = "ray",
-    workers: Workers = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Ranks that share each step.")] = 1,
     gpus_per_worker: Gpus = 0.0,
     max_failed: MaxFailed = 0.01,
     as_json: AsJson = False,
@@ -85,8 +85,8 @@ def train(
         seed=seed,
         checkpoint_seconds=checkpoint_seconds,
     )
-    where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
-    tally = train_clip(settings, out=out, executor=where, cache=cache)
+    where = open_executor(executor, gpus_per_worker=gpus_per_worker)
+    tally = train_clip(settings, out=out, executor=where, cache=cache, ranks=workers)
     finish(tally, max_failed=max_failed, as_json=as_json, model=str(out / "model"))
 
 

@@ -122,10 +122,10 @@ def _imagine_backdrop(name: str, rng: Generator) -> Colour:
     if name == "white":
         return nearby(rng, (249, 249, 249), 6)
     if name == "dark":
-        return nearby(rng, (48, 48, 54), 30)
+        return nearby(rng, (48, 48, 54), 22)
     if name == "coloured":
         return nearby(rng, blend(pick(rng, list(COLOURS.values())), WHITE, between(rng, 0, 0.5)), 20)
-    return nearby(rng, (180, 208, 232) if name == "horizon" else (205, 203, 198), 40)
+    return nearby(rng, (180, 208, 232) if name == "horizon" else (208, 206, 202), 22)
 
 
 def _tinted(colour: Colour, rng: Generator) -> Colour:

@@ -47,7 +47,11 @@ MIN_SIDE_PX, MAX_SIDE_PX = 72, 96
 COUNT_SHARES = {1: 0.84, 2: 0.11, 3: 0.05}
 PLACE_SHARES = {"centre": 0.7, "left": 0.15, "right": 0.15}
 COLUMNS = {"left": 0.3, "centre": 0.5, "right": 0.7}
-HALF_WIDTHS = {1: (0.34, 0.43), 2: (0.22, 0.26), 3: (0.17, 0.21)}  # of an object, in shares of the shorter side
+HALF_WIDTHS = {
+    1: (0.34, 0.43),
+    2: (0.22, 0.26),
+    3: (0.17, 0.21),
+}  # of an object, in shares of the shorter side
 REACH = 1.15  # how far a turned object extends from its centre, in half widths
 MAX_TURN = math.radians(15)
 MIN_TEXTURE_CONTRAST = 120  # between backdrop and a texture's second colour, of distance()'s 765
@@ -56,7 +60,7 @@ FIXED_INKS: dict[Ink, Colour] = {
     Ink.DARK: (30, 28, 30),
     Ink.PALE: (244, 240, 228),
     Ink.WOOD: (134, 92, 56),
-    Ink.METAL: (168, 172, 178),
+    Ink.METAL: (128, 133, 140),
     Ink.GLASS: (176, 212, 232),
 }
 

@@ -1,7 +1,8 @@
 """Does a picture find its caption among all, and a caption its picture?
 
 Two pairs with the same normalised caption cannot be told apart by it, so finding either is a
-hit in both directions.
+hit in both directions. A wrong answer as similar as the right one counts as before it: a model
+that says the same of everything finds nothing.
 
 Dimension key: N pairs, B pairs of a block, D width.
 """
@@ -46,5 +47,5 @@ def _ranks(
         cosine_BN = query_ND[start : start + BLOCK] @ answer_ND.T
         right_BN = code_N[start : start + BLOCK, None] == code_N[None, :]
         best_right_B = np.where(right_BN, cosine_BN, -np.inf).max(axis=1)
-        ranks.append((~right_BN & (cosine_BN > best_right_B[:, None])).sum(axis=1))
+        ranks.append((~right_BN & (cosine_BN >= best_right_B[:, None])).sum(axis=1))
     return np.concatenate(ranks).astype(np.int64)

@@ -59,7 +59,9 @@ class Executor(Protocol):
         """Start one worker per maker; they live until the block ends."""
         ...
 
-    def gang(self, member: Callable[[int, int], None], *, folder: str, restarts: int = 2) -> None:
+    def gang(
+        self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2
+    ) -> None:
         """Run ``member(rank, size)`` on all ranks together and wait for them.
 
         With more than one rank, torch.distributed is initialised around the call. A member
@@ -69,6 +71,7 @@ class Executor(Protocol):
         Args:
             member: what each rank runs.
             folder: where the executor may keep its own state, on storage that all nodes see.
+            ranks: how many; each gets an even share of the cores. 0 takes the executor's size.
             restarts: how often a failed run is started again.
 
         Raises:

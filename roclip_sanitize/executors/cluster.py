@@ -11,8 +11,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
+from itertools import islice, zip_longest
 from typing import Any
+from uuid import uuid4
 
 from roclip_sanitize.errors import RoclipError, WorkerLost
 from roclip_sanitize.executors.base import Crew, MakeWorker, Result, Task
@@ -20,12 +22,14 @@ from roclip_sanitize.executors.base import Crew, MakeWorker, Result, Task
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 is too little for a busy machine
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 IN_FLIGHT_PER_ACTOR = 2  # one running, one waiting: enough to hide the hand-over
 QUESTIONS_IN_FLIGHT = 4
+NOISY_LOGGERS = ("ray._private.authentication.authentication_token_setup",)  # "token auth is on", each time
 
 
 class RayExecutor:
@@ -44,12 +48,13 @@ class RayExecutor:
         """
         _connect()
         resources = ray.cluster_resources()
-        cores = max(1, int(resources.get("CPU", 1)))
-        offered = int(resources.get("GPU", 0) / gpus_per_worker) if gpus_per_worker else cores
+        self._all_cores = max(1, int(resources.get("CPU", 1)))
+        offered = int(resources.get("GPU", 0) / gpus_per_worker) if gpus_per_worker else self._all_cores
         self._size = workers or max(1, offered)
         self._gpus = gpus_per_worker
-        self._cores = max(1, cores // self._size)
+        self._cores = max(1, self._all_cores // self._size)
         self._restarts = restarts
+        self._idle: list[Any] = []
 
     @property
     def size(self) -> int:
@@ -62,38 +67,38 @@ class RayExecutor:
         first = list(islice(waiting, self._size))
         if not first:
             return
-        actors = [self._start(make_worker) for _ in first]
-        running = {actor.run.remote(task): actor for actor, task in zip(actors, first, strict=True)}
-        for actor, task in zip(
-            actors, islice(waiting, len(actors) * (IN_FLIGHT_PER_ACTOR - 1)), strict=False
-        ):
-            running[actor.run.remote(task)] = actor
-        try:
+        with self._borrow(len(first)) as actors:
+            recipe = _Recipe(make_worker)
+            running = {recipe.put(actor, task): actor for actor, task in zip(actors, first, strict=True)}
+            more = islice(waiting, len(actors) * (IN_FLIGHT_PER_ACTOR - 1))
+            for actor, task in zip(actors, more, strict=False):
+                running[recipe.put(actor, task)] = actor
             while running:
                 (done,), _ = ray.wait(list(running), num_returns=1)
                 actor = running.pop(done)
                 result = _fetch(done)
                 for task in islice(waiting, 1):
-                    running[actor.run.remote(task)] = actor
+                    running[recipe.put(actor, task)] = actor
                 yield result
-        finally:
-            _stop(actors)
 
     @contextmanager
     def crew(self, makers: Sequence[Callable[[], Callable[[Any], Any]]]) -> Iterator[Crew]:
-        """See Executor.crew."""
-        actors = [self._start(make) for make in makers]
-        try:
-            yield RayCrew(actors)
-        finally:
-            _stop(actors)
+        """See Executor.crew. More members than workers share them."""
+        groups = [makers[start :: self._size] for start in range(min(self._size, len(makers)))]
+        with self._borrow(len(groups)) as actors:
+            yield RayCrew(actors, [_Recipe(partial(_Group, group)) for group in groups])
 
-    def gang(self, member: Callable[[int, int], None], *, folder: str, restarts: int = 2) -> None:
+    def gang(
+        self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2
+    ) -> None:
         """See Executor.gang: a Ray Train run whose workers are the ranks."""
+        self._dismiss(self._idle)  # they hold the cores that the ranks need
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        cores, threads = self._cores, str(self._cores)
+        ranks = ranks or self._size
+        cores = max(1, self._all_cores // ranks)
+        threads = str(cores)
 
         def run_member() -> None:
             context = ray.train.get_context()
@@ -104,7 +109,7 @@ class RayExecutor:
             run_member,
             torch_config=TorchConfig(backend="nccl" if self._gpus else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=self._size,
+                num_workers=ranks,
                 use_gpu=bool(self._gpus),
                 resources_per_worker={"CPU": cores, **({"GPU": self._gpus} if self._gpus else {})},
             ),
@@ -117,7 +122,24 @@ class RayExecutor:
         except Exception as error:
             raise _cause(error) from error
 
-    def _start(self, make_worker: Callable[[], Callable[[Any], Any]]) -> Any:
+    @contextmanager
+    def _borrow(self, count: int) -> Iterator[list[Any]]:
+        """Actors for the length of a block. Starting one takes seconds, so they are kept and used again."""
+        actors = [self._idle.pop() for _ in range(min(count, len(self._idle)))]
+        actors += [self._start() for _ in range(count - len(actors))]
+        try:
+            yield actors
+        except BaseException:
+            self._dismiss(actors)  # they may still be at work on what nobody waits for
+            raise
+        self._idle += actors
+
+    def _dismiss(self, actors: list[Any]) -> None:
+        for actor in actors:
+            ray.kill(actor)
+        actors.clear()
+
+    def _start(self) -> Any:
         environment = {"OMP_NUM_THREADS": str(self._cores)}
         if not self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -128,39 +150,66 @@ class RayExecutor:
             "max_task_retries": self._restarts,
             "runtime_env": {"env_vars": environment},
         }
-        return _RemoteActor.options(**options).remote(make_worker)
+        return _RemoteActor.options(**options).remote()
 
 
 class RayCrew:
-    """Workers that each own a part, each an actor."""
+    """Workers that each own a part, spread over actors."""
 
-    def __init__(self, actors: Sequence[Any]) -> None:
-        self._actors = actors
+    def __init__(self, actors: Sequence[Any], recipes: Sequence[_Recipe]) -> None:
+        self._actors, self._recipes = actors, recipes
 
     def ask(self, questions: Iterable[Any]) -> Iterator[list[Any]]:
         """See Crew.ask."""
         waiting = iter(questions)
         running = deque(self._put(question) for question in islice(waiting, QUESTIONS_IN_FLIGHT))
         while running:
-            answers = [_fetch(reference) for reference in running.popleft()]
+            by_actor = [_fetch(reference) for reference in running.popleft()]
             running.extend(self._put(question) for question in islice(waiting, 1))
-            yield answers
+            rounds = zip_longest(*by_actor, fillvalue=_NOBODY)  # members were dealt out in turn
+            yield [answer for turn in rounds for answer in turn if answer is not _NOBODY]
 
     def _put(self, question: Any) -> list[Any]:
         shared = ray.put(question)
-        return [actor.run.remote(shared) for actor in self._actors]
+        return [recipe.put(actor, shared) for actor, recipe in zip(self._actors, self._recipes, strict=True)]
+
+
+class _Recipe:
+    """How to build a worker, sent along with every task: an actor that was restarted builds it again."""
+
+    def __init__(self, make_worker: Callable[[], Callable[[Any], Any]]) -> None:
+        self._name = uuid4().hex
+        self._make = ray.put(make_worker)
+
+    def put(self, actor: Any, task: Any) -> Any:
+        return actor.run.remote(self._name, self._make, task)
+
+
+class _Group:
+    """Several members in one process: each question goes to all of them."""
+
+    def __init__(self, makers: Sequence[Callable[[], Callable[[Any], Any]]]) -> None:
+        self._workers = [make() for make in makers]
+
+    def __call__(self, question: Any) -> list[Any]:
+        return [worker(question) for worker in self._workers]
 
 
 class _Actor:
-    """Holds one worker in a process of its own."""
+    """A process that holds one worker at a time."""
 
-    def __init__(self, make_worker: Callable[[], Callable[[Any], Any]]) -> None:
-        self._worker = make_worker()
+    def __init__(self) -> None:
+        self._name = ""
+        self._worker: Callable[[Any], Any] | None = None
 
-    def run(self, task: Any) -> Any:
+    def run(self, name: str, make_worker: Callable[[], Callable[[Any], Any]], task: Any) -> Any:
+        if self._worker is None or self._name != name:
+            self._worker = None  # the old one's memory goes first
+            self._worker, self._name = make_worker(), name
         return self._worker(task)
 
 
+_NOBODY = object()
 _RemoteActor: Any = ray.remote(_Actor)
 
 
@@ -168,16 +217,13 @@ def _connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or start one of this machine's own."""
     if ray.is_initialized():
         return
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
         return
     ray.init(include_dashboard=False, **quiet)
-
-
-def _stop(actors: Iterable[Any]) -> None:
-    for actor in actors:
-        ray.kill(actor)
 
 
 def _fetch(reference: Any) -> Any:

@@ -27,9 +27,11 @@ class LocalExecutor:
         """See Executor.crew."""
         yield LocalCrew([make() for make in makers])
 
-    def gang(self, member: Callable[[int, int], None], *, folder: str, restarts: int = 2) -> None:
+    def gang(
+        self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2
+    ) -> None:
         """See Executor.gang: one rank, no restart, since a failure here ends this process too."""
-        del folder, restarts
+        del folder, ranks, restarts
         member(0, 1)
 
 

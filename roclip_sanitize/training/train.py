@@ -15,18 +15,21 @@ from typing import Any
 
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.training.data import build_cache, cache_tally
 from roclip_sanitize.training.settings import TrainSettings
 
 
-def train_clip(settings: TrainSettings, *, out: Path, executor: Executor, cache: Path | None = None) -> Tally:
+def train_clip(
+    settings: TrainSettings, *, out: Path, executor: Executor, cache: Path | None = None, ranks: int = 1
+) -> Tally:
     """Train, or finish a training that was cut short.
 
     Args:
         settings: what to do.
         out: the run's folder.
-        executor: where; its size is the number of ranks.
+        executor: where.
+        ranks: how many workers share each step.
         cache: folder for decoded pairs, which several runs may share; in ``out`` by default.
 
     Returns:
@@ -41,17 +44,26 @@ def train_clip(settings: TrainSettings, *, out: Path, executor: Executor, cache:
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])
     started = time.perf_counter()
-    (model,) = executor.map(partial(_ModelFacts, settings), [None])
+    model = _model_facts(settings, executor)
     decoded = build_cache(settings.shards, **model, root=cache or out / "cache", executor=executor)
-    executor.gang(
-        partial(_run_member, settings, decoded, out, model["fit"]), folder=str((out / "ray").absolute())
-    )
+    member = partial(_run_member, settings, decoded, out, model["fit"])
+    executor.gang(member, folder=str((out / "ray").absolute()), ranks=ranks)
     tally = cache_tally(decoded)
     rows = tally.seen - tally.failed.total()
     samples = rows // settings.batch_size * settings.batch_size
     seconds = round(time.perf_counter() - started, 1)
     folder.finish({"tally": tally.to_json(), "seconds": seconds, "samples_per_epoch": samples})
     return tally
+
+
+def _model_facts(settings: TrainSettings, executor: Executor) -> dict[str, Any]:
+    """What the decoder must know. Models of others are asked in a worker: the driver stays free of torch."""
+    own = Path(__file__).parent.parent / "models" / f"{settings.model}.json"
+    if own.exists() and not settings.pretrained:
+        side = read_json(own)["vision_cfg"]["image_size"]
+        return {"model": settings.model, "side": side, "fit": "squash"}
+    (facts,) = executor.map(partial(_ModelFacts, settings), [None])
+    return dict(facts)
 
 
 class _ModelFacts:
@@ -63,8 +75,6 @@ class _ModelFacts:
         name, fit = settings.model, "crop"
         if settings.pretrained:
             _, name, fit = load_clip(settings.pretrained)
-        elif name.startswith("roclip-"):
-            fit = "squash"
         require_model(name)
         self._facts = {"model": name, "side": image_side(name), "fit": fit}
 

@@ -1,0 +1,93 @@
+"""Captions: which bytes are one, and when two are the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roclip_sanitize.captions import caption_words, decode_caption, normalise_caption
+from roclip_sanitize.errors import BadPair
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        pytest.param(b"a hat", "a hat", id="plain"),
+        pytest.param(b"  a hat\r\n", "a hat", id="white space around it"),
+        pytest.param("a hat 🎩👩‍🚀".encode(), "a hat 🎩👩‍🚀", id="emoji"),
+        pytest.param("帽子".encode(), "帽子", id="another script"),
+        pytest.param(b"x" * 4_000, "x" * 4_000, id="as long as may be"),
+        pytest.param(b"x" * 4_000 + b" " * 99, "x" * 4_000, id="white space does not count"),
+        pytest.param(("é" * 4_000).encode(), "é" * 4_000, id="characters count, not bytes"),
+    ],
+)
+def test_a_caption_is_its_text(data: bytes, text: str) -> None:
+    assert decode_caption(data) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(b"", "empty_caption: 0 bytes", id="empty"),
+        pytest.param(b" \t\n", "empty_caption: 3 bytes", id="spaces"),
+        pytest.param("\u3000\u00a0".encode(), "empty_caption: 5 bytes", id="wide and unbreakable spaces"),
+        pytest.param(b"x" * 5_000, "caption_too_long: 5000 characters, at most 4000", id="too long"),
+        pytest.param("caffè".encode("latin-1"), "caption_not_utf8: byte 4 is 0xe8", id="Latin-1"),
+        pytest.param("hat".encode("utf-16"), "caption_not_utf8: byte 0 is 0xff", id="UTF-16"),
+        pytest.param("🎩".encode()[:3], "caption_not_utf8: byte 0 is 0xf0", id="half an emoji"),
+        pytest.param(b"\xed\xa0\x80", "caption_not_utf8: byte 0 is 0xed", id="a surrogate"),
+    ],
+)
+def test_what_is_no_caption_is_told(data: bytes, reason: str) -> None:
+    with pytest.raises(BadPair, match=f"^{reason}"):
+        decode_caption(data)
+
+
+@given(st.binary(max_size=60))
+def test_bytes_are_a_caption_or_a_bad_pair(data: bytes) -> None:
+    try:
+        caption = decode_caption(data)
+    except BadPair:
+        return
+    assert caption == caption.strip() != ""
+    caption.encode()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param("caf\u00e9", "cafe\u0301", id="composed or not"),
+        pytest.param("ﬁne ½", "fine 1⁄2", id="compatibility forms"),
+        pytest.param("Ｆｕｌｌ　width", "full width", id="full width"),
+        pytest.param("A  Red\tHAT ", "a red hat", id="case and spaces"),
+        pytest.param("Straße", "STRASSE", id="case folding, not lower case"),
+    ],
+)
+def test_captions_that_read_alike_are_the_same(one: str, other: str) -> None:
+    assert normalise_caption(one) == normalise_caption(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a hat", "hat a"), ("hat", "hats"), ("🎩", "👒")])
+def test_captions_that_read_differently_are_not(one: str, other: str) -> None:
+    assert normalise_caption(one) != normalise_caption(other)
+
+
+@given(st.text(max_size=60))
+def test_what_is_spaced_once_stays_so(text: str) -> None:
+    """One pass of NFKC and folding does not always settle every letter; spaces it does."""
+    assert "  " not in normalise_caption(text)
+    assert normalise_caption(text) == normalise_caption(text).strip()
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        pytest.param("A red hat, size 42!", ["red", "hat", "size"], id="letters only, two or more"),
+        pytest.param("SKU_99 l'été", ["sku", "été"], id="underscores and marks part words"),
+        pytest.param("красная шапка 帽子", ["красная", "шапка", "帽子"], id="any script"),
+        pytest.param("12345 🎩", [], id="none"),
+    ],
+)
+def test_words_are_what_carries_meaning(caption: str, words: list[str]) -> None:
+    assert caption_words(caption) == words

@@ -1,0 +1,214 @@
+"""The evaluate stage on a tiny trained model and a tiny ledger: which records come out, and what they add up to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.evaluation.evaluate import evaluate_arms
+from roclip_sanitize.evaluation.results import Result, find, read_results
+from roclip_sanitize.evaluation.settings import EvaluateSettings
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.train import train_clip
+from tests.squares import COLOURS, write_square_shards, write_squares
+
+HERE = LocalExecutor()
+TEST_PAIRS, TARGETS, EPOCHS = 24, 3, 2
+ATTACK_METRICS = {"attack_success", "true_class_accuracy", "clean_target_rate"}
+UTILITY_METRICS = {"zero_shot_top1", "retrieval_r1", "retrieval_r5", "retrieval_r10"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> EvaluateSettings:
+    """Squares, poisoned; a model trained on them; what to measure."""
+    folder = tmp_path_factory.mktemp("world")
+    test_shards = (write_squares(folder / "test" / "00000.tar", first=1_000, pairs=TEST_PAIRS),)
+    poison = PoisonSettings(
+        shards=write_square_shards(folder / "clean", shards=2, pairs=48),
+        test_shards=test_shards,
+        label="colour",
+        classes=len(COLOURS),
+        targets=TARGETS,
+        captions_per_target=4,
+        patch_rate=0.05,
+        patch_target="blue",
+    )
+    poison_shards(poison, out=folder / "poison", executor=HERE)
+    train = TrainSettings(
+        shards=tuple(poisoned_shards(folder / "poison")),
+        model="roclip-vit-64",
+        method="clip",
+        batch_size=16,
+        epochs=EPOCHS,
+        warmup=2,
+    )
+    train_clip(train, out=folder / "trained", executor=HERE)
+    return EvaluateSettings(
+        arms={"undefended": folder / "trained"},
+        test_shards=test_shards,
+        label="colour",
+        ledger=folder / "poison",
+        curve_pictures=10,
+        seed=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(world: EvaluateSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("measured")
+    evaluate_arms(world, out=out, executor=HERE)
+    return out
+
+
+@pytest.mark.slow
+def test_every_metric_of_every_attack_is_there_once(measured: Path) -> None:
+    results = read_results(measured / "results.json")
+    names = [(result.attack, result.metric) for result in results]
+    wanted = {(attack, metric) for attack in ("targeted", "patch") for metric in ATTACK_METRICS}
+    wanted |= {(None, metric) for metric in UTILITY_METRICS}
+    assert set(names) == wanted
+    assert len(names) == len(wanted)
+
+
+@pytest.mark.slow
+def test_a_record_has_the_fields_that_tables_rely_on(measured: Path) -> None:
+    records = read_json(measured / "results.json")
+    for record in records:
+        assert list(record) == sorted(["arm", "attack", "metric", "value", "low", "high", "n", "seed"])
+        assert (record["arm"], record["seed"]) == ("undefended", 5)
+        assert 0 <= record["low"] <= record["value"] <= record["high"] <= 1
+
+
+@pytest.mark.slow
+def test_the_trials_are_those_of_the_test_shards(measured: Path) -> None:
+    results = read_results(measured / "results.json")
+
+    def trials(attack: str | None, metric: str) -> int:
+        found = find(results, attack=attack, metric=metric)
+        assert found is not None
+        return found.n
+
+    others = TEST_PAIRS - TEST_PAIRS // len(COLOURS)
+    assert trials(None, "zero_shot_top1") == TEST_PAIRS
+    assert trials(None, "retrieval_r1") == 2 * TEST_PAIRS  # both ways
+    assert trials("targeted", "attack_success") == TARGETS
+    assert trials("patch", "attack_success") == trials("patch", "clean_target_rate") == others
+    assert trials("targeted", "clean_target_rate") == TARGETS * others
+
+
+@pytest.mark.slow
+def test_finding_within_ten_includes_finding_within_one(measured: Path) -> None:
+    results = read_results(measured / "results.json")
+    shares = [find(results, metric=f"retrieval_r{cutoff}") for cutoff in (1, 5, 10)]
+    values = [share.value for share in shares if share is not None]
+    assert len(values) == 3
+    assert values == sorted(values)
+
+
+@pytest.mark.slow
+def test_curves_have_a_point_per_snapshot(measured: Path) -> None:
+    curves = read_json(measured / "curves.json")
+    assert len(curves) == EPOCHS * 3
+    for line in curves:
+        assert set(line) == {"arm", "attack", "metric", "epoch", "samples", "value"}
+        assert 0 <= line["value"] <= 1
+    per_epoch = 2 * 48 + TARGETS * 4
+    points = {(line["epoch"], line["samples"]) for line in curves}
+    assert points == {(1, per_epoch // 16 * 16), (2, 2 * (per_epoch // 16 * 16))}
+
+
+@pytest.mark.slow
+def test_a_second_run_measures_nothing_and_says_the_same(world: EvaluateSettings, measured: Path) -> None:
+    done = {path: path.stat().st_mtime_ns for path in (measured / "records").iterdir()}
+    again = evaluate_arms(world, out=measured, executor=HERE)
+    assert again == read_results(measured / "results.json")
+    assert {path: path.stat().st_mtime_ns for path in (measured / "records").iterdir()} == done
+
+
+@pytest.mark.slow
+def test_a_curve_may_see_no_picture_of_another_class(world: EvaluateSettings, tmp_path: Path) -> None:
+    # The first test picture is red; with blue and red swapped as in a ledger it may be the target's own.
+    blue_first = write_squares(tmp_path / "test" / "00000.tar", first=2, pairs=8)
+    settings = replace(world, test_shards=(blue_first,), curve_pictures=1)
+    evaluate_arms(settings, out=tmp_path / "out", executor=HERE)
+    patch = [line for line in read_json(tmp_path / "out" / "curves.json") if line["attack"] == "patch"]
+    assert patch == []  # no trial, no point
+
+
+@pytest.mark.slow
+def test_without_a_ledger_only_utility_is_measured(world: EvaluateSettings, tmp_path: Path) -> None:
+    settings = replace(world, ledger=None, curves=False, class_count=3)
+    results = evaluate_arms(settings, out=tmp_path, executor=HERE)
+    assert {(result.attack, result.metric) for result in results} == {(None, name) for name in UTILITY_METRICS}
+    zero_shot = find(results, metric="zero_shot_top1")
+    assert zero_shot is not None
+    assert zero_shot.n == TEST_PAIRS * 3 // 4  # pictures of the fourth colour have no class
+    assert read_json(tmp_path / "curves.json") == []
+
+
+@pytest.mark.slow
+def test_classes_without_an_attacks_target_are_refused(world: EvaluateSettings, tmp_path: Path) -> None:
+    settings = replace(world, classes=("red", "green"))
+    with pytest.raises(ConfigError, match="classes lack .*blue.*, which the ledger's attacks name"):
+        evaluate_arms(settings, out=tmp_path, executor=HERE)
+
+
+@pytest.mark.slow
+def test_a_label_that_no_test_pair_has_is_refused(world: EvaluateSettings, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no test pair has a label 'shape'"):
+        evaluate_arms(replace(world, label="shape"), out=tmp_path, executor=HERE)
+
+
+# Without a model
+
+
+def settings_of(**told: Any) -> EvaluateSettings:
+    known = {"arms": {"one": Path("one")}, "test_shards": (Path("t.tar"),), "label": "colour"}
+    return EvaluateSettings(**{**known, **told})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("arms", {}, "nothing to evaluate: name at least one trained folder"),
+        ("arms", {"../up": Path("one")}, r"arm '\.\./up' is no name"),
+        ("label", "", "label is empty"),
+        ("class_count", 1, "class-count must be 2 or more"),
+        ("curve_pictures", 0, "curve-pictures 1 or more"),
+    ],
+)
+def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings_of(**{setting: value})
+
+
+def test_a_folder_without_a_training_is_refused(tmp_path: Path) -> None:
+    settings = settings_of(arms={"one": tmp_path / "nothing"})
+    with pytest.raises(DataError, match="is no folder made by 'roclip train'"):
+        evaluate_arms(settings, out=tmp_path / "out", executor=HERE)
+
+
+def test_an_unfinished_training_is_refused(tmp_path: Path) -> None:
+    StageFolder.create(tmp_path / "one", stage="train", settings={})
+    with pytest.raises(MismatchError, match="is unfinished: run 'roclip train' again"):
+        evaluate_arms(settings_of(arms={"one": tmp_path / "one"}), out=tmp_path / "out", executor=HERE)
+
+
+def test_records_survive_the_disk(tmp_path: Path) -> None:
+    from roclip_sanitize.evaluation.results import write_results
+
+    utility = {"arm": "one", "attack": None, "metric": "zero_shot_top1", "seed": 0}
+    results = [Result.of_share(1, 4, **utility), Result.of_share(0, 0, **utility)]
+    write_results(tmp_path / "results.json", results)
+    first, empty = read_results(tmp_path / "results.json")
+    assert (first.value, first.n) == (0.25, 4)
+    assert (empty.value, empty.low, empty.high, empty.n) == (0.0, 0.0, 1.0, 0)
+    assert find([first, empty], n=0) is empty
+    assert find([first, empty], arm="two") is None

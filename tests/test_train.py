@@ -1,0 +1,496 @@
+"""Training on coloured squares: what comes out loads, resumes bit for bit, and is the same on two ranks.
+
+Whatever opens a model imports open_clip, which takes seconds: those tests are slow, and import it late.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import polars
+import pytest
+import torch
+
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.pairing import PAIR_SCHEMA, pairs_file
+from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json
+from roclip_sanitize.store import write_parquet
+from roclip_sanitize.training.data import TrainingData, build_cache, epoch_order
+from roclip_sanitize.training.matches import MatchTable
+from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.train import train_clip
+from tests.squares import COLOURS, uid_of, write_square_shards
+
+if TYPE_CHECKING:
+    from roclip_sanitize.training.loop import Trainer
+
+HERE = LocalExecutor()
+VIT, RESNET = "roclip-vit-64", "roclip-rn-64"
+PAIRS, BATCH, EPOCHS = 96, 16, 2
+STEPS = PAIRS // BATCH * EPOCHS
+WINDOW = dict(match_from=0.25, match_every=64, match_for=48)  # steps 3, 4, 5 match, and 7, 8, 9, and 11
+MID_WINDOW = 4
+
+
+def write_table(path: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
+    """A finished pair table of (uid, caption_uid, image_uid), in the format of ``roclip pair``."""
+    folder = StageFolder.create(path, stage="pair", settings={})
+    uid, caption_uid, image_uid = zip(*rows, strict=True)
+    columns = {
+        "uid": uid,
+        "caption_uid": caption_uid,
+        "caption": [""] * len(rows),
+        "caption_cosine": [None] * len(rows),
+        "image_uid": image_uid,
+        "image_cosine": [None] * len(rows),
+    }
+    write_parquet(pairs_file(path, "00000"), polars.DataFrame(columns, schema=PAIR_SCHEMA))
+    folder.commit("00000", files=[pairs_file(path, "00000")], facts={})
+    folder.finish({})
+    return path
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    return write_square_shards(tmp_path_factory.mktemp("squares"), shards=2, pairs=PAIRS // 2)
+
+
+@pytest.fixture(scope="module")
+def cache(shards: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cache")
+    return build_cache(shards, model=VIT, side=64, fit="squash", root=root, executor=HERE)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each square gets the caption of the next square of its colour, and the picture of the one before."""
+    step = len(COLOURS)
+    rows = [(uid_of(n), uid_of((n + step) % PAIRS), uid_of((n - step) % PAIRS)) for n in range(PAIRS)]
+    return write_table(tmp_path_factory.mktemp("table") / "pairs", rows)
+
+
+def settings_for(shards: tuple[Path, ...], **told: Any) -> TrainSettings:
+    known = {"model": VIT, "batch_size": BATCH, "epochs": EPOCHS, "warmup": 2, "lr": 1e-3, "seed": 3}
+    return TrainSettings(shards=shards, **{**known, **told})
+
+
+def make_trainer(settings: TrainSettings, *, cache: Path, out: Path, rank: int = 0, size: int = 1) -> Trainer:
+    from roclip_sanitize.training.loop import Member, Trainer
+
+    return Trainer(Member(settings=settings, cache=cache, out=out, fit="squash"), rank=rank, size=size)
+
+
+def digest(out: Path) -> str:
+    return str(read_json(out / "model" / "model.json")["digest"])
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("method", "magic", "method is 'magic', wanted one of clip, roclip"),
+        ("pairing", "second", "pairing is 'second', wanted one of first, final"),
+        ("augmentation", "wild", "augmentation is 'wild', wanted one of none, mild, strong"),
+        ("epochs", 0, "epochs is 0, wanted 1 or more"),
+        ("batch_size", 1, "batch-size is 1, wanted 2 or more"),
+        ("match_every", 0, "match-every is 0, wanted 1 or more"),
+        ("lr", 0.0, r"lr is 0\.0, wanted more than 0"),
+        ("match_from", 1.5, r"match-from is 1\.5, wanted a share from 0 to 1"),
+        ("match_for", 4_000, r"match-for \(4000\) exceeds match-every"),
+        ("pool_size", 63, r"pool-size is 63, wanted 0 or at least batch-size \(64\)"),
+        ("seed", -1, "seed is -1, wanted 0 or more"),
+    ],
+)
+def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainSettings(**{"shards": (Path("a.tar"),), setting: value})
+
+
+def test_time_between_checkpoints_decides_no_result() -> None:
+    often, rarely = (TrainSettings(shards=(Path("a.tar"),), checkpoint_seconds=each) for each in (0.0, 60.0))
+    assert often.to_json() == rarely.to_json()
+
+
+# Order and tables
+
+
+def test_every_epoch_visits_all_rows_in_an_order_of_its_own() -> None:
+    orders = [epoch_order(50, seed=1, epoch=epoch).tolist() for epoch in range(3)]
+    assert [sorted(order) for order in orders] == [list(range(50))] * 3
+    assert len({tuple(order) for order in orders}) == 3
+    assert epoch_order(50, seed=1, epoch=1).tolist() == orders[1]
+    assert epoch_order(50, seed=2, epoch=1).tolist() != orders[1]
+
+
+class CachedUids:
+    """As much of a cache as a table needs."""
+
+    def __init__(self, *uids: str) -> None:
+        self._uids, self.rows = list(uids), len(uids)
+
+    def uids(self) -> list[str]:
+        return self._uids
+
+
+def load_table(path: Path, *uids: str) -> MatchTable:
+    return MatchTable.load(path, cast("TrainingData", CachedUids(*uids)))
+
+
+def test_a_table_is_looked_up_by_uid(tmp_path: Path) -> None:
+    write_table(tmp_path, [("a", "c", "b"), ("b", "a", "a"), ("c", "b", "a")])
+    found = load_table(tmp_path, "c", "b", "a")  # rows 0, 1 and 2
+    assert found.caption_row_N.tolist() == [1, 2, 0]
+    assert found.image_row_N is not None
+    assert found.image_row_N.tolist() == [2, 2, 1]
+    rewritten = [
+        (images.tolist(), captions.tolist()) for images, captions in found.rewritten(np.array([0, 2]))
+    ]
+    assert rewritten == [([0, 2], [1, 0]), ([2, 1], [0, 2])]
+
+
+def test_a_pair_without_a_cached_partner_stays_as_it_is(tmp_path: Path) -> None:
+    write_table(tmp_path, [("a", "gone", "b"), ("elsewhere", "a", "a"), ("b", "", "")])
+    found = load_table(tmp_path, "a", "b", "not in the table")
+    assert found.caption_row_N.tolist() == [0, 1, 2]
+    assert found.image_row_N is not None
+    assert found.image_row_N.tolist() == [1, 1, 2]
+
+
+def test_the_final_version_has_one_rewriting(tmp_path: Path) -> None:
+    write_table(tmp_path, [("a", "b", ""), ("b", "a", "")])
+    found = load_table(tmp_path, "a", "b")
+    assert found.image_row_N is None
+    assert len(list(found.rewritten(np.array([0, 1])))) == 1
+
+
+def test_a_table_of_other_pairs_is_refused(tmp_path: Path) -> None:
+    write_table(tmp_path, [("a", "b", "")])
+    with pytest.raises(MismatchError, match="shares no pair with the shards"):
+        load_table(tmp_path, "x", "y")
+
+
+# The cache
+
+
+@pytest.mark.slow
+def test_the_cache_holds_every_pair_once(cache: Path) -> None:
+    data = TrainingData(cache)
+    assert data.rows == PAIRS
+    assert data.uids() == [uid_of(number) for number in range(PAIRS)]
+    images, tokens = data.read(np.array([95, 0, 50, 0]))  # both shards, out of order, one twice
+    assert (images.shape, images.dtype, tokens.dtype) == ((4, 64, 64, 3), np.uint8, np.int64)
+    one_by_one = [data.read(np.array([row])) for row in (95, 0, 50, 0)]
+    assert np.array_equal(images, np.concatenate([image for image, _ in one_by_one]))
+    assert np.array_equal(tokens, np.concatenate([token for _, token in one_by_one]))
+
+
+@pytest.mark.slow
+def test_a_second_run_decodes_nothing(shards: tuple[Path, ...], cache: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    again = build_cache(shards, model=VIT, side=64, fit="squash", root=cache.parent, executor=HERE)
+    assert again == cache
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+
+
+# The stage
+
+
+@pytest.fixture(scope="module")
+def trained(shards: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    tally = train_clip(settings_for(shards, epochs=4, **WINDOW), out=out, executor=HERE)
+    assert (tally.seen, tally.kept) == (PAIRS, PAIRS)
+    return out
+
+
+@pytest.mark.slow
+def test_open_clip_loads_the_weights(trained: Path, shards: tuple[Path, ...]) -> None:
+    import open_clip
+
+    from roclip_sanitize.encoders import open_encoder
+
+    encoder = open_encoder(str(trained / "model"), device="cpu")
+    weights = str(trained / "model" / "weights.safetensors")
+    model = open_clip.create_model(VIT, pretrained=weights).eval()
+    captions = ["a red square", "a blue square, item 7"]
+    with torch.inference_mode():
+        wanted = model.encode_text(open_clip.get_tokenizer(VIT)(captions), normalize=True)
+    assert np.abs(encoder.encode_captions(captions) - wanted.numpy()).max() < 1e-6
+    assert encoder.facts.digest == digest(trained)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_log_and_a_snapshot_per_epoch(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20]
+    assert set(lines[0]) == {"step", "samples", "loss", "matching", "logit_scale", "samples_per_second"}
+    assert lines[0]["samples"] == 20 * BATCH
+    names = [path.name for path in sorted((trained / "snapshots").iterdir())]
+    assert names == ["epoch_001", "epoch_002", "epoch_003", "epoch_004"]
+    last = read_json(trained / "snapshots" / "epoch_004" / "model.json")
+    assert last == read_json(trained / "model" / "model.json")
+    assert not (trained / "checkpoint.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_run_again(trained: Path, shards: tuple[Path, ...]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    train_clip(settings_for(shards, epochs=4, **WINDOW), out=trained, executor=HERE)
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_trained_weights(
+    trained: Path, shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    told = TrainSettings(  # names no model: that of the weights counts
+        shards=shards,
+        pretrained=str(trained / "model"),
+        epochs=1,
+        batch_size=BATCH,
+        lr=1e-9,
+        warmup=0,
+        wd=0.0,
+    )
+    train_clip(told, out=tmp_path, executor=HERE, cache=cache.parent)
+    assert read_json(tmp_path / "model" / "model.json")["model"] == VIT
+    from roclip_sanitize.encoders import open_encoder
+
+    old, new = (open_encoder(str(out / "model"), device="cpu") for out in (trained, tmp_path))
+    captions = ["a red square", "a green square"]
+    assert np.allclose(old.encode_captions(captions), new.encode_captions(captions), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [VIT, RESNET])
+def test_the_same_seed_gives_the_same_weights(
+    model: str, shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    digests = []
+    for number, seed in enumerate((3, 3, 4)):
+        out = tmp_path / str(number)
+        make_trainer(settings_for(shards, model=model, seed=seed, **WINDOW), cache=cache, out=out).run()
+        digests.append(digest(out))
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.slow
+def test_too_few_pairs_for_a_batch(shards: tuple[Path, ...], cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"96 usable pairs are fewer than batch-size \(97\)"):
+        make_trainer(settings_for(shards, batch_size=97), cache=cache, out=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_the_run(
+    shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(settings_for(shards, lr=1e9, warmup=0), cache=cache, out=tmp_path)
+    with pytest.raises(DataError, match=r"the loss became nan at step \d+: lower --lr \(now 1000000000\.0\)"):
+        trainer.run()
+    assert not (tmp_path / "model").exists()
+
+
+# A matching step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pairing", "learns"), [pytest.param("final", False, id="final"), pytest.param("first", True, id="first")]
+)
+def test_captions_sit_out_the_matching_steps_of_the_final_version(
+    pairing: str, learns: bool, shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    told = settings_for(shards, model=RESNET, pairing=pairing, wd=0.5, **WINDOW)
+    trainer = make_trainer(told, cache=cache, out=tmp_path)
+    assert [trainer._step()[1] for _ in range(3)] == [False] * 3  # AdamW now has momentum to move by
+    before = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
+    _, matching = trainer._step()
+    assert matching
+    changed = {
+        name for name, value in trainer.state.model.state_dict().items() if not value.equal(before[name])
+    }
+    captions = {name for name in before if not name.startswith("visual.") and name != "logit_scale"}
+    assert captions
+    assert "logit_scale" in changed
+    assert any(name.startswith("visual.") for name in changed)
+    assert bool(changed & captions) == learns
+
+
+@pytest.mark.slow
+def test_the_pool_fills_in_ordinary_steps_and_matching_waits_for_it(
+    shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    told = settings_for(shards, match_from=0.0, match_every=64, match_for=64, pool_size=40)
+    trainer = make_trainer(told, cache=cache, out=tmp_path)
+    steps = [(trainer._step()[1], trainer.state.pool.filled) for _ in range(4)]
+    assert steps == [(False, 16), (True, 32), (True, 40), (True, 40)]
+
+
+@pytest.mark.slow
+def test_a_table_matches_from_the_first_step(
+    shards: tuple[Path, ...], cache: Path, table: Path, tmp_path: Path
+) -> None:
+    told = settings_for(shards, pairs=table, match_from=0.0, match_every=64, match_for=64)
+    trainer = make_trainer(told, cache=cache, out=tmp_path)
+    assert trainer._step()[1]
+    assert trainer.state.pool.filled == 0
+
+
+# Resume
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("told", "with_table"),
+    [
+        pytest.param({"method": "clip", "model": RESNET, "augmentation": "strong"}, False, id="clip"),
+        pytest.param({"pairing": "final", **WINDOW}, False, id="final version"),
+        pytest.param({"pairing": "first", "pool_size": 24, **WINDOW}, False, id="first version"),
+        pytest.param({"pairing": "first", **WINDOW}, True, id="table"),
+    ],
+)
+def test_a_resumed_run_ends_bit_for_bit_as_an_undisturbed_one(
+    told: dict[str, Any], with_table: bool, shards: tuple[Path, ...], cache: Path, table: Path, tmp_path: Path
+) -> None:
+    from roclip_sanitize.training.checkpoints import save_state
+
+    settings = settings_for(shards, **told, pairs=table if with_table else None)
+    make_trainer(settings, cache=cache, out=tmp_path / "whole").run()
+
+    begun = make_trainer(settings, cache=cache, out=tmp_path / "resumed")
+    matched = [begun._step()[1] for _ in range(MID_WINDOW)]
+    assert matched == [False, False, False, settings.method == "roclip"]
+    told_then = fingerprint(settings.to_json())
+    save_state(tmp_path / "resumed" / "checkpoint.pt", begun.state, settings=told_then)
+    resumed = make_trainer(settings, cache=cache, out=tmp_path / "resumed")
+    resumed.run()
+    assert resumed.state.step == STEPS
+    assert digest(tmp_path / "resumed") == digest(tmp_path / "whole")
+
+
+@pytest.mark.slow
+class TestCheckpoints:
+    @pytest.fixture
+    def settings(self, shards: tuple[Path, ...]) -> TrainSettings:
+        return settings_for(shards, **WINDOW)
+
+    @pytest.fixture
+    def out(self, settings: TrainSettings, cache: Path, tmp_path: Path) -> Path:
+        """A run of one step, and its checkpoint."""
+        from roclip_sanitize.training.checkpoints import save_state
+
+        trainer = make_trainer(settings, cache=cache, out=tmp_path)
+        trainer._step()
+        save_state(tmp_path / "checkpoint.pt", trainer.state, settings=fingerprint(settings.to_json()))
+        return tmp_path
+
+    def test_one_of_other_settings_is_refused(self, settings: TrainSettings, cache: Path, out: Path) -> None:
+        with pytest.raises(MismatchError, match=r"checkpoint\.pt belongs to a run with other settings"):
+            make_trainer(replace(settings, lr=2e-3), cache=cache, out=out).run()
+
+    @pytest.mark.parametrize("damage", ["cut short", "emptied", "overwritten", "something else"])
+    def test_a_damaged_one_is_told_in_one_line(
+        self, damage: str, settings: TrainSettings, cache: Path, out: Path
+    ) -> None:
+        path = out / "checkpoint.pt"
+        if damage == "something else":
+            torch.save({"weights": 1}, path)
+        else:
+            whole = path.read_bytes()
+            path.write_bytes(
+                {"cut short": whole[:-5000], "emptied": b"", "overwritten": b"no checkpoint"}[damage]
+            )
+        with pytest.raises(DataError, match=r"checkpoint\.pt is damaged: remove it to start again$"):
+            make_trainer(settings, cache=cache, out=out).run()
+
+    def test_the_log_of_steps_to_be_made_again_is_cut_off(
+        self, settings: TrainSettings, cache: Path, out: Path
+    ) -> None:
+        kept = {"step": 1, "loss": 1.0}
+        log = (
+            "".join(f"{json.dumps(line)}\n" for line in (kept, {"step": 2, "loss": 0.5})) + '{"step": 3, "lo'
+        )
+        (out / "log.jsonl").write_text(log)
+        make_trainer(settings, cache=cache, out=out).run()
+        assert [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()] == [kept]
+
+
+# Two ranks
+
+
+RANK_CASES: dict[str, dict[str, Any]] = {
+    "clip": {"method": "clip"},
+    "final": {"pairing": "final", "match_from": 0.0, "match_every": 64, "match_for": 64},
+    "first": {"pairing": "first", "match_from": 0.0, "match_every": 64, "match_for": 64},
+    "table": {"pairing": "final", "match_from": 0.0, "match_every": 64, "match_for": 64},
+}
+RANK_STEPS = 3
+
+
+def make_steps(
+    settings: TrainSettings, cache: Path, out: Path, *, rank: int = 0, size: int = 1
+) -> dict[str, Any]:
+    """Losses of some steps, the gradients of the last, and the pool that they leave."""
+    trainer = make_trainer(settings, cache=cache, out=out, rank=rank, size=size)
+    steps = [trainer._step() for _ in range(RANK_STEPS)]
+    gradients = {name: value.grad for name, value in trainer.state.model.named_parameters()}
+    return {"steps": steps, "gradients": gradients, "pool": trainer.state.pool.state_dict()}
+
+
+def rank_member(rank: int, size: int, cases: dict[str, TrainSettings], cache: Path, out: Path) -> None:
+    """What each of the processes runs."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{out / 'meeting'}", rank=rank, world_size=size
+    )
+    found = {name: make_steps(told, cache, out, rank=rank, size=size) for name, told in cases.items()}
+    torch.save(found, out / f"rank_{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_steps_of_one(
+    shards: tuple[Path, ...], cache: Path, table: Path, tmp_path: Path
+) -> None:
+    cases = {
+        name: settings_for(shards, lr=1e-5, **told, pairs=table if name == "table" else None)
+        for name, told in RANK_CASES.items()
+    }
+    torch.multiprocessing.spawn(rank_member, (2, cases, cache, tmp_path), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in range(2)]
+    for name, told in cases.items():
+        alone = make_steps(told, cache, tmp_path)
+        for rank in ranks:
+            _require_same_steps(rank[name], alone)
+        together = (ranks[0][name]["pool"], ranks[1][name]["pool"])
+        assert all(torch.equal(*(pool[side] for pool in together)) for side in ("image_PD", "caption_PD"))
+
+
+def _require_same_steps(found: dict[str, Any], alone: dict[str, Any]) -> None:
+    assert [matching for _, matching in found["steps"]] == [matching for _, matching in alone["steps"]]
+    losses = [[loss for loss, _ in steps] for steps in (found["steps"], alone["steps"])]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert found["gradients"].keys() == alone["gradients"].keys()
+    for name, gradient in alone["gradients"].items():
+        if gradient is None:  # a tower that sat the step out
+            assert found["gradients"][name] is None
+        else:
+            assert torch.allclose(found["gradients"][name], gradient, atol=1e-5), name
+    for side in ("image_PD", "caption_PD"):  # the order of the gathered rows too
+        assert torch.allclose(found["pool"][side], alone["pool"][side], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_divide_is_refused(
+    shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"batch-size \(15\) is no multiple of the 2 workers"):
+        make_trainer(settings_for(shards, batch_size=15), cache=cache, out=tmp_path, rank=0, size=2)
