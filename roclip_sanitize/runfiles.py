@@ -21,6 +21,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from roclip_sanitize.errors import DataError, MismatchError, StorageError
 FORMAT_VERSION = 1
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 HASH_BLOCK_BYTES = 1 << 20
+NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # np.save() loses the errno
 
 
 @contextlib.contextmanager
@@ -40,7 +42,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL_DISK:
+        if error.errno in FULL_DISK or NUMPY_SHORT_WRITE.fullmatch(str(error)):
             raise StorageError(f"no room left to write {path}: free some space and run again") from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise StorageError(f"not allowed to write {path}") from error

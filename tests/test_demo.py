@@ -36,11 +36,15 @@ class TestWhyVoid:
         assert why_void(taken) is None
 
     def test_a_control_below_it_does_not(self) -> None:
-        why = why_void([share(79, arm=UNDEFENDED, attack="patch"), share(95, arm=UNDEFENDED, attack="targeted")])
+        why = why_void(
+            [share(79, arm=UNDEFENDED, attack="patch"), share(95, arm=UNDEFENDED, attack="targeted")]
+        )
         assert why == "on undefended CLIP patch took 79%, less than the 80% that a control needs"
 
     def test_every_attack_that_did_not_take_is_named(self) -> None:
-        weak = [share(hits, arm=UNDEFENDED, attack=attack) for hits, attack in ((1, "patch"), (2, "targeted"))]
+        weak = [
+            share(hits, arm=UNDEFENDED, attack=attack) for hits, attack in ((1, "patch"), (2, "targeted"))
+        ]
         assert "patch took 1% and targeted took 2%" in str(why_void(weak))
 
     def test_only_the_undefended_arm_is_a_control(self) -> None:
@@ -102,7 +106,14 @@ class TestRunFolder:
         return folder / "run"
 
     def test_all_that_a_run_leaves_is_there(self, run: Path) -> None:
-        files = ("results.json", "curves.json", "manifest.json", "gallery.json", "report.html", "pairs/complete.json")
+        files = (
+            "results.json",
+            "curves.json",
+            "manifest.json",
+            "gallery.json",
+            "report.html",
+            "pairs/complete.json",
+        )
         assert [name for name in files if not (run / name).is_file()] == []
         weights = [run / "arms" / arm / "model" / "weights.safetensors" for arm in ARMS]
         assert all(path.is_file() for path in weights)
@@ -112,7 +123,11 @@ class TestRunFolder:
         assert set(ARMS) | {"scan"} <= {result.arm for result in results}
         for arm in ARMS:
             mine = {(result.attack, result.metric) for result in results if result.arm == arm}
-            assert {("targeted", "attack_success"), ("patch", "clean_target_rate"), (None, "retrieval_r1")} <= mine
+            assert {
+                ("targeted", "attack_success"),
+                ("patch", "clean_target_rate"),
+                (None, "retrieval_r1"),
+            } <= mine
         scan = {result.metric for result in results if result.arm.startswith("scan")}
         assert {"poison_recall", "clean_lost", "auroc"} <= scan
 

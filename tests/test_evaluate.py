@@ -146,7 +146,9 @@ def test_a_curve_may_see_no_picture_of_another_class(world: EvaluateSettings, tm
 def test_without_a_ledger_only_utility_is_measured(world: EvaluateSettings, tmp_path: Path) -> None:
     settings = replace(world, ledger=None, curves=False, class_count=3)
     results = evaluate_arms(settings, out=tmp_path, executor=HERE)
-    assert {(result.attack, result.metric) for result in results} == {(None, name) for name in UTILITY_METRICS}
+    assert {(result.attack, result.metric) for result in results} == {
+        (None, name) for name in UTILITY_METRICS
+    }
     zero_shot = find(results, metric="zero_shot_top1")
     assert zero_shot is not None
     assert zero_shot.n == TEST_PAIRS * 3 // 4  # pictures of the fourth colour have no class

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from roclip_sanitize.cli import run
 from roclip_sanitize.errors import DataError, MismatchError, StorageError
 from roclip_sanitize.runfiles import (
     StageFolder,
@@ -21,15 +21,8 @@ from roclip_sanitize.runfiles import (
     write_bytes,
     write_json,
 )
-from tests.corpora import write_shard
-
-FULL_DISK = """
-import resource, sys
-from roclip_sanitize.cli import run
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-run(["embed", "--shards", {shard!r}, "--out", {out!r}, "--executor", "local"])
-"""
-
+from roclip_sanitize.shards import ShardWriter
+from tests.corpora import picture, write_shard
 
 def folder_with_two(path: Path) -> StageFolder:
     folder = StageFolder.create(path, stage="embed", settings={"seed": 0, "shards": ["a.tar", "b.tar"]})
@@ -94,22 +87,52 @@ def test_a_file_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"out", "folder"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
-@pytest.mark.parametrize("limit", [100, 2_000, 8_000])
-def test_a_full_disk_is_one_line_and_no_partial_file(tmp_path: Path, limit: int) -> None:
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file may grow beyond ``room`` bytes."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [100, 2_000, 8_000])
+def test_a_full_disk_is_one_line_and_no_partial_file(
+    tmp_path: Path, room: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With no room for the settings, for vectors, and for a shard's table."""
     shard, out = write_shard(tmp_path / "0.tar", range(12)), tmp_path / "store"
-    script = FULL_DISK.format(limit=limit, shard=str(shard), out=str(out))
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=dict(os.environ)
-    )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    command = ["embed", "--shards", str(shard), "--out", str(out), "--executor", "local"]
+    with full_disk(room), pytest.raises(SystemExit) as caught:
+        run(command)
+    assert caught.value.code == 1
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
     assert line.startswith(f"roclip: no room left to write {out}")
     assert line.endswith("free some space and run again")
-    assert not done.stdout
+    assert not said.out
     assert not list(out.rglob("*.part"))
     assert not list(out.rglob("done/*"))
-    assert all(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    with pytest.raises(SystemExit) as caught:
+        run(command)
+    assert caught.value.code == 0
+    StageFolder(out).verify()
+
+
+@pytest.mark.parametrize("room", [3_000, 8_000, 9_900], ids=lambda room: f"{room} bytes")
+def test_a_full_disk_leaves_no_shard(tmp_path: Path, room: int) -> None:
+    """Whether a member has no room, or only the tar's own end."""
+    with (
+        pytest.raises(StorageError, match="no room left"),
+        full_disk(room),
+        ShardWriter(tmp_path / "0.tar") as w,
+    ):
+        w.add("a", image=picture(0), caption="x", fields={})
+        w.add("b", image=picture(0), caption="x", fields={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_equal_values_are_equal_json_bytes(tmp_path: Path) -> None:
