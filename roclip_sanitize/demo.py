@@ -16,24 +16,24 @@ Every stage resumes by itself, so a demo that was killed goes on where it was.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.errors import ConfigError
-from roclip_sanitize.evaluation.results import Result, find, write_results
+from roclip_sanitize.evaluation.results import Result, read_results, write_results
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.machine import Watch, describe_machine, package_versions
+from roclip_sanitize.outcome import ARMS, SANITISED, UNDEFENDED, scan_results, why_void
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.shards import expand_shards
+from roclip_sanitize.training.settings import DEFAULT_AUGMENTATION, TrainSettings
 
-CONTROL_SUCCESS = 0.8  # below this on plain CLIP, an attack did not take and nothing is proved
 GENERATED_PAIRS = {"train": 8_000, "test": 1_500}
 GENERATED_SHARDS = {"train": 4, "test": 1}
 GENERATED_LABEL = "object"
-UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED = "undefended", "undefended_augmented", "sanitised_roclip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,9 @@ class DemoSettings:
     scan: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, wanted 0 or more")
+        for name in ("seed", "epochs"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted 0 or more")
         if not self.shards and (self.test_shards or self.label):
             raise ConfigError("test-shards and label go with --shards: a rendered corpus brings its own")
         if self.shards and not (self.test_shards and self.label):
@@ -76,8 +77,8 @@ class Demo:
         self._settings, self._run, self._executor = settings, run, executor
         self._stages: list[dict[str, Any]] = []
         self._shards: tuple[Path, ...] = ()
-        self._test_shards: tuple[Path, ...] = ()
-        self._label = settings.label or GENERATED_LABEL
+        self.test_shards: tuple[Path, ...] = ()
+        self.label = settings.label or GENERATED_LABEL
 
     def __call__(self) -> list[Result]:
         """Run all stages.
@@ -88,23 +89,27 @@ class Demo:
         Raises:
             RoclipError: a stage could not be done; run again to go on from there.
         """
-        self._find_shards()
-        for name, stage in self._loop():
-            self._measure(name, stage)
+        self.prepare()
+        self._measure("train", self._train)
+        self._measure("evaluate", self._evaluate)
         results = self._write_results()
         self._measure("report", self._report)
+        self._write_manifest(results)
         return results
 
-    def _loop(self) -> Iterator[tuple[str, Callable[[], Tally | None]]]:
-        yield "poison", self._poison
-        yield "embed", lambda: self._embed(self._poisoned(), "store")
-        yield "index", lambda: self._index("store", "index", modality="image", transform="pca96")
-        yield "scan", self._scan
-        yield "rewrite", self._rewrite
-        yield "pair", self._pair
-        for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED):
-            yield f"train {arm}", lambda arm=arm: self._train(arm)  # type: ignore[misc]
-        yield "evaluate", self._evaluate
+    def prepare(self) -> None:
+        """Everything before training: poison a copy, scan and rewrite it, pair what was kept."""
+        self._find_shards()
+        stages: dict[str, Callable[[], Tally | None]] = {
+            "poison": self._poison,
+            "embed": lambda: self._embed(self.poisoned(), "store"),
+            "index": lambda: self._index("store", "index", modality="image", transform="pca96"),
+            "scan": self._scan,
+            "rewrite": self._rewrite,
+            "pair": self._pair,
+        }
+        for name, stage in stages.items():
+            self._measure(name, stage)
 
     def _measure(self, name: str, stage: Callable[[], Tally | None]) -> None:
         _say(f"{name} …")
@@ -132,13 +137,13 @@ class Demo:
         settings = self._settings
         if settings.shards:
             self._shards = tuple(expand_shards(settings.shards))
-            self._test_shards = tuple(expand_shards(settings.test_shards))
+            self.test_shards = tuple(expand_shards(settings.test_shards))
             return
         _say(f"no --shards given: rendering {sum(GENERATED_PAIRS.values()):,} captioned scenes to learn from")
         self._measure("render corpus", self._render)
         corpus = self._run / "corpus"
         self._shards = tuple(sorted((corpus / "train").glob("*.tar")))
-        self._test_shards = tuple(sorted((corpus / "test").glob("*.tar")))
+        self.test_shards = tuple(sorted((corpus / "test").glob("*.tar")))
 
     def _render(self) -> Tally:
         from roclip_sanitize.corpus.render import render_corpus
@@ -159,16 +164,18 @@ class Demo:
         from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards
 
         settings = PoisonSettings(
-            shards=self._shards, test_shards=self._test_shards, label=self._label, seed=self._settings.seed
+            shards=self._shards, test_shards=self.test_shards, label=self.label, seed=self._settings.seed
         )
         return poison_shards(settings, out=self._run / "poison", executor=self._executor)
 
-    def _poisoned(self) -> tuple[Path, ...]:
+    def poisoned(self) -> tuple[Path, ...]:
+        """The shards with attacks in them."""
         from roclip_sanitize.attacks.poison import poisoned_shards
 
         return tuple(poisoned_shards(self._run / "poison"))
 
-    def _kept(self) -> tuple[Path, ...]:
+    def kept(self) -> tuple[Path, ...]:
+        """The shards that the scan left."""
         from roclip_sanitize.rewrite import kept_shards
 
         return tuple(kept_shards(self._run / "rewrite"))
@@ -205,7 +212,7 @@ class Demo:
     def _pair(self) -> Tally:
         from roclip_sanitize.pairing import PairSettings, pair_store
 
-        self._embed(self._kept(), "kept_store")
+        self._embed(self.kept(), "kept_store")
         self._index("kept_store", "kept_index_image", modality="image", transform="pca96")
         self._index("kept_store", "kept_index_text", modality="text")
         settings = PairSettings(
@@ -216,41 +223,38 @@ class Demo:
         )
         return pair_store(settings, out=self._run / "pairs", executor=self._executor)
 
-    def _train(self, arm: str) -> Tally:
-        from roclip_sanitize.training.settings import TrainSettings
-        from roclip_sanitize.training.train import train_clip
+    def _train(self) -> None:
+        from roclip_sanitize.training.train import train_all
 
+        runs = {self._run / "arms" / arm: self._train_settings(arm) for arm in ARMS}
+        train_all(runs, executor=self._executor, cache=self._run / "cache")
+
+    def _train_settings(self, arm: str) -> TrainSettings:
         told: dict[str, Any] = {
-            "shards": self._kept() if arm == SANITISED else self._poisoned(),
+            "shards": self.kept() if arm == SANITISED else self.poisoned(),
             "method": "roclip" if arm == SANITISED else "clip",
+            "augmentation": "none" if arm == UNDEFENDED else DEFAULT_AUGMENTATION,
             "seed": self._settings.seed,
             **self._settings.train,
         }
         if self._settings.epochs:
             told["epochs"] = self._settings.epochs
-        if arm == UNDEFENDED:
-            told["augmentation"] = "none"
-        settings = TrainSettings(**told)
-        return train_clip(
-            settings, out=self._run / "arms" / arm, executor=self._executor, cache=self._run / "cache"
-        )
+        return TrainSettings(**told)
 
     def _evaluate(self) -> None:
         from roclip_sanitize.evaluation.evaluate import evaluate_arms
         from roclip_sanitize.evaluation.settings import EvaluateSettings
 
         settings = EvaluateSettings(
-            arms={arm: self._run / "arms" / arm for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED)},
-            test_shards=self._test_shards,
-            label=self._label,
+            arms={arm: self._run / "arms" / arm for arm in ARMS},
+            test_shards=self.test_shards,
+            label=self.label,
             ledger=self._run / "poison",
             seed=self._settings.seed,
         )
         evaluate_arms(settings, out=self._run / "evaluate", executor=self._executor)
 
     def _write_results(self) -> list[Result]:
-        from roclip_sanitize.evaluation.results import read_results
-
         trained = read_results(self._run / "evaluate" / "results.json")
         results = trained + scan_results(self._run, seed=self._settings.seed)
         write_results(self._run / "results.json", results)
@@ -279,73 +283,9 @@ class Demo:
     def _report(self) -> None:
         from roclip_sanitize.report import collect_gallery, write_gallery, write_report
 
-        items = collect_gallery(self._run / "scan", list(self._poisoned()), ledger=self._run / "poison")
+        items = collect_gallery(self._run / "scan", list(self.poisoned()), ledger=self._run / "poison")
         write_gallery(self._run, items)
         write_report(self._run)
-
-
-def scan_results(run: Path, *, seed: int) -> list[Result]:
-    """How well the scan of a run found what its ledger says was planted."""
-    from roclip_sanitize.attacks.ledger import Ledger
-    from roclip_sanitize.scan.quality import detection_quality
-    from roclip_sanitize.scan.stage import read_scores, read_verdicts
-
-    frame = Ledger.open(run / "poison").frame
-    poisoned = dict(zip(frame["uid"], frame["attack"], strict=True))
-    qualities = detection_quality(read_scores(run / "scan"), read_verdicts(run / "scan"), poisoned)
-    return [_scan_result(quality, seed) for quality in qualities]
-
-
-def _scan_result(quality: Any, seed: int) -> Result:
-    arm = f"scan:{quality.detector}" if quality.detector else "scan"
-    if quality.metric == "auroc":  # no share of trials: it has no Wilson interval
-        return Result(
-            arm=arm,
-            attack=quality.attack,
-            metric="auroc",
-            value=quality.value,
-            low=quality.value,
-            high=quality.value,
-            n=quality.n,
-            seed=seed,
-        )
-    hits = round(quality.value * quality.n)
-    return Result.of_share(hits, quality.n, arm=arm, attack=quality.attack, metric=quality.metric, seed=seed)
-
-
-def why_void(results: list[Result]) -> str | None:
-    """Why a run proves nothing: an attack that plain CLIP resisted was never there to be defended against."""
-    weak = [
-        f"{result.attack} took {result.value:.0%}"
-        for result in results
-        if result.arm == UNDEFENDED and result.metric == "attack_success" and result.value < CONTROL_SUCCESS
-    ]
-    if not weak:
-        return None
-    return (
-        f"on undefended CLIP {' and '.join(weak)}, less than the {CONTROL_SUCCESS:.0%} that a control needs"
-    )
-
-
-def results_table(results: list[Result]) -> str:
-    """The before/after table for a terminal."""
-    attacks = list(dict.fromkeys(result.attack for result in results if result.attack))
-    columns: list[tuple[str | None, str, str]] = [
-        (None, "zero_shot_top1", "zero-shot"),
-        (None, "retrieval_r1", "R@1"),
-    ]
-    for attack in attacks:
-        columns += [
-            (attack, "attack_success", f"{attack} success"),
-            (attack, "clean_target_rate", "(clean rate)"),
-        ]
-    lines = [f"{'':22}" + "".join(f"{title:>18}" for _, _, title in columns)]
-    for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED):
-        cells = [find(results, arm=arm, attack=attack, metric=metric) for attack, metric, _ in columns]
-        lines.append(
-            f"{arm:22}" + "".join(f"{cell.value:>18.1%}" if cell else f"{'-':>18}" for cell in cells)
-        )
-    return "\n".join(lines)
 
 
 def _say(line: str) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.decoding import chunked, decode_pairs
-from roclip_sanitize.encoders import PLAIN, Encoder, EncoderFacts, open_encoder
+from roclip_sanitize.encoder_facts import Encoder, EncoderFacts
+from roclip_sanitize.encoders import PLAIN, open_encoder
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Failure, Tally

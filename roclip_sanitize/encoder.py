@@ -18,7 +18,7 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 
-from roclip_sanitize.encoders import EncoderFacts
+from roclip_sanitize.encoder_facts import EncoderFacts
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import read_json, write_json

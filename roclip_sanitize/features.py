@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.captions import caption_words, normalise_caption
-from roclip_sanitize.encoders import EncoderFacts
+from roclip_sanitize.encoder_facts import EncoderFacts
 
 SIDE_PX = 16
 CAPTION_WIDTH = 512

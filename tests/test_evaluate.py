@@ -1,4 +1,4 @@
-"""The evaluate stage on a tiny trained model and a tiny ledger: which records come out, and what they add up to."""
+"""The evaluate stage on a tiny trained model and a tiny ledger: which records come out, and of what."""
 
 from __future__ import annotations
 
@@ -134,7 +134,6 @@ def test_a_second_run_measures_nothing_and_says_the_same(world: EvaluateSettings
 
 @pytest.mark.slow
 def test_a_curve_may_see_no_picture_of_another_class(world: EvaluateSettings, tmp_path: Path) -> None:
-    # The first test picture is red; with blue and red swapped as in a ledger it may be the target's own.
     blue_first = write_squares(tmp_path / "test" / "00000.tar", first=2, pairs=8)
     settings = replace(world, test_shards=(blue_first,), curve_pictures=1)
     evaluate_arms(settings, out=tmp_path / "out", executor=HERE)
@@ -158,7 +157,7 @@ def test_without_a_ledger_only_utility_is_measured(world: EvaluateSettings, tmp_
 @pytest.mark.slow
 def test_classes_without_an_attacks_target_are_refused(world: EvaluateSettings, tmp_path: Path) -> None:
     settings = replace(world, classes=("red", "green"))
-    with pytest.raises(ConfigError, match="classes lack .*blue.*, which the ledger's attacks name"):
+    with pytest.raises(ConfigError, match=r"classes lack .*blue.*, which the ledger's attacks name"):
         evaluate_arms(settings, out=tmp_path, executor=HERE)
 
 

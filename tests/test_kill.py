@@ -114,8 +114,9 @@ STAGES = {
         ),
         Stage(
             out="trained",
-            command="train --train-data rewrite/kept/{00000..00002}.tar --model roclip-vit-64 --batch-size 16 "
-            "--epochs 1 --warmup 2 --match-from 0.2 --match-every 64 --match-for 48 --checkpoint-seconds 0",
+            command="train --train-data rewrite/kept/{00000..00002}.tar --model roclip-vit-64 "
+            "--batch-size 16 --epochs 1 --warmup 2 --match-from 0.2 --match-every 64 --match-for 48 "
+            "--checkpoint-seconds 0",
             kills=(("*/checkpoint.pt", 6),),
         ),
     )

@@ -24,6 +24,7 @@ from roclip_sanitize.runfiles import (
 from roclip_sanitize.shards import ShardWriter
 from tests.corpora import picture, write_shard
 
+
 def folder_with_two(path: Path) -> StageFolder:
     folder = StageFolder.create(path, stage="embed", settings={"seed": 0, "shards": ["a.tar", "b.tar"]})
     for name in ("00000", "00001"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from roclip_sanitize.encoders import EncoderFacts
+from roclip_sanitize.encoder_facts import EncoderFacts
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.evaluation.zero_shot import (
     ENCODED_AT_ONCE,

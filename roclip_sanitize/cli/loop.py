@@ -49,9 +49,10 @@ def demo(
     Prints the before/after table and the place of the report. Ends with 1 if an attack did not
     take on undefended CLIP, since the run then proves nothing.
     """
-    from roclip_sanitize.demo import Demo, DemoSettings, results_table, why_void
+    from roclip_sanitize.demo import Demo, DemoSettings
     from roclip_sanitize.errors import VoidResult
     from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.outcome import results_table, why_void
 
     settings = DemoSettings(shards=shards, test_shards=test_shards, label=label, epochs=epochs, seed=seed)
     results = Demo(settings, run=run, executor=open_executor(executor, workers=workers))()

@@ -92,7 +92,8 @@ class EvaluateWorker:
         counts = list(self._pictures[kind].measure(encoder, curve=bool(task.epoch)))
         path = _records_file(self._folder.path, task)
         if task.epoch:
-            write_json(path, [_curve_line(count, task) for count in counts if count.metric in CURVE_METRICS])
+            drawn = [count for count in counts if count.metric in CURVE_METRICS and count.trials]
+            write_json(path, [_curve_line(count, task) for count in drawn])
         else:
             write_results(path, [_result(count, task.arm, self._settings.seed) for count in counts])
         self._folder.commit(task.name, files=[path], facts={"arm": task.arm, "epoch": task.epoch})

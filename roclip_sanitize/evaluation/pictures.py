@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.triggers import stamp
 from roclip_sanitize.decoding import chunked, decode_pairs
-from roclip_sanitize.encoders import Encoder
-from roclip_sanitize.errors import DataError
+from roclip_sanitize.encoder_facts import Encoder
+from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.evaluation.attack_success import Count, targeted_success, trigger_success
 from roclip_sanitize.evaluation.retrieval import retrieval_ranks
 from roclip_sanitize.evaluation.settings import EvaluateSettings
@@ -40,6 +40,7 @@ class TestPictures:
         self._triggered_pictures: dict[str, NDArray[np.uint8]] = {}
         self._pairs, self._image_NSS3 = self._read()
         self._classes = self._choose_classes()
+        self._require_attacked_classes()
         number = {name: index for index, name in enumerate(self._classes)}
         self._label_N = np.array([number.get(self._label(pair), -1) for pair in self._pairs])
         if not (self._label_N >= 0).any():
@@ -137,6 +138,17 @@ class TestPictures:
             return self._ledger.classes
         counts = Counter(label for pair in self._pairs if (label := self._label(pair)))
         return [label for label, _ in counts.most_common(self._settings.class_count)]
+
+    def _require_attacked_classes(self) -> None:
+        """Success is to be called by a name, so that the name must be there to choose."""
+        if not self._ledger:
+            return
+        named = {
+            self._ledger.target(name) for name in self._ledger.attacks if not self._ledger.targets_of(name)
+        }
+        named |= {label for each in self._ledger.targets for label in (each.adversarial, each.true_label)}
+        if missing := sorted(named - set(self._classes)):
+            raise ConfigError(f"classes lack {', '.join(missing)}, which the ledger's attacks name")
 
     def _label(self, pair: Pair) -> str:
         return str(pair.fields.get(self._settings.label, ""))

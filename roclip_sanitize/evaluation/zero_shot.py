@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.encoders import Encoder
+from roclip_sanitize.encoder_facts import Encoder
 from roclip_sanitize.errors import ConfigError
 
 TEMPLATES = ("{}", "a photo of {}", "a photo of a {}", "a picture of the {}", "{} for sale", "buy {} online")

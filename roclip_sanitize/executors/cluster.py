@@ -217,6 +217,8 @@ def _connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or start one of this machine's own."""
     if ray.is_initialized():
         return
+    if not os.environ.get("RAY_ADDRESS"):  # nobody takes this machine's own nodes away
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}

@@ -6,6 +6,7 @@ Order and augmentation depend on seed and step alone, so that this is all a resu
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,10 @@ def load_state(path: Path, state: TrainState, *, settings: str) -> bool:
         return False
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError) as error:
+        found = saved["settings"]
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise DataError(f"checkpoint {path} is damaged: remove it to start again") from error
-    if saved["settings"] != settings:
+    if found != settings:
         raise MismatchError(f"checkpoint {path} belongs to a run with other settings: choose another folder")
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])

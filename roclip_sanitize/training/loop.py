@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ import numpy as np
 import torch
 from torch import distributed
 
-from roclip_sanitize.encoder import load_clip, new_clip, normalise_pixels, save_clip
-from roclip_sanitize.errors import DataError
+from roclip_sanitize.encoder import MODEL_FILE, load_clip, new_clip, normalise_pixels, save_clip
+from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import fingerprint
 from roclip_sanitize.training import objectives
@@ -76,6 +77,9 @@ class Member:
 
     def __call__(self, rank: int, size: int) -> None:
         """Train to the end, from wherever the last checkpoint left off."""
+        if (self.out / "model" / MODEL_FILE).exists():  # written last
+            return
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
         trainer = Trainer(self, rank=rank, size=size)
         trainer.run()
 
@@ -87,6 +91,8 @@ class Trainer:
         settings = member.settings
         self.settings, self.out, self.fit = settings, member.out, member.fit
         self.rank, self.size = rank, size
+        if settings.batch_size % size:  # each rank takes an equal share of the step
+            raise ConfigError(f"batch-size ({settings.batch_size}) is no multiple of the {size} workers")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.data = TrainingData(member.cache)
         self.steps_per_epoch = self.data.rows // settings.batch_size
@@ -124,10 +130,8 @@ class Trainer:
 
     def _step(self) -> tuple[float, bool]:
         step, settings = self.state.step, self.settings
-        matching = (
-            self.schedule.matches(step * settings.batch_size)
-            and self.state.pool.filled >= settings.batch_size
-        )
+        ready = self.table is not None or self.state.pool.filled >= settings.batch_size
+        matching = ready and self.schedule.matches(step * settings.batch_size)
         rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup, total=self.total_steps)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
@@ -205,10 +209,9 @@ class Trainer:
 
     def _fresh_state(self) -> TrainState:
         settings = self.settings
+        model, self.model_name = new_clip(settings.model, seed=settings.seed), settings.model
         if settings.pretrained:
-            model, _, _ = load_clip(settings.pretrained, seed=settings.seed)
-        else:
-            model = new_clip(settings.model, seed=settings.seed)
+            model, self.model_name, _ = load_clip(settings.pretrained, seed=settings.seed)
         model = model.to(self.device, memory_format=torch.channels_last).train()
         capacity = settings.pool_size or max(
             round(POOL_SHARE * self.data.rows), LEAST_POOL_BATCHES * settings.batch_size
@@ -230,7 +233,7 @@ class Trainer:
 
     def _snapshot(self, folder: Path) -> None:
         if self.rank == 0:
-            save_clip(folder, self.state.model, name=self.settings.model, fit=self.fit)
+            save_clip(folder, self.state.model, name=self.model_name, fit=self.fit)
 
 
 class StepLog:

@@ -12,10 +12,20 @@ Method = Literal["clip", "roclip"]
 Pairing = Literal["first", "final"]
 Augmentation = Literal["none", "mild", "strong"]
 
+DEFAULT_AUGMENTATION: Augmentation = "mild"
 METHODS = ("clip", "roclip")
 PAIRINGS = ("first", "final")
 # a pair alone has no negatives, so a batch has two
-LEAST = {"epochs": 1, "match_every": 1, "batch_size": 2, "wd": 0, "warmup": 0, "pool_size": 0, "match_for": 0}
+LEAST = {
+    "epochs": 1,
+    "match_every": 1,
+    "batch_size": 2,
+    "wd": 0,
+    "warmup": 0,
+    "pool_size": 0,
+    "match_for": 0,
+    "seed": 0,
+}
 AUGMENTATIONS = ("none", "mild", "strong")
 
 
@@ -26,7 +36,8 @@ class TrainSettings:
     Attributes:
         shards: what to train on.
         model: an open_clip model name, trained from random weights.
-        pretrained: start from these weights instead: an open_clip tag, a file, or a trained folder.
+        pretrained: start from these weights instead, and with their model: "open_clip:NAME/WEIGHTS"
+            (a tag or a file), or the model/ folder of a training.
         method: "clip", or "roclip": CLIP with windows in which pairs are re-matched.
         pairing: what RoCLIP re-matches. "final": an image to the most similar pool caption;
             "first": an image to the pool caption most similar to its caption, and a caption to
@@ -53,7 +64,7 @@ class TrainSettings:
     method: Method = "roclip"
     pairing: Pairing = "final"
     pairs: Path | None = None
-    augmentation: Augmentation = "mild"
+    augmentation: Augmentation = DEFAULT_AUGMENTATION
     epochs: int = 5
     batch_size: int = 64
     lr: float = 1e-3
@@ -77,6 +88,10 @@ class TrainSettings:
             raise ConfigError(f"lr is {self.lr}, wanted more than 0")
         if not 0 <= self.match_from <= 1:
             raise ConfigError(f"match-from is {self.match_from}, wanted a share from 0 to 1")
+        if 0 < self.pool_size < self.batch_size:  # matching waits until the pool holds a batch
+            raise ConfigError(
+                f"pool-size is {self.pool_size}, wanted 0 or at least batch-size ({self.batch_size})"
+            )
         if self.match_for > self.match_every:
             raise ConfigError(f"match-for ({self.match_for}) exceeds match-every ({self.match_every})")
 

@@ -8,7 +8,7 @@ OUT/log.jsonl        loss, speed, logit scale
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,37 +23,50 @@ from roclip_sanitize.training.settings import TrainSettings
 def train_clip(
     settings: TrainSettings, *, out: Path, executor: Executor, cache: Path | None = None, ranks: int = 1
 ) -> Tally:
-    """Train, or finish a training that was cut short.
+    """Train one model, or finish a training that was cut short. See train_all()."""
+    return train_all({out: settings}, executor=executor, cache=cache or out / "cache", ranks=ranks)[out]
+
+
+def train_all(
+    runs: Mapping[Path, TrainSettings], *, executor: Executor, cache: Path, ranks: int = 1
+) -> dict[Path, Tally]:
+    """Train several models one after the other in one gang, since starting a gang takes its time.
 
     Args:
-        settings: what to do.
-        out: the run's folder.
+        runs: each run's folder and what it is told.
         executor: where.
+        cache: folder for decoded pairs, which the runs share.
         ranks: how many workers share each step.
-        cache: folder for decoded pairs, which several runs may share; in ``out`` by default.
 
     Returns:
-        Pairs seen and failed while decoding.
+        Pairs seen and failed while decoding, by run.
 
     Raises:
-        ConfigError: the model is unknown.
+        ConfigError: a model is unknown.
         DataError: too few pairs, or the loss is no longer a number.
-        MismatchError: ``out`` was made with other settings.
+        MismatchError: a folder was made with other settings.
     """
-    folder = StageFolder.create(out, stage="train", settings=settings.to_json())
-    if folder.finished:
-        return Tally.from_json(folder.facts["tally"])
-    started = time.perf_counter()
-    model = _model_facts(settings, executor)
-    decoded = build_cache(settings.shards, **model, root=cache or out / "cache", executor=executor)
-    member = partial(_run_member, settings, decoded, out, model["fit"])
-    executor.gang(member, folder=str((out / "ray").absolute()), ranks=ranks)
-    tally = cache_tally(decoded)
+    folders = {
+        out: StageFolder.create(out, stage="train", settings=told.to_json()) for out, told in runs.items()
+    }
+    waiting = {out: told for out, told in runs.items() if not folders[out].finished}
+    decoded, members = {}, []
+    for out, told in waiting.items():
+        model = _model_facts(told, executor)
+        decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
+        members.append(partial(_run_member, told, decoded[out], out, model["fit"]))
+    if members:
+        ray_folder = next(iter(waiting)) / "ray"
+        executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
+    for out, told in waiting.items():
+        _finish(folders[out], told, cache_tally(decoded[out]))
+    return {out: Tally.from_json(folder.facts["tally"]) for out, folder in folders.items()}
+
+
+def _finish(folder: StageFolder, settings: TrainSettings, tally: Tally) -> None:
     rows = tally.seen - tally.failed.total()
     samples = rows // settings.batch_size * settings.batch_size
-    seconds = round(time.perf_counter() - started, 1)
-    folder.finish({"tally": tally.to_json(), "seconds": seconds, "samples_per_epoch": samples})
-    return tally
+    folder.finish({"tally": tally.to_json(), "samples_per_epoch": samples})
 
 
 def _model_facts(settings: TrainSettings, executor: Executor) -> dict[str, Any]:
@@ -80,6 +93,11 @@ class _ModelFacts:
 
     def __call__(self, task: None) -> dict[str, Any]:
         return self._facts
+
+
+def _run_in_turn(members: Sequence[Callable[[int, int], None]], rank: int, size: int) -> None:
+    for member in members:
+        member(rank, size)
 
 
 def _run_member(settings: TrainSettings, cache: Path, out: Path, fit: Any, rank: int, size: int) -> None:

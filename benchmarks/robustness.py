@@ -1,0 +1,130 @@
+"""What each part of the defence contributes: the same poisoned shards, trained in seven ways.
+
+    python -m benchmarks.robustness --shards 'data/{00000..00002}.tar' --test-shards … --label …
+
+    undefended          plain CLIP on all pairs
+    augmentation        plain CLIP with augmentation on all pairs
+    roclip_first        RoCLIP, first version's pairing, same augmentation, all pairs
+    roclip_final        RoCLIP, final version's pairing, same augmentation, all pairs
+    scan                plain CLIP on the pairs that the scan kept
+    scan_augmentation   the same with augmentation
+    all                 RoCLIP (final) with augmentation on the pairs that the scan kept
+
+Resumes by itself in --run. --quick renders a small corpus and trains each arm briefly, so that
+its attacks need not take; a full run on three Fashion-sized shards takes half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.claims import Claim, report
+from roclip_sanitize import demo
+from roclip_sanitize.evaluation.evaluate import evaluate_arms
+from roclip_sanitize.evaluation.results import Result, find
+from roclip_sanitize.evaluation.settings import EvaluateSettings
+from roclip_sanitize.executors import open_executor
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.train import train_all
+
+ARMS: dict[str, tuple[bool, dict[str, Any]]] = {  # name → (only what the scan kept, settings)
+    "undefended": (False, {"method": "clip", "augmentation": "none"}),
+    "augmentation": (False, {"method": "clip"}),
+    "roclip_first": (False, {"method": "roclip", "pairing": "first"}),
+    "roclip_final": (False, {"method": "roclip", "pairing": "final"}),
+    "scan": (True, {"method": "clip", "augmentation": "none"}),
+    "scan_augmentation": (True, {"method": "clip"}),
+    "all": (True, {"method": "roclip", "pairing": "final"}),
+}
+COLUMNS = (
+    (None, "zero_shot_top1", "zero-shot"),
+    (None, "retrieval_r1", "R@1"),
+    ("targeted", "attack_success", "targeted"),
+    ("patch", "attack_success", "patch"),
+    ("patch", "clean_target_rate", "clean rate"),
+    ("patch", "true_class_accuracy", "true class"),
+)
+
+
+def main() -> None:
+    """Measure all arms and print the table."""
+    told = _arguments()
+    executor = open_executor(told.executor)
+    settings = demo.DemoSettings(
+        shards=told.shards, test_shards=told.test_shards, label=told.label, seed=told.seed
+    )
+    loop = demo.Demo(settings, run=told.run, executor=executor)
+    loop.prepare()
+    results = measure(loop, told.run, executor, epochs=told.epochs, seed=told.seed)
+    _show(results)
+    report("robustness", _claims(results))
+
+
+def measure(loop: demo.Demo, run: Path, executor: Executor, *, epochs: int, seed: int) -> list[Result]:
+    """Train and evaluate all arms on a prepared run folder."""
+    runs = {
+        run / "ablation" / arm: TrainSettings(
+            shards=loop.kept() if only_kept else loop.poisoned(), epochs=epochs, seed=seed, **told
+        )
+        for arm, (only_kept, told) in ARMS.items()
+    }
+    train_all(runs, executor=executor, cache=run / "cache")
+    evaluation = EvaluateSettings(
+        arms={arm: run / "ablation" / arm for arm in ARMS},
+        test_shards=loop.test_shards,
+        label=loop.label,
+        ledger=run / "poison",
+        seed=seed,
+    )
+    return evaluate_arms(evaluation, out=run / "ablation" / "evaluate", executor=executor)
+
+
+def _value(results: list[Result], arm: str, attack: str | None, metric: str) -> float:
+    result = find(results, arm=arm, attack=attack, metric=metric)
+    return result.value if result else float("nan")
+
+
+def _show(results: list[Result]) -> None:
+    print(f"{'':18}" + "".join(f"{title:>12}" for _, _, title in COLUMNS))
+    for arm in ARMS:
+        cells = [_value(results, arm, attack, metric) for attack, metric, _ in COLUMNS]
+        print(f"{arm:18}" + "".join(f"{cell:>12.1%}" for cell in cells))
+
+
+def _claims(results: list[Result]) -> list[Claim]:
+    claims = []
+    for attack, most in (("targeted", 0.0), ("patch", 0.05)):
+        plain = _value(results, "undefended", attack, "attack_success")
+        best = _value(results, "all", attack, "attack_success")
+        claims += [
+            Claim(name=f"{attack}, undefended", value=plain, target=">= 0.8", holds=plain >= 0.8),
+            Claim(name=f"{attack}, all parts", value=best, target=f"<= {most}", holds=best <= most),
+        ]
+    useful = [_value(results, arm, None, "zero_shot_top1") for arm in ("undefended", "all")]
+    lost = useful[0] - useful[1]
+    return [*claims, Claim(name="zero-shot lost", value=lost, target="<= 0.03", holds=lost <= 0.03)]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, default=Path("runs/robustness"))
+    parser.add_argument("--shards", default="")
+    parser.add_argument("--test-shards", default="")
+    parser.add_argument("--label", default="")
+    parser.add_argument("--epochs", type=int, default=TrainSettings(shards=()).epochs)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--executor", default="ray")
+    parser.add_argument("--quick", action="store_true")
+    told = parser.parse_args()
+    if told.quick:
+        told.epochs = 1
+    return told
+
+
+if __name__ == "__main__":
+    main()

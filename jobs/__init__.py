@@ -1,0 +1,1 @@
+"""Recipes for a cluster: one file, one job."""

@@ -1,0 +1,76 @@
+"""What a run of the loop showed, and whether it proves anything at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from roclip_sanitize.evaluation.results import Result, find
+
+CONTROL_SUCCESS = 0.8  # below this on plain CLIP, an attack did not take and nothing is proved
+UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED = "undefended", "undefended_augmented", "sanitised_roclip"
+ARMS = (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED)
+
+
+def scan_results(run: Path, *, seed: int) -> list[Result]:
+    """How well the scan of a run found what its ledger says was planted."""
+    from roclip_sanitize.attacks.ledger import Ledger
+    from roclip_sanitize.scan.quality import detection_quality
+    from roclip_sanitize.scan.stage import read_scores, read_verdicts
+
+    frame = Ledger.open(run / "poison").frame
+    poisoned = dict(zip(frame["uid"], frame["attack"], strict=True))
+    qualities = detection_quality(read_scores(run / "scan"), read_verdicts(run / "scan"), poisoned)
+    return [_scan_result(quality, seed) for quality in qualities]
+
+
+def _scan_result(quality: Any, seed: int) -> Result:
+    arm = f"scan:{quality.detector}" if quality.detector else "scan"
+    if quality.metric == "auroc":  # no share of trials: it has no Wilson interval
+        return Result(
+            arm=arm,
+            attack=quality.attack,
+            metric="auroc",
+            value=quality.value,
+            low=quality.value,
+            high=quality.value,
+            n=quality.n,
+            seed=seed,
+        )
+    hits = round(quality.value * quality.n)
+    return Result.of_share(hits, quality.n, arm=arm, attack=quality.attack, metric=quality.metric, seed=seed)
+
+
+def why_void(results: list[Result]) -> str | None:
+    """Why a run proves nothing: an attack that plain CLIP resisted was never there to be defended against."""
+    weak = [
+        f"{result.attack} took {result.value:.0%}"
+        for result in results
+        if result.arm == UNDEFENDED and result.metric == "attack_success" and result.value < CONTROL_SUCCESS
+    ]
+    if not weak:
+        return None
+    return (
+        f"on undefended CLIP {' and '.join(weak)}, less than the {CONTROL_SUCCESS:.0%} that a control needs"
+    )
+
+
+def results_table(results: list[Result]) -> str:
+    """The before/after table for a terminal."""
+    attacks = list(dict.fromkeys(result.attack for result in results if result.attack))
+    columns: list[tuple[str | None, str, str]] = [
+        (None, "zero_shot_top1", "zero-shot"),
+        (None, "retrieval_r1", "R@1"),
+    ]
+    for attack in attacks:
+        columns += [
+            (attack, "attack_success", f"{attack} success"),
+            (attack, "clean_target_rate", "(clean rate)"),
+        ]
+    lines = [f"{'':22}" + "".join(f"{title:>18}" for _, _, title in columns)]
+    for arm in (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED):
+        cells = [find(results, arm=arm, attack=attack, metric=metric) for attack, metric, _ in columns]
+        lines.append(
+            f"{arm:22}" + "".join(f"{cell.value:>18.1%}" if cell else f"{'-':>18}" for cell in cells)
+        )
+    return "\n".join(lines)

@@ -1,0 +1,271 @@
+"""The command line: results on stdout, one line on stderr when something is wrong, and an exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from roclip_sanitize import __version__
+from roclip_sanitize.cli import run
+from tests.corpora import pair_members, uid, write_shard, write_tar
+
+HEAVY = ("torch", "ray", "faiss", "sklearn", "scipy", "polars", "open_clip", "matplotlib", "PIL.Image")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a command ended with.
+
+    Attributes:
+        code: its exit code.
+        out: stdout.
+        lines: stderr, line by line.
+    """
+
+    code: object
+    out: str
+    lines: list[str]
+
+    @property
+    def line(self) -> str:
+        """The only line on stderr."""
+        (line,) = self.lines
+        return line
+
+
+class Roclip:
+    """Runs a command in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> Said:
+        with pytest.raises(SystemExit) as caught:
+            run([str(argument) for argument in arguments])
+        said = self._capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Said(code=caught.value.code, out=said.out, lines=said.err.splitlines())
+
+
+@pytest.fixture
+def roclip(capsys: pytest.CaptureFixture[str]) -> Roclip:
+    return Roclip(capsys)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    return write_shard(tmp_path / "0.tar", range(8))
+
+
+def embed(shard: Path, out: Path, *more: object) -> tuple[object, ...]:
+    return ("embed", "--shards", shard, "--out", out, "--executor", "local", *more)
+
+
+def settings_file(folder: Path, text: str) -> Path:
+    path = folder / "settings.toml"
+    path.write_text(text)
+    return path
+
+
+# Exit codes
+
+
+def test_done_is_0_and_the_result_is_on_stdout(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
+    said = roclip(*embed(shard, tmp_path / "out"))
+    assert (said.code, said.lines) == (0, [])
+    assert [line.split() for line in said.out.splitlines()] == [
+        ["8", "pairs", "seen"],
+        ["8", "kept"],
+        ["store", str(tmp_path / "out")],
+    ]
+
+
+def test_a_result_is_json_if_asked_for(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
+    said = roclip(*embed(shard, tmp_path / "out", "--json"))
+    result = json.loads(said.out)
+    assert result.pop("seconds") >= 0
+    assert result == {
+        "seen": 8,
+        "kept": 8,
+        "failed": {},
+        "quarantined": {},
+        "store": str(tmp_path / "out"),
+    }
+
+
+def test_a_failed_run_is_1(roclip: Roclip, tmp_path: Path) -> None:
+    said = roclip(*embed(tmp_path / "gone.tar", tmp_path / "out"))
+    assert (said.code, said.out) == (1, "")
+    assert said.line == f"roclip: shard {tmp_path}/gone.tar of 1 named does not exist"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["embed", "--shard", "x"], "roclip: No such option: --shard"),
+        (["embed", "--shards", "x"], "roclip: Missing option '--out'; see 'roclip embed --help'"),
+        (["embd"], "roclip: No such command 'embd'"),
+        (["embed", "--out", "x", "--shards", "y", "--workers", "many"], "roclip: Invalid value for '--workers'"),
+        (["embed", "--out", "x", "--shards", "y", "--seed", "-1"], "roclip: Invalid value for '--seed': -1"),
+        (["embed", "--out", "x", "--shards", "::"], "roclip: no shards named in '::'"),
+        (["embed", "--out", "x", "--shards", "{0.."], "roclip: '{0..' leaves a brace open"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_that_makes_no_sense_is_2(roclip: Roclip, command: list[str], line: str) -> None:
+    said = roclip(*command)
+    assert (said.code, said.out) == (2, "")
+    assert said.line.startswith(line)
+
+
+def test_an_unknown_executor_is_2(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
+    said = roclip("embed", "--shards", shard, "--out", tmp_path / "out", "--executor", "dask")
+    assert (said.code, said.line) == (2, "roclip: executor is 'dask', wanted one of ray, local")
+
+
+def test_too_many_failed_pairs_are_3(roclip: Roclip, tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "0.tar", [*pair_members("a", 1, image=b"?"), *pair_members("b", 2)])
+    said = roclip(*embed(shard, tmp_path / "out", "--json"))
+    assert said.code == 3
+    assert json.loads(said.out)["failed"] == {"image_undecodable": 1}
+    assert said.line == (
+        "roclip: 1 of 2 failed (50.00%, at most 1.00% allowed): image_undecodable 1; "
+        "the rest is done, and failures/ lists each one"
+    )
+    again = roclip(*embed(shard, tmp_path / "out", "--max-failed", "0.5"))
+    assert (again.code, again.lines) == (0, [])
+
+
+def test_a_broken_shard_is_3_whatever_may_fail(roclip: Roclip, tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "0.tar", range(9))
+    shard.write_bytes(shard.read_bytes()[:-12_000])
+    said = roclip(*embed(shard, tmp_path / "out", "--max-failed", "1"))
+    assert said.code == 3
+    assert "truncated_shard 1" in said.line
+
+
+def test_what_does_not_belong_together_is_4(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
+    roclip(*embed(shard, tmp_path / "out"))
+    said = roclip(*embed(shard, tmp_path / "out", "--batch-size", 7))
+    assert (said.code, said.out) == (4, "")
+    assert said.line == (
+        f"roclip: {tmp_path}/out was made with other settings (batch_size was 256, now 7): "
+        "choose another folder or remove it"
+    )
+    wrong = roclip("index", "--store", tmp_path, "--out", tmp_path / "index", "--executor", "local")
+    assert (wrong.code, wrong.line) == (
+        1,
+        f"roclip: {tmp_path} is no folder made by 'roclip embed': it has no stage.json",
+    )
+
+
+def test_a_file_in_place_of_the_folder_is_one_line(roclip: Roclip, shard: Path) -> None:
+    said = roclip(*embed(shard, shard))
+    assert said.code == 1
+    assert said.line.startswith(f"roclip: cannot write {shard}/stage.json: a file stands where a folder")
+
+
+def test_interrupted_is_130(roclip: Roclip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(spec: str) -> list[Path]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("roclip_sanitize.shards.expand_shards", interrupted)
+    said = roclip(*embed(tmp_path, tmp_path))
+    assert (said.code, said.line) == (
+        130,
+        "roclip: interrupted; the same command again goes on from here",
+    )
+
+
+@pytest.mark.slow
+def test_an_unknown_model_suggests_its_neighbours(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
+    said = roclip(*embed(shard, tmp_path / "out", "--encoder", "open_clip:ViT-B-33"))
+    assert (said.code, said.out) == (2, "")
+    assert said.line.startswith("roclip: open_clip has no model 'ViT-B-33'; did you mean ")
+    assert "ViT-B-32" in said.line
+    assert not (tmp_path / "out").exists()
+
+
+# Settings from a file
+
+
+def test_a_file_gives_defaults_and_options_go_first(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    lines = ["[embed]", f'shards = "{shard}"', f'out = "{out}"', 'executor = "local"', "batch-size = 3"]
+    path = settings_file(tmp_path, "\n".join(lines))
+    assert roclip("--config", path, "embed").code == 0
+    assert json.loads((out / "stage.json").read_text())["settings"]["batch_size"] == 3
+    said = roclip("--config", path, "embed", "--batch-size", 4)
+    assert "batch_size was 3, now 4" in said.line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[embed]\nbatchsize = 3", "[embed] has no setting 'batchsize', known are as_json, batch_size, "),
+        ("[embd]\nseed = 3", "[embd] is no command, known are demo, embed, "),
+        ("seed = 3", "[seed] is no command, known are "),
+        ("[embed\n", "is no TOML: "),
+        ("[embed]\nseed = 'many'", "Invalid value for '--seed': 'many' is not a valid int"),
+        ("[embed]\nseed = [1, 2]", "Invalid value for '--seed'"),
+    ],
+    ids=repr,
+)
+def test_a_file_that_makes_no_sense_is_2(roclip: Roclip, tmp_path: Path, text: str, line: str) -> None:
+    path = settings_file(tmp_path, text)
+    said = roclip("--config", path, *embed(tmp_path / "0.tar", tmp_path / "out"))
+    assert (said.code, said.out) == (2, "")
+    assert line in said.line
+
+
+def test_a_missing_file_is_2(roclip: Roclip, tmp_path: Path) -> None:
+    said = roclip("--config", tmp_path / "gone.toml", "embed")
+    assert (said.code, said.line) == (2, f"roclip: settings file {tmp_path}/gone.toml does not exist")
+
+
+# Help
+
+
+def test_the_version_is_printed(roclip: Roclip) -> None:
+    said = roclip("--version")
+    assert (said.code, said.out.strip(), said.lines) == (0, __version__, [])
+
+
+@pytest.mark.parametrize("command", [[], ["embed"], ["demo"]], ids=lambda command: " ".join(command) or "all")
+def test_help_is_on_stdout(roclip: Roclip, command: list[str]) -> None:
+    said = roclip(*command, "--help")
+    assert (said.code, said.lines) == (0, [])
+    assert f"Usage: {' '.join(['roclip', *command])} " in said.out
+
+
+def test_help_names_every_exit_code(roclip: Roclip) -> None:
+    said = roclip("--help")
+    assert all(f"{code} " in said.out for code in (0, 1, 2, 3, 4, 130))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, roclip_sanitize\n"
+        "from roclip_sanitize.cli import run\n"
+        "try: run(['--help'])\n"
+        f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "Usage: roclip" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_a_traceback_means_a_bug(shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is raised on purpose becomes one line."""
+
+    def broken(spec: str) -> list[Path]:
+        raise AssertionError(uid(0))
+
+    monkeypatch.setattr("roclip_sanitize.shards.expand_shards", broken)
+    with pytest.raises(AssertionError, match=uid(0)):
+        run([str(argument) for argument in embed(shard, tmp_path / "out")])
