@@ -38,7 +38,9 @@ def test_no_command_is_shown_that_there_is_not() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_local_link_leads_somewhere(document: str) -> None:
     path = ROOT / document
-    broken = [target for target in local_links(path.read_text("utf-8")) if not (path.parent / target).exists()]
+    broken = [
+        target for target in local_links(path.read_text("utf-8")) if not (path.parent / target).exists()
+    ]
     assert not broken
 
 

@@ -39,9 +39,7 @@ def test_lossless_formats_keep_every_pixel(kind: str) -> None:
     assert np.array_equal(np.asarray(decode_image(data)), NOISE)
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "RGBA", "CMYK", "YCbCr"], ids=lambda mode: f"{mode} pixels"
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGBA", "CMYK", "YCbCr"], ids=lambda mode: f"{mode} pixels")
 def test_every_colour_model_becomes_rgb(mode: str) -> None:
     kind = "JPEG" if mode in {"CMYK", "YCbCr"} else "PNG"
     grey = Image.new("RGB", (20, 24), (200, 200, 200)).convert(mode, dither=Image.Dither.NONE)
@@ -80,9 +78,7 @@ def test_sixteen_bits_of_grey_keep_their_shades() -> None:
         pytest.param(
             encoded(Image.new("RGB", (1, 1)), "GIF"), "image_too_small: 1 × 1, at least 8", id="a pixel"
         ),
-        pytest.param(
-            encoded(Image.new("RGB", (900, 7)), "PNG"), "image_too_small: 900 × 7", id="a spacer"
-        ),
+        pytest.param(encoded(Image.new("RGB", (900, 7)), "PNG"), "image_too_small: 900 × 7", id="a spacer"),
         pytest.param(
             forged_jpeg(5_001, 5_000), "image_too_large: header says 5001 × 5000", id="a forged header"
         ),

@@ -191,7 +191,9 @@ def test_a_folder_counts_once_it_is_finished(tmp_path: Path) -> None:
         ("index", {"seed": 0, "shards": ["a.tar", "b.tar"]}, "was made by 'roclip embed': choose another"),
     ],
 )
-def test_other_settings_are_named(tmp_path: Path, stage: str, settings: dict[str, object], message: str) -> None:
+def test_other_settings_are_named(
+    tmp_path: Path, stage: str, settings: dict[str, object], message: str
+) -> None:
     folder_with_two(tmp_path)
     before = (tmp_path / "stage.json").read_bytes()
     with pytest.raises(MismatchError, match=message):

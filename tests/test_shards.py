@@ -187,8 +187,18 @@ BROKEN: dict[str, tuple[Members, FailureReason, str, str]] = {  # members, reaso
     ),
     "JSON that is none": (pair_members("b", 7, fields=b"{"), FailureReason.BAD_JSON, "", "Expecting"),
     "JSON in Latin-1": (pair_members("b", 7, fields=b'{"a": "\xe8"}'), FailureReason.BAD_JSON, "", "'utf-8'"),
-    "JSON without end": (pair_members("b", 7, fields=b"[" * 99_999), FailureReason.BAD_JSON, "", "maximum re"),
-    "half an emoji": (pair_members("b", 7, fields=b'{"a": "\\uD83D"}'), FailureReason.BAD_JSON, "", "'utf-8'"),
+    "JSON without end": (
+        pair_members("b", 7, fields=b"[" * 99_999),
+        FailureReason.BAD_JSON,
+        "",
+        "maximum re",
+    ),
+    "half an emoji": (
+        pair_members("b", 7, fields=b'{"a": "\\uD83D"}'),
+        FailureReason.BAD_JSON,
+        "",
+        "'utf-8'",
+    ),
     "JSON that is no object": (
         pair_members("b", 7, fields=b"[1]"),
         FailureReason.BAD_JSON,

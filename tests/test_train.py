@@ -430,7 +430,7 @@ RANK_CASES: dict[str, dict[str, Any]] = {
     "clip": {"method": "clip"},
     "final": {"pairing": "final", "match_from": 0.0, "match_every": 64, "match_for": 64},
     "first": {"pairing": "first", "match_from": 0.0, "match_every": 64, "match_for": 64},
-    "table": {"pairing": "final", "match_from": 0.0, "match_every": 64, "match_for": 64},
+    "table": {"pairing": "final", "match_from": 0.05, "match_every": 64, "match_for": 64},
 }
 RANK_STEPS = 3
 

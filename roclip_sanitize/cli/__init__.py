@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -37,6 +37,13 @@ for module in (data, model, loop):
     module.register(app)
 
 
+def show_version(wanted: bool) -> None:
+    """Print the version and end, before anybody asks for a command."""
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def main(
     context: typer.Context,
@@ -44,12 +51,13 @@ def main(
         Path | None,
         typer.Option(help="TOML file with a table of settings per command, e.g. epochs = 5 under [train]."),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=show_version, help="Print the version and exit."),
+    ] = False,
 ) -> None:
     """Find, set aside and train past poisoned image-caption pairs."""
-    if version:
-        print(__version__)
-        raise typer.Exit
+    del version  # show_version() has dealt with it
     if config:
         context.default_map = read_config(config, context.command.commands)  # type: ignore[attr-defined]
 
@@ -88,23 +96,24 @@ def run(arguments: list[str] | None = None) -> None:
     except RoclipError as error:
         print(f"roclip: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("roclip: interrupted; the same command again goes on from here", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise
         _show_usage_error(error)
+    if code == INTERRUPTED:  # as typer says, too, when it catches the KeyboardInterrupt first
+        print("roclip: interrupted; the same command again goes on from here", file=sys.stderr)
     raise SystemExit(code or 0)
 
 
-def _show_usage_error(error: Any) -> None:
-    """What the parser objects to, in one line, and where to read on."""
-    if type(error).__name__ == "Abort":
-        raise SystemExit(INTERRUPTED)
+def _show_usage_error(error: Any) -> NoReturn:
+    """What the parser objects to, in one line; all of the help where nothing was asked for."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        raise SystemExit(error.exit_code)
     context = getattr(error, "ctx", None)
     where = f"; see '{context.command_path} --help'" if context is not None else ""
-    message = " ".join(error.format_message().split())
-    if message:  # none where the whole help was shown instead
-        print(f"roclip: {message}{where}", file=sys.stderr)
+    message = " ".join(error.format_message().split()).rstrip(".")
+    print(f"roclip: {message}{where}", file=sys.stderr)
     raise SystemExit(error.exit_code)

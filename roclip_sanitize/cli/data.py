@@ -193,7 +193,11 @@ def rewrite(
     where = open_executor(executor, workers=workers)
     tally = rewrite_shards(RewriteSettings(store=store, verdicts=verdicts), out=out, executor=where)
     finish(
-        tally, max_failed=max_failed, as_json=as_json, kept=str(out / "kept"), keep_list=str(out / "keep.npy")
+        tally,
+        max_failed=max_failed,
+        as_json=as_json,
+        kept_shards=str(out / "kept"),
+        keep_list=str(out / "keep.npy"),
     )
 
 
