@@ -105,7 +105,7 @@ def test_a_workers_error_arrives_as_it_was_raised(
 
 
 def test_a_worker_that_cannot_be_built_says_why(executor: Executor) -> None:
-    with pytest.raises(ConfigError, match="^no such model$"):
+    with pytest.raises(ConfigError, match=r"^no such model$"):
         list(executor.map(Unbuildable, [1]))
 
 
@@ -144,7 +144,7 @@ def test_questions_are_pulled_lazily(executor: Executor) -> None:
 
 
 def test_a_members_error_arrives_as_it_was_raised(executor: Executor) -> None:
-    with pytest.raises(MismatchError, match="^below zero$"), executor.crew(owners(2)) as crew:
+    with pytest.raises(MismatchError, match=r"^below zero$"), executor.crew(owners(2)) as crew:
         list(crew.ask([1, -1]))
 
 
@@ -174,7 +174,7 @@ def test_a_gang_has_every_rank(executor: Executor, tmp_path: Path) -> None:
 
 
 def test_what_a_member_raises_on_purpose_arrives_as_itself(executor: Executor, tmp_path: Path) -> None:
-    with pytest.raises(MismatchError, match="^the weights do not fit$"):
+    with pytest.raises(MismatchError, match=r"^the weights do not fit$"):
         executor.gang(refuse, folder=str(tmp_path), restarts=0)
 
 

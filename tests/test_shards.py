@@ -246,7 +246,8 @@ def test_a_key_repeated_at_once_is_two_pairs(tmp_path: Path) -> None:
 
 def test_a_pair_without_fields_is_named_by_its_content(tmp_path: Path) -> None:
     """And as often as it comes: equal content is one pair, whoever repeats it."""
-    members = [pair_members(key, 1, fields=fields) for key, fields in zip("abc", [{}, {"uid": None}, {}])]
+    contents: dict[str, dict[str, None]] = {"a": {}, "b": {"uid": None}, "c": {}}
+    members = [pair_members(key, 1, fields=fields) for key, fields in contents.items()]
     path = write_tar(tmp_path / "x.tar", [*members[0][:2], *members[1], *members[2]])
     pairs, failures = read_shard(path)
     assert not failures
@@ -346,9 +347,14 @@ def test_a_written_shard_reads_back(tmp_path: Path) -> None:
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="in the midst"), ShardWriter(tmp_path / "0.tar") as writer:
-        writer.add("a", image=picture(1), caption="x", fields={})
-        raise RuntimeError("in the midst of it")
+
+    def fail() -> None:
+        with ShardWriter(tmp_path / "0.tar") as writer:
+            writer.add("a", image=picture(1), caption="x", fields={})
+            raise RuntimeError("in the midst of it")
+
+    with pytest.raises(RuntimeError, match="in the midst of it"):
+        fail()
     assert not list(tmp_path.iterdir())
 
 

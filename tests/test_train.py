@@ -15,6 +15,7 @@ import numpy as np
 import polars
 import pytest
 import torch
+from torch.multiprocessing.spawn import spawn
 
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
@@ -186,7 +187,8 @@ def test_the_cache_holds_every_pair_once(cache: Path) -> None:
     assert data.rows == PAIRS
     assert data.uids() == [uid_of(number) for number in range(PAIRS)]
     images, tokens = data.read(np.array([95, 0, 50, 0]))  # both shards, out of order, one twice
-    assert (images.shape, images.dtype, tokens.dtype) == ((4, 64, 64, 3), np.uint8, np.int64)
+    assert images.shape == (4, 64, 64, 3)
+    assert [images.dtype, tokens.dtype] == [np.dtype(np.uint8), np.dtype(np.int64)]
     one_by_one = [data.read(np.array([row])) for row in (95, 0, 50, 0)]
     assert np.array_equal(images, np.concatenate([image for image, _ in one_by_one]))
     assert np.array_equal(tokens, np.concatenate([token for _, token in one_by_one]))
@@ -464,7 +466,7 @@ def test_two_ranks_make_the_steps_of_one(
         name: settings_for(shards, lr=1e-5, **told, pairs=table if name == "table" else None)
         for name, told in RANK_CASES.items()
     }
-    torch.multiprocessing.spawn(rank_member, (2, cases, cache, tmp_path), nprocs=2)
+    spawn(rank_member, (2, cases, cache, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
     ranks = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in range(2)]
     for name, told in cases.items():
         alone = make_steps(told, cache, tmp_path)

@@ -38,7 +38,10 @@ class LetterEncoder:
 
 
 def unit(rows_ND: NDArray[np.floating]) -> NDArray[np.float32]:
-    return (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(np.float32)
+    unit_ND: NDArray[np.float32] = (rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)).astype(
+        np.float32
+    )
+    return unit_ND
 
 
 def test_a_class_is_the_mean_of_its_templates_renormalised() -> None:
