@@ -143,23 +143,35 @@ def weights_digest(model: Any) -> str:
 def _create(name: str, weights: str | None, seed: int) -> Any:
     import logging
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        logging.getLogger().setLevel(
-            logging.ERROR
-        )  # open_clip warns of random weights; here they are asked for
-        try:
+    if weights:
+        _require_weights(name, weights)
+    quiet = logging.getLogger()
+    level = quiet.level
+    quiet.setLevel(logging.CRITICAL)  # open_clip warns of random weights; here they are asked for
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             return open_clip.create_model(name, pretrained=weights)
-        except FileNotFoundError as error:
-            raise DataError(f"weights {weights} of {name} do not exist") from error
-        except RuntimeError as error:
-            if weights and "state_dict" in str(error):
-                raise MismatchError(f"weights {weights} do not fit model {name}") from error
-            if weights and "not found" in str(error):
-                raise ConfigError(
-                    f"open_clip has no weights {weights!r} for {name}, and no such file exists"
-                ) from error
-            raise
+    except RuntimeError as error:
+        if weights and "state_dict" in str(error):
+            raise MismatchError(f"weights {weights} do not fit model {name}") from error
+        if weights and "download" in str(error):
+            raise DataError(f"weights {weights!r} of {name} could not be downloaded: {error}") from error
+        raise
+    finally:
+        quiet.setLevel(level)
+
+
+def _require_weights(name: str, weights: str) -> None:
+    """Refuse weights that are neither a tag of the model nor a file.
+
+    Raises:
+        ConfigError: with the tags that the model has.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if weights not in tags and not Path(weights).is_file():
+        known = ", ".join(tags) or "none"
+        raise ConfigError(f"weights {weights!r} are no file and no tag of {name}, which has {known}")
 
 
 def _side_and_context(name: str) -> tuple[int, int]:

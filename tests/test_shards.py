@@ -80,6 +80,12 @@ def test_a_folder_is_no_shard(tmp_path: Path) -> None:
 # Shards that are broken as a whole
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A shard of three pairs, as nothing has broken it yet."""
+    return write_shard(tmp_path_factory.mktemp("whole") / "0.tar", range(3)).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("data", "detail"),
     [
@@ -157,9 +163,8 @@ def test_every_cut_is_survived(tmp_path: Path) -> None:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(place=st.integers(0, 9_000), junk=st.binary(min_size=1, max_size=40))
-def test_no_bytes_make_the_reader_raise(tmp_path: Path, place: int, junk: bytes) -> None:
-    path = write_shard(tmp_path / "x.tar", range(3))
-    data = bytearray(path.read_bytes())
+def test_no_bytes_make_the_reader_raise(whole: bytes, tmp_path: Path, place: int, junk: bytes) -> None:
+    path, data = tmp_path / "x.tar", bytearray(whole)
     data[place : place + len(junk)] = junk
     path.write_bytes(data)
     pairs, failures = read_shard(path)

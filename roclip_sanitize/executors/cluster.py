@@ -22,7 +22,6 @@ from roclip_sanitize.executors.base import Crew, MakeWorker, Result, Task
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 is too little for a busy machine
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -222,10 +221,15 @@ def _connect() -> None:
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if os.environ.get("RAY_ADDRESS"):
+    if not os.environ.get("RAY_ADDRESS"):
+        quiet["include_dashboard"] = False
+    try:
         ray.init(**quiet)
-        return
-    ray.init(include_dashboard=False, **quiet)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(**quiet)  # a busy machine: what the first try read from disk is now in memory
 
 
 def _fetch(reference: Any) -> Any:
