@@ -27,7 +27,8 @@ from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint, sha256_of, write_json
 from roclip_sanitize.scan.stage import read_verdicts
 from roclip_sanitize.scan.uids import FlaggedUids, read_keep_list, write_keep_list
-from roclip_sanitize.shards import Shard, ShardWriter
+from roclip_sanitize.shard_writer import ShardWriter
+from roclip_sanitize.shards import Shard
 from roclip_sanitize.store import EmbeddingStore, failures_file, write_parquet
 
 if TYPE_CHECKING:

@@ -8,30 +8,29 @@ pass that only selects or copies costs no decoding. A pair can be copied as the 
 had, headers and padding included: that is what "byte-identical" means here.
 
 A broken pair costs no other pair: it becomes a Failure. A broken shard costs what lies behind
-the break. Door to tarfile.
+the break.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import mmap
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from braceexpand import braceexpand
 
 from roclip_sanitize import captions
 from roclip_sanitize.errors import BadPair, ConfigError, ShardMissing, ShardUnreadable
 from roclip_sanitize.records import Failure, FailureReason
-from roclip_sanitize.runfiles import atomic_file, write_json
+from roclip_sanitize.tars import Member, walk_members
 
 BLOCK = tarfile.BLOCKSIZE
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -87,28 +86,6 @@ class ShardTask:
 def shard_tasks(paths: Sequence[Path]) -> list[ShardTask]:
     """Number the shards of a stage. Ordinals, not file names, since two sources may share names."""
     return [ShardTask(name=f"{ordinal:05d}", path=path) for ordinal, path in enumerate(paths)]
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One file in a tar: where its blocks start, and its data.
-
-    Attributes:
-        name: path inside the tar.
-        start: first byte of its header, long-name headers included.
-        offset: first byte of its data.
-        size: bytes of data.
-    """
-
-    name: str
-    start: int
-    offset: int
-    size: int
-
-    @property
-    def end(self) -> int:
-        """First byte after its padding."""
-        return self.offset + -(-self.size // BLOCK) * BLOCK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,36 +146,8 @@ class Shard:
         self._resources.close()
 
     def members(self) -> Iterator[Member]:
-        """Walk the headers.
-
-        Yields:
-            Regular files, in order, each wholly present.
-
-        Raises:
-            ShardUnreadable: the shard is empty, is no tar, or breaks off; what came before the
-                break has been yielded.
-        """
-        if not len(self._data):
-            raise ShardUnreadable(f"{self.path.name} is empty (0 bytes)")
-        position = start = 0
-        overrides: dict[str, str] = {}
-        while True:
-            header = self._data[position : position + BLOCK]
-            if header == b"\0" * BLOCK:
-                return
-            info = self._parse_header(header, position)
-            data, position = position + BLOCK, position + BLOCK + -(-info.size // BLOCK) * BLOCK
-            if data + info.size > len(self._data):
-                raise ShardUnreadable(
-                    f"{self.path.name} breaks off inside {overrides.get('path', info.name)}: "
-                    f"{data + info.size:,} bytes wanted, {len(self._data):,} found"
-                )
-            if info.type in LONG_NAME_TYPES:
-                overrides |= _long_names(info.type, self._data[data : data + info.size])
-                continue
-            if info.isreg():
-                yield Member(overrides.get("path", info.name), start, data, info.size)
-            overrides, start = {}, position
+        """The tar's files, in order. Raises as walk_members() does."""
+        return walk_members(self._data, tar=self.path.name)
 
     def pairs(self) -> Iterator[Pair]:
         """Read the pairs one by one; what cannot be used goes to ``failures``.
@@ -257,16 +206,6 @@ class Shard:
         """The tar blocks of some members exactly as they lie in the shard."""
         return b"".join(bytes(self._data[member.start : member.end]) for member in members)
 
-    def _parse_header(self, header: bytes, position: int) -> tarfile.TarInfo:
-        try:
-            info = tarfile.TarInfo.frombuf(header, "utf-8", NAME_ERRORS)
-        except tarfile.HeaderError as error:
-            what = "is no tar" if position == 0 else f"has no valid header at byte {position:,}"
-            raise ShardUnreadable(f"{self.path.name} {what}: {error}") from error
-        if info.size < 0:  # base-256 sizes have a sign: the walk would go backwards, for ever
-            raise ShardUnreadable(f"{self.path.name} has a member of {info.size} bytes at byte {position:,}")
-        return info
-
     def _read_pair(self, key: str, members: tuple[Member, ...]) -> Pair:
         by_extension = {split_name(member.name)[1]: member for member in members}
         image = next((by_extension[name] for name in IMAGE_EXTENSIONS if name in by_extension), None)
@@ -323,91 +262,6 @@ class Shard:
         self.failures.append(Failure(uid=uid, key=key, shard=self.path.name, reason=reason, detail=detail))
 
 
-class ShardWriter:
-    """Writes one shard: the tar, its parquet and its counts. Use as a context manager.
-
-    The same pairs in the same order give the same bytes: members have time, owner and mode
-    fixed. Nothing appears under the final names unless the block ends without an error.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._rows: list[dict[str, Any]] = []
-        self._resources = ExitStack()
-        self._file: IO[bytes]
-
-    @property
-    def files(self) -> list[Path]:
-        """What is on disk once the block has ended."""
-        stem = self.path.with_suffix("")
-        return [self.path, stem.with_suffix(".parquet"), stem.with_name(f"{stem.name}_stats.json")]
-
-    def __enter__(self) -> Self:
-        self._file = self._resources.enter_context(_tar_file(self.path))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._resources.__exit__(kind, error, trace)
-        if kind is None:
-            self._write_sidecars()
-
-    def copy(self, shard: Shard, pair: Pair) -> None:
-        """Append a pair as it lies in another shard, byte for byte."""
-        self._file.write(shard.raw(pair.members))
-        self._rows.append(_row(pair.uid, pair.key, pair.caption, pair.fields))
-
-    def copy_raw(self, shard: Shard, members: Sequence[Member]) -> None:
-        """Append members that form no usable pair, byte for byte; they get no row."""
-        self._file.write(shard.raw(members))
-
-    def add(self, key: str, *, image: bytes, caption: str, fields: Mapping[str, Any]) -> None:
-        """Append a new pair. ``fields`` should carry the ``uid``; sha256 and caption are set here."""
-        full = {**fields, "key": key, "caption": caption, "sha256": hashlib.sha256(image).hexdigest()}
-        full.setdefault("uid", content_uid(image, caption.encode()))
-        full.setdefault("status", "success")
-        self._append(f"{key}.jpg", image)
-        self._append(f"{key}.txt", caption.encode())
-        self._append(f"{key}.json", json.dumps(full, ensure_ascii=False).encode())
-        self._rows.append(_row(full["uid"], key, caption, full))
-
-    def _append(self, name: str, data: bytes) -> None:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        self._file.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-        self._file.write(data)
-        self._file.write(b"\0" * (-len(data) % BLOCK))
-
-    def _write_sidecars(self) -> None:
-        import polars
-
-        _, parquet, stats = self.files
-        buffer = io.BytesIO()
-        polars.DataFrame(self._rows, schema=SIDECAR_SCHEMA).write_parquet(buffer)
-        with atomic_file(parquet) as file:
-            file.write(buffer.getvalue())
-        count = len(self._rows)
-        write_json(
-            stats, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0}
-        )
-
-
-SIDECAR_SCHEMA: dict[str, Any] = {  # img2dataset's columns, and uid
-    "uid": str,
-    "key": str,
-    "url": str,
-    "caption": str,
-    "status": str,
-    "error_message": str,
-    "width": int,
-    "height": int,
-    "original_width": int,
-    "original_height": int,
-    "sha256": str,
-}
-
-
 def split_name(name: str) -> tuple[str, str]:
     """Key and lower-case extension of a member, as WebDataset splits them: at the base name's first dot."""
     folder, slash, base = name.rpartition("/")
@@ -425,40 +279,3 @@ def content_uid(image: bytes, caption: bytes) -> str:
 def is_uid(value: object) -> bool:
     """Whether ``value`` is 32 lower-case hex digits."""
     return isinstance(value, str) and len(value) == UID_DIGITS and set(value) <= set("0123456789abcdef")
-
-
-@contextmanager
-def _tar_file(path: Path) -> Iterator[IO[bytes]]:
-    """A tar's file, atomic; its end blocks come by themselves."""
-    with atomic_file(path) as file:
-        yield file
-        file.write(b"\0" * (2 * BLOCK))
-        file.write(b"\0" * (-file.tell() % tarfile.RECORDSIZE))
-
-
-def _row(uid: str, key: str, caption: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: _fitting(fields.get(name), kind) for name, kind in SIDECAR_SCHEMA.items()}
-    return {**known, "uid": uid, "key": key, "caption": caption, "status": "success"}
-
-
-def _fitting(value: Any, kind: Any) -> Any:
-    """A field if it is what its column wants, else None: anyone may have written it."""
-    fits = type(value) is kind and (kind is str or -(2**63) <= value < 2**63)
-    return value if fits else None
-
-
-def _long_names(kind: bytes, data: bytes) -> dict[str, str]:
-    """The path that a GNU or PAX long-name header gives to the member after it, if any."""
-    if kind == tarfile.GNUTYPE_LONGNAME:
-        return {"path": data.rstrip(b"\0").decode("utf-8", NAME_ERRORS)}
-    if kind != tarfile.XHDTYPE:
-        return {}
-    paths = [value.decode("utf-8", NAME_ERRORS) for name, value in _pax_records(data) if name == b"path"]
-    return {"path": paths[-1]} if paths else {}
-
-
-def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = 0
-    while match := PAX_RECORD.match(data, position):
-        position += int(match[1])
-        yield match[2], data[match.end() : position - 1]

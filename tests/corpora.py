@@ -13,7 +13,8 @@ import numpy as np
 
 from roclip_sanitize.images import encode_jpeg
 from roclip_sanitize.records import Failure
-from roclip_sanitize.shards import Pair, Shard, ShardWriter
+from roclip_sanitize.shard_writer import ShardWriter
+from roclip_sanitize.shards import Pair, Shard
 
 Members = list[tuple[str, bytes]]
 LABELS = ("shoe", "hat")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.images import encode_jpeg
-from roclip_sanitize.shards import ShardWriter
+from roclip_sanitize.shard_writer import ShardWriter
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "yellow": (230, 220, 50)}
 SIDE_PX = 32

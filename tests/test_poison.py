@@ -24,7 +24,8 @@ from roclip_sanitize.executors.base import Executor, MakeWorker, Result, Task
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.records import FailureReason
 from roclip_sanitize.runfiles import StageFolder, read_json
-from roclip_sanitize.shards import Pair, Shard, ShardWriter, is_uid
+from roclip_sanitize.shard_writer import ShardWriter
+from roclip_sanitize.shards import Pair, Shard, is_uid
 from roclip_sanitize.store import read_failures
 
 LABELS = ("shoe", "hat", "scarf", "glove")

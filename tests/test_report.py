@@ -34,7 +34,7 @@ from roclip_sanitize.report.data import Manifest, Measure, ReportData, Result, S
 from roclip_sanitize.report.funnel import funnel_rows
 from roclip_sanitize.report.headline import headline
 from roclip_sanitize.report.tables import attack_table, detection_table, usefulness_table
-from roclip_sanitize.shards import ShardWriter
+from roclip_sanitize.shard_writer import ShardWriter
 
 HOSTILE = '<script>alert("owned")</script><img src="https://evil.example/x.png" onerror=alert(1)>'
 COLOURS = {"red": (205, 52, 45), "blue": (38, 84, 171), "green": (43, 132, 81), "yellow": (232, 178, 36)}

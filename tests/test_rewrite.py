@@ -28,7 +28,8 @@ from roclip_sanitize.rewrite import (
 )
 from roclip_sanitize.runfiles import StageFolder, sha256_of
 from roclip_sanitize.scan import ScanSettings, scan_store
-from roclip_sanitize.shards import Shard, ShardWriter, shard_tasks
+from roclip_sanitize.shard_writer import ShardWriter
+from roclip_sanitize.shards import Shard, shard_tasks
 from roclip_sanitize.store import (
     METADATA_COLUMNS,
     metadata_file,

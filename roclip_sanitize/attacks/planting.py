@@ -28,8 +28,10 @@ from roclip_sanitize.attacks.triggers import stamp
 from roclip_sanitize.errors import BadPair, MismatchError
 from roclip_sanitize.records import Failure, FailureReason, Tally
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.shards import Member, Pair, Shard, ShardWriter, content_uid
+from roclip_sanitize.shard_writer import ShardWriter
+from roclip_sanitize.shards import Pair, Shard, content_uid
 from roclip_sanitize.store import write_failures, write_parquet
+from roclip_sanitize.tars import Member
 
 KEY_DIGITS = 9  # img2dataset's width, for shards whose own keys are no numbers
 

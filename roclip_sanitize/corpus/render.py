@@ -27,7 +27,7 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.shards import ShardWriter
+from roclip_sanitize.shard_writer import ShardWriter
 
 SPLITS = ("train", "validation", "test")  # the place of a split is its number in the random stream
 COPY_SHARE = 0.005  # pictures that come a second time, caption and all

@@ -1,0 +1,104 @@
+"""Pairs → one shard: the tar, its parquet and its counts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from roclip_sanitize.runfiles import atomic_file, write_json
+from roclip_sanitize.shards import Pair, Shard, content_uid
+from roclip_sanitize.tars import Member, member_blocks, tar_file
+
+SIDECAR_SCHEMA: dict[str, Any] = {  # img2dataset's columns, and uid
+    "uid": str,
+    "key": str,
+    "url": str,
+    "caption": str,
+    "status": str,
+    "error_message": str,
+    "width": int,
+    "height": int,
+    "original_width": int,
+    "original_height": int,
+    "sha256": str,
+}
+
+
+class ShardWriter:
+    """Writes one shard: the tar, its parquet and its counts. Use as a context manager.
+
+    The same pairs in the same order give the same bytes: members have time, owner and mode
+    fixed. Nothing appears under the final names unless the block ends without an error.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        self._resources = ExitStack()
+        self._file: IO[bytes]
+
+    @property
+    def files(self) -> list[Path]:
+        """What is on disk once the block has ended."""
+        stem = self.path.with_suffix("")
+        return [self.path, stem.with_suffix(".parquet"), stem.with_name(f"{stem.name}_stats.json")]
+
+    def __enter__(self) -> Self:
+        self._file = self._resources.enter_context(tar_file(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.__exit__(kind, error, trace)
+        if kind is None:
+            self._write_sidecars()
+
+    def copy(self, shard: Shard, pair: Pair) -> None:
+        """Append a pair as it lies in another shard, byte for byte."""
+        self._file.write(shard.raw(pair.members))
+        self._rows.append(_row(pair.uid, pair.key, pair.caption, pair.fields))
+
+    def copy_raw(self, shard: Shard, members: Sequence[Member]) -> None:
+        """Append members that form no usable pair, byte for byte; they get no row."""
+        self._file.write(shard.raw(members))
+
+    def add(self, key: str, *, image: bytes, caption: str, fields: Mapping[str, Any]) -> None:
+        """Append a new pair. ``fields`` should carry the ``uid``; sha256 and caption are set here."""
+        full = {**fields, "key": key, "caption": caption, "sha256": hashlib.sha256(image).hexdigest()}
+        full.setdefault("uid", content_uid(image, caption.encode()))
+        full.setdefault("status", "success")
+        self._file.write(member_blocks(f"{key}.jpg", image))
+        self._file.write(member_blocks(f"{key}.txt", caption.encode()))
+        self._file.write(member_blocks(f"{key}.json", json.dumps(full, ensure_ascii=False).encode()))
+        self._rows.append(_row(full["uid"], key, caption, full))
+
+    def _write_sidecars(self) -> None:
+        import polars
+
+        _, parquet, stats = self.files
+        buffer = io.BytesIO()
+        polars.DataFrame(self._rows, schema=SIDECAR_SCHEMA).write_parquet(buffer)
+        with atomic_file(parquet) as file:
+            file.write(buffer.getvalue())
+        count = len(self._rows)
+        write_json(
+            stats, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0}
+        )
+
+
+def _row(uid: str, key: str, caption: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    known = {name: _fitting(fields.get(name), kind) for name, kind in SIDECAR_SCHEMA.items()}
+    return {**known, "uid": uid, "key": key, "caption": caption, "status": "success"}
+
+
+def _fitting(value: Any, kind: Any) -> Any:
+    """A field if it is what its column wants, else None: anyone may have written it."""
+    fits = type(value) is kind and (kind is str or -(2**63) <= value < 2**63)
+    return value if fits else None
