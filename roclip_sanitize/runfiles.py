@@ -201,6 +201,8 @@ class StageFolder:
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Declare the whole stage done. Readers refuse a folder without this."""
+        for leftover in self.path.rglob(".*.part"):  # of writers that were killed
+            leftover.unlink(missing_ok=True)
         write_json(self.path / "complete.json", facts)
 
     @property

@@ -65,7 +65,7 @@ class TrainSettings:
     pairing: Pairing = "final"
     pairs: Path | None = None
     augmentation: Augmentation = DEFAULT_AUGMENTATION
-    epochs: int = 5
+    epochs: int = 4
     batch_size: int = 64
     lr: float = 1e-3
     wd: float = 0.1
