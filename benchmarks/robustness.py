@@ -10,8 +10,8 @@
     scan_augmentation   the same with augmentation
     all                 RoCLIP (final) with augmentation on the pairs that the scan kept
 
-Resumes by itself in --run. --quick renders a small corpus and trains each arm briefly, so that
-its attacks need not take; a full run on three Fashion-sized shards takes half an hour on two cores.
+Resumes by itself in --run. --quick trains each arm for one epoch, so that its
+attacks need not take. How long either takes has not been measured yet.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     ray job submit --working-dir . -- python -m jobs.sanitize --shards 's/{00000..00331}.tar' --out runs/cc3m
 
 Needs    workers with one core each; shards and OUT on storage that all nodes see.
-Takes    about 25 ms of one core per pair of 60 × 80 px; pictures of 256 px are bound by decoding.
+Takes    not measured on a cluster yet; decoding sets the pace.
 Writes   OUT/rewrite/kept/*.tar, OUT/rewrite/quarantined/*.tar, OUT/rewrite/keep.npy, and the
          stages before it: OUT/store, OUT/index, OUT/scan.
 Resumes  submit it again: shards with a completion marker are skipped.

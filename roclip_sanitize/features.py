@@ -5,7 +5,7 @@ means no training data, so no attacker's caption can have bent these vectors; th
 scan's neighbour agreement starts from them. The two spaces are separate: images compare with
 images, captions with captions.
 
-Cost: some 10 µs a pair after decoding. No torch, no files.
+No torch, no files.
 
 Dimension key: N pairs, S side of the thumbnail.
 """

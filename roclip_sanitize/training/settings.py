@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,11 +103,6 @@ class TrainSettings:
         }
         del values["checkpoint_seconds"]  # decides how much a kill costs, not what comes out
         return values
-
-
-def setting_names() -> list[str]:
-    """Names of all settings."""
-    return [field.name for field in fields(TrainSettings)]
 
 
 def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
