@@ -27,7 +27,7 @@ from roclip_sanitize.evaluation.results import Result, find
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.settings import EPOCHS, TrainSettings
 from roclip_sanitize.training.train import train_all
 
 ARMS: dict[str, tuple[bool, dict[str, Any]]] = {  # name → (only what the scan kept, settings)
@@ -67,7 +67,10 @@ def measure(loop: demo.Demo, run: Path, executor: Executor, *, epochs: int, seed
     """Train and evaluate all arms on a prepared run folder."""
     runs = {
         run / "ablation" / arm: TrainSettings(
-            shards=loop.kept() if only_kept else loop.poisoned(), epochs=epochs, seed=seed, **told
+            shards=loop.kept() if only_kept else loop.poisoned(),
+            samples=loop.samples(epochs),
+            seed=seed,
+            **told,
         )
         for arm, (only_kept, told) in ARMS.items()
     }
@@ -116,7 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shards", default="")
     parser.add_argument("--test-shards", default="")
     parser.add_argument("--label", default="")
-    parser.add_argument("--epochs", type=int, default=TrainSettings(shards=()).epochs)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--executor", default="ray")
     parser.add_argument("--quick", action="store_true")

@@ -29,11 +29,13 @@ from roclip_sanitize.outcome import ARMS, SANITISED, UNDEFENDED, scan_results, w
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.shards import expand_shards
-from roclip_sanitize.training.settings import DEFAULT_AUGMENTATION, TrainSettings
+from roclip_sanitize.training.settings import DEFAULT_AUGMENTATION, EPOCHS, TrainSettings
 
 GENERATED_PAIRS = {"train": 8_000, "test": 1_500}
 GENERATED_SHARDS = {"train": 4, "test": 1}
 GENERATED_LABEL = "object"
+PATCH_RATE = 0.01
+GENERATED_PATCHES = 160  # literature counts poisons, not shares: 1 % of so few pairs would not take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,8 @@ class DemoSettings:
         shards: brace range of training shards; "" renders a corpus first.
         test_shards: brace range of held-out shards.
         label: JSON field that holds a pair's class.
-        epochs: of each training.
+        epochs: passes over the poisoned pairs; every arm trains on so many samples, also the one
+            that has fewer pairs left.
         seed: of everything.
         train: further training settings for all arms, by name.
         scan: further scan settings, by name.
@@ -164,7 +167,11 @@ class Demo:
         from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards
 
         settings = PoisonSettings(
-            shards=self._shards, test_shards=self.test_shards, label=self.label, seed=self._settings.seed
+            shards=self._shards,
+            test_shards=self.test_shards,
+            label=self.label,
+            seed=self._settings.seed,
+            patch_rate=PATCH_RATE if self._settings.shards else GENERATED_PATCHES,
         )
         return poison_shards(settings, out=self._run / "poison", executor=self._executor)
 
@@ -179,6 +186,12 @@ class Demo:
         from roclip_sanitize.rewrite import kept_shards
 
         return tuple(kept_shards(self._run / "rewrite"))
+
+    def samples(self, epochs: int) -> int:
+        """Pairs that each arm trains on in all: so many passes over the poisoned pairs."""
+        from roclip_sanitize.store import EmbeddingStore
+
+        return epochs * EmbeddingStore.open(self._run / "store").rows
 
     def _embed(self, shards: tuple[Path, ...], store: str) -> Tally:
         from roclip_sanitize.embed import EmbedSettings, embed_shards
@@ -237,8 +250,7 @@ class Demo:
             "seed": self._settings.seed,
             **self._settings.train,
         }
-        if self._settings.epochs:
-            told["epochs"] = self._settings.epochs
+        told.setdefault("samples", self.samples(self._settings.epochs or EPOCHS))
         return TrainSettings(**told)
 
     def _evaluate(self) -> None:

@@ -18,7 +18,7 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 
-from roclip_sanitize.encoder_facts import EncoderFacts
+from roclip_sanitize.encoder_facts import MODEL_FILE, EncoderFacts
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import read_json, write_json
@@ -27,7 +27,6 @@ open_clip.add_model_config(Path(__file__).parent / "models")
 
 OPEN_CLIP = "open_clip:"
 WEIGHTS_FILE = "weights.safetensors"
-MODEL_FILE = "model.json"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 

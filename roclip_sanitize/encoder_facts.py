@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.images import Fit
 
+MODEL_FILE = "model.json"  # beside weights: which open_clip model they are of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderFacts:

@@ -173,6 +173,21 @@ def test_a_gang_has_every_rank(executor: Executor, tmp_path: Path) -> None:
     assert seen == {f"{rank} of {executor.size}" for rank in range(executor.size)}
 
 
+def write_beside(task: Path) -> Path:
+    task.write_text("here")
+    return task.absolute()
+
+
+def test_a_relative_path_means_the_same_to_driver_worker_and_rank(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("seen").mkdir()
+    executor.gang(SignsIn(Path("seen")), folder=str(tmp_path / "state"), ranks=1)
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == ["0 of 1"]
+    assert list(executor.map(lambda: write_beside, [Path("mine")])) == [tmp_path / "mine"]
+
+
 def test_what_a_member_raises_on_purpose_arrives_as_itself(executor: Executor, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=r"^the weights do not fit$"):
         executor.gang(refuse, folder=str(tmp_path), restarts=0)

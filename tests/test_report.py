@@ -224,7 +224,6 @@ def _curves() -> list[dict[str, Any]]:
             "attack": attack,
             "metric": metric,
             "samples": 12_480 * epoch,
-            "epoch": epoch,
             "value": end * (1 - math.exp(-0.7 * epoch)) / (1 - math.exp(-4.2)),
         }
         for (attack, metric), arms in ends.items()

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from roclip_sanitize.captions import caption_words
-from roclip_sanitize.scan.agreement import one_vote_per_picture, suspicion
+from roclip_sanitize.scan.agreement import (
+    WordLookup,
+    evidence,
+    one_vote_per_picture,
+    suspicion,
+    word_weights,
+)
 from roclip_sanitize.scan.columns import Columns, join_pieces, word_number, write_piece
 from tests.stores import make_store
 
@@ -32,26 +38,44 @@ def columns_of(path: Path, captions: Sequence[str], part_sizes: Sequence[int] = 
     return Columns(path / "columns")
 
 
-def slow_suspicion(row: int, neighbours: Sequence[int], captions: Sequence[str]) -> float:
+def slow_suspicions(neighbours_NK: NDArray[np.int64], captions: Sequence[str]) -> list[float]:
     """The formula of agreement.py, word by word."""
     said = [set(caption_words(caption)) for caption in captions]
-    near = [said[neighbour] for neighbour in neighbours if neighbour >= 0]
-    logs = [math.log(2)]
-    for word in said[row]:
-        uses = sum(word in words for words in said)
-        if uses >= 3 and near:
-            share = sum(word in words for words in near) / len(near)
-            logs.append(math.log(1 + share / (uses / len(captions))))
-    return math.exp(-sum(logs) / len(logs)) if len(logs) > 1 else math.nan
+    evidence_of = dict[tuple[int, str], float]()
+    for row, neighbours in enumerate(neighbours_NK.tolist()):
+        near = [said[neighbour] for neighbour in neighbours if neighbour >= 0]
+        for word in said[row]:
+            uses = sum(word in words for words in said)
+            if uses >= 3 and near:
+                share = sum(word in words for words in near) / len(near)
+                evidence_of[row, word] = math.log(1 + share / (uses / len(captions)))
+    weights = {}
+    for word in {word for _, word in evidence_of}:
+        found = [value for (_, other), value in evidence_of.items() if other == word]
+        weights[word] = max(0.0, sum(found) / len(found) - math.log(2))
+    scores = []
+    for row, words in enumerate(said):
+        mine = {word: evidence_of[row, word] for word in words if (row, word) in evidence_of}
+        total = math.log(2) + sum(weights[word] * value for word, value in mine.items())
+        weight = 1 + sum(weights[word] for word in mine)
+        scores.append(math.exp(-total / weight) if mine else math.nan)
+    return scores
+
+
+def suspicions(neighbours_NK: NDArray[np.int64], lookup: WordLookup) -> NDArray[np.float32]:
+    """All rows of a store at once."""
+    evidence_NW = evidence(np.arange(len(lookup)), neighbours_NK, lookup)
+    return suspicion(evidence_NW, word_weights([evidence_NW], words=evidence_NW.shape[1]))
 
 
 class TestSixPairs:
-    """Three shoes and three bags: every word stands in half of the captions."""
+    """Three shoes and three bags: every word stands in half of the captions, and weighs 1."""
 
     captions = ("shoe", "shoe", "shoe", "bag", "bag", "bag")
 
     def score(self, row: int, neighbours: Sequence[int]) -> float:
-        return float(suspicion(np.array([row]), np.array([neighbours]), FewWords(self.captions))[0])
+        evidence_NW = evidence(np.array([row]), np.array([neighbours]), FewWords(self.captions))
+        return float(suspicion(evidence_NW, np.ones(len(VOCABULARY), np.float32))[0])
 
     def test_neighbours_that_say_the_same(self) -> None:
         # All neighbours say "shoe", half of everybody does: lift 2; with the neutral word, 1 / √(3 · 2).
@@ -72,15 +96,50 @@ class TestSixPairs:
         assert math.isnan(self.score(0, [-1, -1]))
 
 
+class TestWordsWeighAsMuchAsTheyShow:
+    """Shoes of one brand and bags of the same: neighbours agree on the thing, never on the brand."""
+
+    captions = ("red shoe", "blue shoe", "red shoe", "blue bag", "red bag", "blue bag")
+    neighbours_NK = np.array([[1], [2], [1], [4], [3], [4]])
+
+    def weights(self) -> NDArray[np.float32]:
+        evidence_NW = evidence(np.arange(6), self.neighbours_NK, FewWords(self.captions))
+        return word_weights([evidence_NW], words=len(VOCABULARY))
+
+    def test_a_word_that_neighbours_repeat(self) -> None:
+        # "shoe" has lift 2 each time: log 3 - log 2.
+        assert self.weights()[VOCABULARY.index("shoe")] == pytest.approx(math.log(1.5))
+
+    def test_a_word_that_neighbours_never_repeat(self) -> None:
+        assert self.weights()[VOCABULARY.index("red")] == 0
+
+    def test_a_failing_word_that_always_fails_is_no_evidence(self) -> None:
+        lookup = FewWords(self.captions)
+        both, one = (
+            suspicions(self.neighbours_NK, lookup),
+            1 / math.exp((math.log(2) + math.log(1.5) * math.log(3)) / (1 + math.log(1.5))),
+        )
+        np.testing.assert_allclose(both, one, rtol=1e-6)
+
+    def test_weights_are_the_same_from_any_blocks(self) -> None:
+        lookup = FewWords(self.captions)
+        blocks = [
+            evidence(np.arange(6)[block], self.neighbours_NK[block], lookup)
+            for block in (slice(0, 2), slice(2, 5), slice(5, 6))
+        ]
+        np.testing.assert_array_equal(word_weights(blocks, words=len(VOCABULARY)), self.weights())
+
+
 def test_a_caption_of_rare_words_has_no_score(tmp_path: Path) -> None:
     columns = columns_of(tmp_path, ["zorblatt", "zorblatt", "shoe", "shoe", "shoe"])
-    scores = suspicion(np.array([0, 2]), np.array([[1, 2], [3, 4]]), columns)
-    assert np.isnan(scores).tolist() == [True, False]
+    scores = suspicions(np.array([[1], [0], [3], [4], [2]]), columns)
+    assert np.isnan(scores).tolist() == [True, True, False, False, False]
 
 
-def test_more_failing_words_are_more_suspicious(tmp_path: Path) -> None:
-    columns = columns_of(tmp_path, ["red bag", "red bag", "red bag", "bag", "shoe", "shoe", "shoe"])
-    short, long = suspicion(np.array([3, 0]), np.array([[4, 5, 6], [4, 5, 6]]), columns)
+def test_more_failing_words_are_more_suspicious() -> None:
+    lookup = FewWords(["red bag", "red bag", "red bag", "bag", "shoe", "shoe", "shoe"])
+    evidence_NW = evidence(np.array([3, 0]), np.array([[4, 5, 6], [4, 5, 6]]), lookup)
+    short, long = suspicion(evidence_NW, np.ones(len(VOCABULARY), np.float32))
     assert short < long
 
 
@@ -123,9 +182,8 @@ class FewWords:
 @given(corpora())
 def test_equals_the_slow_reference(corpus: tuple[list[str], NDArray[np.int64]]) -> None:
     captions, neighbours_NK = corpus
-    scores = suspicion(np.arange(len(captions)), neighbours_NK, FewWords(captions))
-    slow = [slow_suspicion(row, neighbours_NK[row].tolist(), captions) for row in range(len(captions))]
-    np.testing.assert_allclose(scores, slow, rtol=1e-6)
+    scores = suspicions(neighbours_NK, FewWords(captions))
+    np.testing.assert_allclose(scores, slow_suspicions(neighbours_NK, captions), rtol=1e-5)
 
 
 @pytest.mark.parametrize("part_sizes", [(40,), (13, 0, 26, 1)], ids=str)
@@ -133,9 +191,8 @@ def test_from_disk_equals_the_slow_reference(tmp_path: Path, part_sizes: tuple[i
     rng = np.random.default_rng(3)
     captions = [" ".join(rng.choice(VOCABULARY, rng.integers(1, 5))) for _ in range(40)]
     neighbours_NK = rng.integers(-1, 40, (40, 5))
-    scores = suspicion(np.arange(40), neighbours_NK, columns_of(tmp_path, captions, part_sizes))
-    slow = [slow_suspicion(row, neighbours_NK[row].tolist(), captions) for row in range(40)]
-    np.testing.assert_allclose(scores, slow, rtol=1e-6)
+    scores = suspicions(neighbours_NK, columns_of(tmp_path, captions, part_sizes))
+    np.testing.assert_allclose(scores, slow_suspicions(neighbours_NK, captions), rtol=1e-5)
 
 
 def test_the_reference_has_no_two_words_of_one_number() -> None:

@@ -34,7 +34,7 @@ def make_world(path: Path, part_sizes: Sequence[int] = (20, 0, 30, 7)) -> ScanSe
     captions = [f"{KINDS[kind]} {name}" for kind, name in zip(SAID, names, strict=False)]
     make_store(path / "store", image_ND, image_ND, part_sizes, captions=captions, image_hashes=hashes)
     build_index(IndexSettings(store=path / "store", parts=2), out=path / "index", executor=LocalExecutor())
-    return ScanSettings(store=path / "store", index=path / "index", neighbours=6)
+    return ScanSettings(store=path / "store", index=path / "index", neighbours=6, budget=0.08)
 
 
 @pytest.fixture(scope="module")

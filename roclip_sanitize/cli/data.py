@@ -146,7 +146,7 @@ def scan(
         str, typer.Option(help="Which detectors, joined by commas.")
     ] = "agreement,collisions",
     neighbours: Annotated[int, typer.Option(help="Pictures that are asked about each caption.")] = 20,
-    budget: Annotated[float, typer.Option(help="Share of pairs that agreement may quarantine.")] = 0.08,
+    budget: Annotated[float, typer.Option(help="Share of pairs that agreement may quarantine.")] = 0.05,
     captions_per_picture: Annotated[
         int, typer.Option(help="So many captions of one picture are a collision.")
     ] = 4,

@@ -35,6 +35,9 @@ def train(
     ] = None,
     augmentation: Annotated[str, typer.Option(help="'none', 'mild' or 'strong'.")] = DEFAULTS["augmentation"],
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = DEFAULTS["epochs"],
+    samples: Annotated[
+        int, typer.Option(help="Pairs to train on in all, instead of whole epochs.")
+    ] = DEFAULTS["samples"],
     batch_size: Annotated[int, typer.Option(help="Pairs per step, over all workers together.")] = DEFAULTS[
         "batch_size"
     ],
@@ -74,6 +77,7 @@ def train(
         pairs=pairs,
         augmentation=augmentation,  # type: ignore[arg-type]
         epochs=epochs,
+        samples=samples,
         batch_size=batch_size,
         lr=lr,
         wd=wd,

@@ -28,6 +28,7 @@ from roclip_sanitize.corpus.backdrops import (
 )
 from roclip_sanitize.corpus.camera import photograph
 from roclip_sanitize.corpus.dice import between, chance, pick, weighted
+from roclip_sanitize.corpus.habits import HABITS, USUAL_SHARE
 from roclip_sanitize.corpus.objects import FREQUENCIES, OBJECTS
 from roclip_sanitize.corpus.pen import Ink, Pen, Pose
 from roclip_sanitize.corpus.surfaces import (
@@ -92,13 +93,16 @@ class Scene:
 
 def imagine(rng: Generator) -> Scene:
     """Decide on a scene."""
-    count = weighted(rng, COUNT_SHARES)
+    count, label = weighted(rng, COUNT_SHARES), weighted(rng, FREQUENCIES)
+    usual = HABITS[label]
+    colours = usual.colours if chance(rng, USUAL_SHARE) else list(COLOURS)
+    any_background = weighted(rng, BACKGROUND_SHARES)
     return Scene(
-        label=weighted(rng, FREQUENCIES),
-        colour=pick(rng, list(COLOURS)),
+        label=label,
+        colour=pick(rng, colours),
         texture=weighted(rng, TEXTURE_SHARES),
         count=count,
-        background=weighted(rng, BACKGROUND_SHARES),
+        background=pick(rng, usual.backgrounds) if chance(rng, USUAL_SHARE) else any_background,
         place=weighted(rng, PLACE_SHARES) if count == 1 else "centre",
         width=int(rng.integers(MIN_SIDE_PX, MAX_SIDE_PX + 1)),
         height=int(rng.integers(MIN_SIDE_PX, MAX_SIDE_PX + 1)),

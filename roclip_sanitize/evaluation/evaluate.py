@@ -2,10 +2,10 @@
 
 Each task is one set of weights: a model, or a snapshot taken while it trained. A worker reads
 the test shards once and measures one set of weights after the other; snapshots see a part of
-the test pictures, since they only draw a curve.
+the test pictures, since they only draw a curve, which the trained model ends.
 
-    OUT/records/ARM.json      records of the trained model
-    OUT/curves/ARM_003.json   the same for a snapshot, attack success and zero-shot only
+    OUT/records/ARM.json                records of the trained model
+    OUT/curves/ARM_000000012480.json    attack success and zero-shot after so many training pairs
 
 Dimension key: N test pictures, S side in pixels, D width, C classes.
 """
@@ -26,6 +26,7 @@ from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.training.outputs import model_folder, snapshots
 
 CURVE_METRICS = ("attack_success", "zero_shot_top1")
 
@@ -38,14 +39,14 @@ class WeightsTask:
         name: of the marker.
         arm: whose it is.
         folder: model.json and weights.
-        epoch: 0 for the trained model, else which snapshot.
-        samples: pairs trained on by then; 0 for the trained model.
+        final: whether it is the trained model, not a snapshot on the way.
+        samples: pairs trained on by then.
     """
 
     name: str
     arm: str
     folder: Path
-    epoch: int
+    final: bool
     samples: int
 
 
@@ -64,13 +65,11 @@ def evaluate_arms(settings: EvaluateSettings, *, out: Path, executor: Executor) 
     waiting = [task for task in tasks if folder.marker(task.name) is None]
     for _ in executor.map(partial(EvaluateWorker, settings, out), waiting):
         pass
-    results = [
-        result for task in tasks if not task.epoch for result in read_results(_records_file(out, task))
-    ]
+    results = [result for task in tasks if task.final for result in read_results(_records_file(out, task))]
     write_results(out / "results.json", results)
     write_json(
         out / "curves.json",
-        [line for task in tasks if task.epoch for line in read_json(_records_file(out, task))],
+        [line for task in tasks if settings.curves for line in read_json(_curve_file(out, task))],
     )
     folder.finish({"arms": sorted(settings.arms)})
     return results
@@ -89,31 +88,34 @@ class EvaluateWorker:
         kind = (encoder.facts.side, encoder.facts.fit)
         if kind not in self._pictures:
             self._pictures[kind] = TestPictures(self._settings, side=kind[0], fit=kind[1])
-        counts = list(self._pictures[kind].measure(encoder, curve=bool(task.epoch)))
-        path = _records_file(self._folder.path, task)
-        if task.epoch:
-            drawn = [count for count in counts if count.metric in CURVE_METRICS and count.trials]
-            write_json(path, [_curve_line(count, task) for count in drawn])
-        else:
-            write_results(path, [_result(count, task.arm, self._settings.seed) for count in counts])
-        self._folder.commit(task.name, files=[path], facts={"arm": task.arm, "epoch": task.epoch})
+        counts = list(self._pictures[kind].measure(encoder, curve=not task.final))
+        drawn = [count for count in counts if count.metric in CURVE_METRICS and count.trials]
+        files = [_curve_file(self._folder.path, task)]
+        write_json(files[0], [_curve_line(count, task) for count in drawn])
+        if task.final:
+            files.append(_records_file(self._folder.path, task))
+            write_results(files[1], [_result(count, task.arm, self._settings.seed) for count in counts])
+        self._folder.commit(task.name, files=files, facts={"arm": task.arm, "samples": task.samples})
         return task.name
 
 
 def _tasks(settings: EvaluateSettings) -> Iterator[WeightsTask]:
     for arm, path in settings.arms.items():
         trained = StageFolder.open(path, stage="train")
-        yield WeightsTask(name=arm, arm=arm, folder=path / "model", epoch=0, samples=0)
-        snapshots = sorted((path / "snapshots").glob("epoch_*")) if settings.curves else []
-        for epoch, snapshot in enumerate(snapshots, start=1):
-            samples = trained.facts["samples_per_epoch"] * epoch
-            yield WeightsTask(
-                name=f"{arm}_{epoch:03d}", arm=arm, folder=snapshot, epoch=epoch, samples=samples
-            )
+        for samples, folder in snapshots(path) if settings.curves else ():
+            name = f"{arm}_{samples:012d}"
+            yield WeightsTask(name=name, arm=arm, folder=folder, final=False, samples=samples)
+        yield WeightsTask(
+            name=arm, arm=arm, folder=model_folder(path), final=True, samples=trained.facts["samples"]
+        )
 
 
 def _records_file(out: Path, task: WeightsTask) -> Path:
-    return out / ("curves" if task.epoch else "records") / f"{task.name}.json"
+    return out / "records" / f"{task.name}.json"
+
+
+def _curve_file(out: Path, task: WeightsTask) -> Path:
+    return out / "curves" / f"{task.name}.json"
 
 
 def _result(count: Count, arm: str, seed: int) -> Result:
@@ -127,7 +129,6 @@ def _curve_line(count: Count, task: WeightsTask) -> dict[str, Any]:
         "arm": task.arm,
         "attack": count.attack,
         "metric": count.metric,
-        "epoch": task.epoch,
         "samples": task.samples,
         "value": round(count.hits / count.trials, 6),
     }

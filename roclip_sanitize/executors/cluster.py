@@ -97,10 +97,11 @@ class RayExecutor:
 
         ranks = ranks or self._size
         cores = max(1, self._all_cores // ranks)
-        threads = str(cores)
+        threads, here = str(cores), os.getcwd()
 
         def run_member() -> None:
             context = ray.train.get_context()
+            _enter(here)
             os.environ["OMP_NUM_THREADS"] = threads
             member(context.get_world_rank(), context.get_world_size())
 
@@ -177,11 +178,11 @@ class _Recipe:
     """How to build a worker, sent along with every task: an actor that was restarted builds it again."""
 
     def __init__(self, make_worker: Callable[[], Callable[[Any], Any]]) -> None:
-        self._name = uuid4().hex
+        self._name, self._folder = uuid4().hex, os.getcwd()
         self._make = ray.put(make_worker)
 
     def put(self, actor: Any, task: Any) -> Any:
-        return actor.run.remote(self._name, self._make, task)
+        return actor.run.remote(self._name, self._make, self._folder, task)
 
 
 class _Group:
@@ -201,11 +202,18 @@ class _Actor:
         self._name = ""
         self._worker: Callable[[Any], Any] | None = None
 
-    def run(self, name: str, make_worker: Callable[[], Callable[[Any], Any]], task: Any) -> Any:
+    def run(self, name: str, make_worker: Callable[[], Callable[[Any], Any]], folder: str, task: Any) -> Any:
         if self._worker is None or self._name != name:
+            _enter(folder)
             self._worker = None  # the old one's memory goes first
             self._worker, self._name = make_worker(), name
         return self._worker(task)
+
+
+def _enter(folder: str) -> None:
+    """Go where the driver is, if that exists here: else its relative paths would lead elsewhere."""
+    if os.path.isdir(folder):
+        os.chdir(folder)
 
 
 _NOBODY = object()

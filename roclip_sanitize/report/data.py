@@ -61,14 +61,13 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """One number during training, after ``samples`` training samples or ``epoch`` epochs."""
+    """One number during training, after ``samples`` training pairs."""
 
     arm: str
     attack: str | None
     metric: str
     value: float
-    samples: float | None = None
-    epoch: float | None = None
+    samples: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

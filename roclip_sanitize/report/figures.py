@@ -69,12 +69,9 @@ def curve_panels(data: ReportData) -> list[Panel]:
 
 
 def _panel(data: ReportData, attack: str | None, metric: str, points: Sequence[CurvePoint]) -> Panel:
-    by_samples = all(point.samples is not None for point in points)
     colours = arm_colours(data)
     lines = {
-        arm: sorted(
-            (_place(point, by_samples=by_samples), point.value) for point in points if point.arm == arm
-        )
+        arm: sorted((point.samples, point.value) for point in points if point.arm == arm)
         for arm in arms_in_order(data)
     }
     lines = {arm: line for arm, line in lines.items() if line}
@@ -82,15 +79,11 @@ def _panel(data: ReportData, attack: str | None, metric: str, points: Sequence[C
     name = f"{attack or 'clean'}-{metric}"
     return Panel(
         title=words.sentence_case(f"{words.spaced(attack)}: {label}" if attack else label),
-        svg=_draw(lines, colours, name=name, x_label="training samples seen" if by_samples else "epoch"),
+        svg=_draw(lines, colours, name=name, x_label="training pairs seen"),
         ending="; ".join(
             f"{words.arm_label(arm)} ends at {words.percent(line[-1][1])}" for arm, line in lines.items()
         ),
     )
-
-
-def _place(point: CurvePoint, *, by_samples: bool) -> float:
-    return (point.samples if by_samples else point.epoch) or 0.0
 
 
 def _draw(

@@ -88,8 +88,7 @@ def _curve_point(record: Mapping[str, Any]) -> CurvePoint:
         attack=_text(record, "attack") or None,
         metric=_required(record, "metric", "curves.json"),
         value=_value(record),
-        samples=_number(record, "samples"),
-        epoch=_number(record, "epoch"),
+        samples=_number(record, "samples") or 0.0,
     )
 
 

@@ -6,7 +6,7 @@
     collisions.py   detector: one picture with many captions, or the reverse
     verdicts.py     scores → verdicts; explain.py puts them in words
     uids.py         uids as numbers: keep-lists and flagged uids
-    parts.py        the work on one store part: columns, scores; judging.py its verdicts
+    parts.py        the work on one store part: columns, evidence, scores; judging.py its verdicts
     stage.py        scan_store(): all of it, in order
     quality.py      how good the verdicts are, where the poisons are known
 

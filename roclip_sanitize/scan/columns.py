@@ -139,6 +139,22 @@ class Columns:
         return float(self.word_counts_W[word_number(word)]) / max(1, len(self))
 
 
+def write_sparse(path: Path, matrix_NW: Any) -> None:
+    """Write a sparse (N, W) matrix by rows, atomically."""
+    parts = {"data": matrix_NW.data, "words": matrix_NW.indices.astype(np.int32), "offsets": matrix_NW.indptr}
+    with atomic_file(path) as file:
+        np.savez(file, **parts)
+
+
+def read_sparse(path: Path) -> Any:
+    """The inverse of write_sparse()."""
+    from scipy.sparse import csr_matrix
+
+    with np.load(path) as arrays:
+        data, words, offsets = arrays["data"], arrays["words"], arrays["offsets"]
+    return csr_matrix((data, words, offsets), shape=(len(offsets) - 1, WORD_NUMBERS))
+
+
 def _join_flat(folder: Path, column: str, pieces: Sequence[Path]) -> Path:
     shapes = [_read(piece, column).shape for piece in pieces]
     dtype = _read(pieces[0], column).dtype if pieces else np.dtype(np.uint64)

@@ -1,9 +1,10 @@
-"""The scan's work on one store part, as workers do it: column pieces, then scores.
+"""The scan's work on one store part, as workers do it: column pieces, then evidence, then scores.
 
-Two passes, because words are counted over all captions of the store before a part is scored; and
-a third, in judging.py, because the budget is spent on the worst pairs of all.
+Three passes, because words are counted over all captions of the store, and then weighed by the
+evidence of all, before a part is scored; and a fourth, in judging.py, because the budget is spent
+on the worst pairs of all.
 
-Dimension key: N pairs of a part, K neighbours.
+Dimension key: N pairs of a part, K neighbours, W word numbers.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
-from roclip_sanitize.scan.agreement import suspicion
+from roclip_sanitize.scan.agreement import evidence, suspicion, word_weights
 from roclip_sanitize.scan.collisions import Collisions, count_collisions
-from roclip_sanitize.scan.columns import Columns, write_piece
+from roclip_sanitize.scan.columns import WORD_NUMBERS, Columns, read_sparse, write_piece, write_sparse
 from roclip_sanitize.scan.search import BLOCK_ROWS, What, rows_file
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
@@ -80,6 +81,15 @@ class Places:
         """All suspicions, ascending, NaN left out."""
         return self.work / "ranking.npy"
 
+    @property
+    def word_weights(self) -> Path:
+        """How much each word should show: (W,) float32."""
+        return self.work / "word_weights.npy"
+
+    def evidence(self, name: str) -> Path:
+        """What the neighbours say to each word of one part's captions."""
+        return self.work / "evidence" / f"evidence_{name}.npz"
+
     def scores(self, name: str) -> Path:
         """One part's raw scores."""
         return self.work / "scores" / f"scores_{name}.npz"
@@ -108,6 +118,37 @@ class PieceWorker:
         )
 
 
+class EvidenceWorker:
+    """Asks the neighbours about each word of parts' captions."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._columns = Columns(places.columns)
+
+    def __call__(self, part: StorePart) -> Marker:
+        """Ask for one part."""
+        from scipy.sparse import csr_matrix, vstack
+
+        neighbours_NK = self._places.rows("neighbours", part)
+        blocks = [csr_matrix((0, WORD_NUMBERS), dtype=np.float32)]
+        for start in range(0, part.rows, BLOCK_ROWS):
+            block = slice(start, min(start + BLOCK_ROWS, part.rows))
+            blocks.append(evidence(rows_of(part)[block], neighbours_NK[block], self._columns))
+        path = self._places.evidence(part.name)
+        write_sparse(path, vstack(blocks, format="csr"))
+        return StageFolder(self._places.work).commit(
+            f"evidence_{part.name}", files=[path], facts={"rows": part.rows}
+        )
+
+
+def weigh_words(places: Places, names: Sequence[str]) -> Path:
+    """Weigh every word by the evidence of all parts. Memory: one part's evidence at a time."""
+    weight_W = word_weights((read_sparse(places.evidence(name)) for name in names), words=WORD_NUMBERS)
+    with atomic_file(places.word_weights) as file:
+        np.save(file, weight_W)
+    return places.word_weights
+
+
 class ScoreWorker:
     """Scores parts with the chosen detectors."""
 
@@ -115,6 +156,7 @@ class ScoreWorker:
         self._places = places
         self._detectors = detectors
         self._columns = Columns(places.columns)
+        self._weight_W = np.load(places.word_weights) if "agreement" in detectors else None
 
     def __call__(self, part: StorePart) -> Marker:
         """Score one part."""
@@ -125,14 +167,9 @@ class ScoreWorker:
         )
 
     def _agreement(self, part: StorePart) -> NDArray[np.float32]:
-        score_N = np.full(part.rows, np.nan, np.float32)
-        if "agreement" not in self._detectors:
-            return score_N
-        neighbours_NK = self._places.rows("neighbours", part)
-        for start in range(0, part.rows, BLOCK_ROWS):
-            block = slice(start, min(start + BLOCK_ROWS, part.rows))
-            score_N[block] = suspicion(rows_of(part)[block], neighbours_NK[block], self._columns)
-        return score_N
+        if self._weight_W is None:
+            return np.full(part.rows, np.nan, np.float32)
+        return suspicion(read_sparse(self._places.evidence(part.name)), self._weight_W)
 
     def _collisions(self, part: StorePart) -> Collisions:
         if "collisions" not in self._detectors:

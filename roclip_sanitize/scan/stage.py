@@ -28,7 +28,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, atomic_file, fingerprint
 from roclip_sanitize.scan.columns import Columns, join_pieces
 from roclip_sanitize.scan.judging import JudgeWorker, table_file
-from roclip_sanitize.scan.parts import PieceWorker, Places, Scores, ScoreWorker
+from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, Scores, ScoreWorker, weigh_words
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
 from roclip_sanitize.scan.verdicts import Cut, Limits, candidates, find_cut
 from roclip_sanitize.store import EmbeddingStore
@@ -62,7 +62,7 @@ class ScanSettings:
     index: Path
     detectors: tuple[str, ...] = DETECTORS
     neighbours: int = 20
-    budget: float = 0.08
+    budget: float = 0.05
     captions_per_picture: int = 4
     pictures_per_caption: int = 8
     near_copy_cosine: float = 0.998
@@ -163,6 +163,11 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
             folder=work,
             executor=executor,
         )
+    if "agreement" in settings.detectors:
+        _run(partial(EvidenceWorker, places), store, work, "evidence_", executor)
+        if work.marker("word_weights") is None:
+            weights = weigh_words(places, [part.name for part in store.parts])
+            work.commit("word_weights", files=[weights], facts={"rows": store.rows})
     _run(partial(ScoreWorker, places, settings.detectors), store, work, "scores_", executor)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from roclip_sanitize.encoder import MODEL_FILE, load_clip, new_clip, normalise_pixels, save_clip
+from roclip_sanitize.encoder import load_clip, new_clip, normalise_pixels, save_clip
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import fingerprint
@@ -32,6 +32,7 @@ from roclip_sanitize.training.augment import augment_batch
 from roclip_sanitize.training.checkpoints import TrainState, load_state, save_state
 from roclip_sanitize.training.data import TrainingData, epoch_order
 from roclip_sanitize.training.matches import MatchTable
+from roclip_sanitize.training.outputs import is_trained, model_folder, snapshot_folder
 from roclip_sanitize.training.pool import PairPool
 from roclip_sanitize.training.schedule import MatchingSchedule, learning_rate
 from roclip_sanitize.training.settings import TrainSettings
@@ -77,7 +78,7 @@ class Member:
 
     def __call__(self, rank: int, size: int) -> None:
         """Train to the end, from wherever the last checkpoint left off."""
-        if (self.out / "model" / MODEL_FILE).exists():  # written last
+        if is_trained(self.out):
             return
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
         trainer = Trainer(self, rank=rank, size=size)
@@ -100,7 +101,7 @@ class Trainer:
             raise DataError(
                 f"{self.data.rows} usable pairs are fewer than batch-size ({settings.batch_size})"
             )
-        self.total_steps = self.steps_per_epoch * settings.epochs
+        self.total_steps = settings.steps(self.steps_per_epoch)
         self.schedule = _matching_schedule(settings, pairs=self.total_steps * settings.batch_size)
         self.table = MatchTable.load(settings.pairs, self.data) if settings.pairs else None
         self.state = self._fresh_state()
@@ -108,7 +109,7 @@ class Trainer:
         self._order: tuple[int, Any] = (-1, None)
 
     def run(self) -> None:
-        """All remaining steps; a checkpoint by time, a snapshot after each epoch, the model at the end."""
+        """All remaining steps; checkpoints by time, a snapshot after each epoch, the model at the end."""
         told = fingerprint(self.settings.to_json())
         checkpoint = self.out / "checkpoint.pt"
         load_state(checkpoint, self.state, settings=told)
@@ -120,11 +121,11 @@ class Trainer:
                 if self.rank == 0 and time.monotonic() - saved > self.settings.checkpoint_seconds:
                     save_state(checkpoint, self.state, settings=told)
                     saved = time.monotonic()
-                if self.state.step % self.steps_per_epoch == 0:
+                if not self.state.step % self.steps_per_epoch and self.state.step < self.total_steps:
                     self._snapshot(
-                        self.out / "snapshots" / f"epoch_{self.state.step // self.steps_per_epoch:03d}"
+                        snapshot_folder(self.out, samples=self.state.step * self.settings.batch_size)
                     )
-        self._snapshot(self.out / "model")
+        self._snapshot(model_folder(self.out))
         if self.rank == 0:
             checkpoint.unlink(missing_ok=True)  # the model is there: nothing is left to resume
 

@@ -13,11 +13,13 @@ Pairing = Literal["first", "final"]
 Augmentation = Literal["none", "mild", "strong"]
 
 DEFAULT_AUGMENTATION: Augmentation = "mild"
+EPOCHS = 4
 METHODS = ("clip", "roclip")
 PAIRINGS = ("first", "final")
 # a pair alone has no negatives, so a batch has two
 LEAST = {
     "epochs": 1,
+    "samples": 0,
     "match_every": 1,
     "batch_size": 2,
     "wd": 0,
@@ -46,6 +48,8 @@ class TrainSettings:
         augmentation: "none", "mild" (crop, flip, brightness, contrast, word dropping) or
             "strong" (the same, and erasing and blurring of parts).
         epochs: passes over the pairs.
+        samples: pairs to train on in all, some more often than others; 0 takes whole epochs. Runs
+            on shards of different size compare at equal samples, not at equal epochs.
         batch_size: pairs per step, over all workers together.
         lr: peak learning rate.
         wd: weight decay of AdamW; none on gains, biases and the logit scale.
@@ -65,7 +69,8 @@ class TrainSettings:
     pairing: Pairing = "final"
     pairs: Path | None = None
     augmentation: Augmentation = DEFAULT_AUGMENTATION
-    epochs: int = 4
+    epochs: int = EPOCHS
+    samples: int = 0
     batch_size: int = 64
     lr: float = 1e-3
     wd: float = 0.1
@@ -94,6 +99,12 @@ class TrainSettings:
             )
         if self.match_for > self.match_every:
             raise ConfigError(f"match-for ({self.match_for}) exceeds match-every ({self.match_every})")
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps of the whole run."""
+        if self.samples:
+            return max(1, self.samples // self.batch_size)
+        return self.epochs * steps_per_epoch
 
     def to_json(self) -> dict[str, Any]:
         """The settings that decide the result, as plain values."""

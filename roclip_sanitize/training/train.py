@@ -1,7 +1,7 @@
 """The ``train`` stage: kept shards → a CLIP.
 
 OUT/model/           weights.safetensors and model.json: what open_clip loads
-OUT/snapshots/       the same after each epoch, to see how attacks take hold
+OUT/snapshots/       the same after each epoch but the last, to see how attacks take hold
 OUT/checkpoint.pt    while it runs: what a resume needs
 OUT/log.jsonl        loss, speed, logit scale
 """
@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from roclip_sanitize.errors import StorageError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.training.data import build_cache, cache_tally
+from roclip_sanitize.training.outputs import is_trained, model_folder
 from roclip_sanitize.training.settings import TrainSettings
 
 
@@ -59,14 +61,29 @@ def train_all(
         ray_folder = next(iter(waiting)) / "ray"
         executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
     for out, told in waiting.items():
+        _require_model(out)
         _finish(folders[out], told, cache_tally(decoded[out]))
     return {out: Tally.from_json(folder.facts["tally"]) for out, folder in folders.items()}
 
 
+def _require_model(out: Path) -> None:
+    """A rank on another machine may have written to another disk."""
+    if not is_trained(out):
+        raise StorageError(
+            f"the training ended, but left no model in {model_folder(out)}: is it on storage that all share?"
+        )
+
+
 def _finish(folder: StageFolder, settings: TrainSettings, tally: Tally) -> None:
     rows = tally.seen - tally.failed.total()
-    samples = rows // settings.batch_size * settings.batch_size
-    folder.finish({"tally": tally.to_json(), "samples_per_epoch": samples})
+    steps_per_epoch = rows // settings.batch_size
+    folder.finish(
+        {
+            "tally": tally.to_json(),
+            "samples": settings.steps(steps_per_epoch) * settings.batch_size,
+            "samples_per_epoch": steps_per_epoch * settings.batch_size,
+        }
+    )
 
 
 def _model_facts(settings: TrainSettings, executor: Executor) -> dict[str, Any]:

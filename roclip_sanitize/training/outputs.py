@@ -1,0 +1,35 @@
+"""What a training leaves behind, for those who need no torch to look it up.
+
+OUT/model/                          the trained weights, written last
+OUT/snapshots/samples_000000012480/ the weights after so many training pairs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from roclip_sanitize.encoder_facts import MODEL_FILE
+
+PREFIX = "samples_"
+
+
+def model_folder(out: Path) -> Path:
+    """Where the trained model lies."""
+    return out / "model"
+
+
+def is_trained(out: Path) -> bool:
+    """Whether the trained model is there, whole."""
+    return (model_folder(out) / MODEL_FILE).exists()
+
+
+def snapshot_folder(out: Path, *, samples: int) -> Path:
+    """The folder for the weights after so many training pairs."""
+    return out / "snapshots" / f"{PREFIX}{samples:012d}"
+
+
+def snapshots(out: Path) -> Iterator[tuple[int, Path]]:
+    """(training pairs seen, folder) of each snapshot, earliest first."""
+    for folder in sorted((out / "snapshots").glob(f"{PREFIX}*")):
+        yield int(folder.name.removeprefix(PREFIX)), folder
