@@ -36,6 +36,8 @@ GENERATED_SHARDS = {"train": 4, "test": 1}
 GENERATED_LABEL = "object"
 PATCH_RATE = 0.01
 GENERATED_PATCHES = 160  # literature counts poisons, not shares: 1 % of so few pairs would not take
+GENERATED_EPOCHS = 3
+GENERATED_BUDGET = 0.08  # one rendered caption in eleven does not name what is shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ class Demo:
         self._shards: tuple[Path, ...] = ()
         self.test_shards: tuple[Path, ...] = ()
         self.label = settings.label or GENERATED_LABEL
+        self._epochs = EPOCHS if settings.shards else GENERATED_EPOCHS
 
     def __call__(self) -> list[Result]:
         """Run all stages.
@@ -213,7 +216,12 @@ class Demo:
     def _scan(self) -> Tally:
         from roclip_sanitize.scan.stage import ScanSettings, scan_store
 
-        settings = ScanSettings(store=self._run / "store", index=self._run / "index", **self._settings.scan)
+        told = (
+            self._settings.scan
+            if self._settings.shards
+            else {"budget": GENERATED_BUDGET} | self._settings.scan
+        )
+        settings = ScanSettings(store=self._run / "store", index=self._run / "index", **told)
         return scan_store(settings, out=self._run / "scan", executor=self._executor)
 
     def _rewrite(self) -> Tally:
@@ -250,7 +258,7 @@ class Demo:
             "seed": self._settings.seed,
             **self._settings.train,
         }
-        told.setdefault("samples", self.samples(self._settings.epochs or EPOCHS))
+        told.setdefault("samples", self.samples(self._settings.epochs or self._epochs))
         return TrainSettings(**told)
 
     def _evaluate(self) -> None:

@@ -189,9 +189,10 @@ class StageFolder:
         return Marker(name=name, files=found["files"], facts=found["facts"])
 
     def markers(self) -> list[Marker]:
-        """All completion markers, in the order of their names."""
-        names = sorted(path.stem for path in (self.path / "done").glob("*.json"))
-        return [marker for name in names if (marker := self.marker(name)) is not None]
+        """All completion markers, in the order of their names; ordinals of any length as numbers."""
+        names = [path.stem for path in (self.path / "done").glob("*.json")]
+        in_order = sorted(names, key=lambda name: (len(name), name))  # 100000 comes after 99999
+        return [marker for name in in_order if (marker := self.marker(name)) is not None]
 
     def commit(self, name: str, *, files: Sequence[Path], facts: Mapping[str, Any]) -> Marker:
         """Declare one shard done. Call it last, from the worker that wrote the files."""

@@ -168,6 +168,13 @@ def test_only_what_is_marked_is_done(tmp_path: Path) -> None:
     assert marker.files == {"data/00001": sha256_of(tmp_path / "data" / "00001")}
 
 
+def test_markers_beyond_five_digits_come_in_order(tmp_path: Path) -> None:
+    folder = StageFolder.create(tmp_path, stage="embed", settings={})
+    for name in ("100000", "99999", "100001", "00002"):
+        folder.commit(name, files=[], facts={})
+    assert [marker.name for marker in folder.markers()] == ["00002", "99999", "100000", "100001"]
+
+
 def test_a_folder_counts_once_it_is_finished(tmp_path: Path) -> None:
     folder = folder_with_two(tmp_path)
     assert not folder.finished

@@ -6,6 +6,7 @@ Whatever opens a model imports open_clip, which takes seconds: those tests are s
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,13 @@ def digest(out: Path) -> str:
 
 
 # Settings
+
+
+def test_samples_decide_the_steps_and_else_epochs() -> None:
+    told = {"shards": (Path("x.tar"),), "batch_size": 64, "epochs": 3}
+    assert TrainSettings(**told).steps(10) == 30
+    assert TrainSettings(**told, samples=64 * 7 + 5).steps(10) == 7
+    assert TrainSettings(**told, samples=1).steps(10) == 1
 
 
 @pytest.mark.parametrize(
@@ -194,6 +202,22 @@ def test_the_cache_holds_every_pair_once(cache: Path) -> None:
     one_by_one = [data.read(np.array([row])) for row in (95, 0, 50, 0)]
     assert np.array_equal(images, np.concatenate([image for image, _ in one_by_one]))
     assert np.array_equal(tokens, np.concatenate([token for _, token in one_by_one]))
+
+
+@pytest.mark.slow
+def test_a_shard_that_was_written_anew_is_decoded_anew(
+    shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    copies = tuple(Path(shutil.copy(shard, tmp_path)) for shard in shards)
+
+    def built() -> Path:
+        return build_cache(copies, model=VIT, side=64, fit="squash", root=tmp_path / "cache", executor=HERE)
+
+    first = built()
+    shutil.copy(copies[1], copies[0])
+    second = built()
+    assert first != second
+    assert TrainingData(second).uids()[: PAIRS // 2] == TrainingData(cache).uids()[PAIRS // 2 :]
 
 
 @pytest.mark.slow

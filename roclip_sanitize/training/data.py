@@ -47,13 +47,14 @@ def build_cache(
         model: the open_clip model whose tokenizer to use.
         side: pixels a side.
         fit: how pictures become square.
-        root: folder of caches; each set of shards, model and size gets one of its own.
+        root: folder of caches; each set of shards, model and size gets one of its own, and so
+            does a shard that was written anew.
         executor: where to decode.
 
     Returns:
         The cache's folder.
     """
-    settings = {"shards": [str(path) for path in shards], "model": model, "side": side, "fit": fit}
+    settings = {"shards": [_version(path) for path in shards], "model": model, "side": side, "fit": fit}
     path = root / fingerprint(settings)
     folder = StageFolder.create(path, stage="cache", settings=settings)
     tasks = [task for task in shard_tasks(shards) if folder.marker(task.name) is None]
@@ -62,6 +63,11 @@ def build_cache(
     if not folder.finished:
         folder.finish({"tally": cache_tally(path).to_json()})
     return path
+
+
+def _version(shard: Path) -> list[str | int]:
+    found = shard.stat()
+    return [str(shard), found.st_size, found.st_mtime_ns]
 
 
 def cache_tally(cache: Path) -> Tally:
