@@ -10,8 +10,8 @@
     scan_augmentation   the same with augmentation
     all                 RoCLIP (final) with augmentation on the pairs that the scan kept
 
-Resumes by itself in --run. --quick trains each arm for one epoch, so that its
-attacks need not take. How long either takes has not been measured yet.
+Resumes by itself in --run, also that of a demo, whose shards it then shares. Without --shards it
+renders the demo's corpus. --quick trains each arm for one epoch, so that its attacks need not take.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from roclip_sanitize.evaluation.results import Result, find
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.training.settings import EPOCHS, TrainSettings
+from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.train import train_all
 
 ARMS: dict[str, tuple[bool, dict[str, Any]]] = {  # name → (only what the scan kept, settings)
@@ -80,6 +80,7 @@ def measure(loop: demo.Demo, run: Path, executor: Executor, *, epochs: int, seed
         test_shards=loop.test_shards,
         label=loop.label,
         ledger=run / "poison",
+        curves=False,
         seed=seed,
     )
     return evaluate_arms(evaluation, out=run / "ablation" / "evaluate", executor=executor)
@@ -119,7 +120,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shards", default="")
     parser.add_argument("--test-shards", default="")
     parser.add_argument("--label", default="")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=int, default=0, help="passes; 0 for the demo's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--executor", default="ray")
     parser.add_argument("--quick", action="store_true")

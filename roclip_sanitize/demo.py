@@ -31,8 +31,8 @@ from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.shards import expand_shards
 from roclip_sanitize.training.settings import DEFAULT_AUGMENTATION, EPOCHS, TrainSettings
 
-GENERATED_PAIRS = {"train": 8_000, "test": 1_500}
-GENERATED_SHARDS = {"train": 4, "test": 1}
+GENERATED_PAIRS = {"train": 6_000, "test": 1_200}
+GENERATED_SHARDS = {"train": 3, "test": 1}
 GENERATED_LABEL = "object"
 PATCH_RATE = 0.01
 GENERATED_PATCHES = 160  # literature counts poisons, not shares: 1 % of so few pairs would not take
@@ -84,7 +84,6 @@ class Demo:
         self._shards: tuple[Path, ...] = ()
         self.test_shards: tuple[Path, ...] = ()
         self.label = settings.label or GENERATED_LABEL
-        self._epochs = EPOCHS if settings.shards else GENERATED_EPOCHS
 
     def __call__(self) -> list[Result]:
         """Run all stages.
@@ -190,11 +189,12 @@ class Demo:
 
         return tuple(kept_shards(self._run / "rewrite"))
 
-    def samples(self, epochs: int) -> int:
-        """Pairs that each arm trains on in all: so many passes over the poisoned pairs."""
+    def samples(self, epochs: int = 0) -> int:
+        """Pairs that each arm trains on in all: so many passes over the poisoned pairs, 0 for the default."""
         from roclip_sanitize.store import EmbeddingStore
 
-        return epochs * EmbeddingStore.open(self._run / "store").rows
+        default = EPOCHS if self._settings.shards else GENERATED_EPOCHS
+        return (epochs or default) * EmbeddingStore.open(self._run / "store").rows
 
     def _embed(self, shards: tuple[Path, ...], store: str) -> Tally:
         from roclip_sanitize.embed import EmbedSettings, embed_shards
@@ -258,7 +258,7 @@ class Demo:
             "seed": self._settings.seed,
             **self._settings.train,
         }
-        told.setdefault("samples", self.samples(self._settings.epochs or self._epochs))
+        told.setdefault("samples", self.samples(self._settings.epochs))
         return TrainSettings(**told)
 
     def _evaluate(self) -> None:
