@@ -23,9 +23,9 @@ from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.pairing import PAIR_SCHEMA, pairs_file
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json
 from roclip_sanitize.store import write_parquet
+from roclip_sanitize.trained import snapshots
 from roclip_sanitize.training.data import TrainingData, build_cache, epoch_order
 from roclip_sanitize.training.matches import MatchTable
-from roclip_sanitize.training.outputs import snapshots
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.train import train_clip
 from tests.squares import COLOURS, uid_of, write_square_shards

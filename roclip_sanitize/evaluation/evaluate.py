@@ -26,7 +26,7 @@ from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
-from roclip_sanitize.training.outputs import model_folder, snapshots
+from roclip_sanitize.trained import model_folder, snapshots
 
 CURVE_METRICS = ("attack_success", "zero_shot_top1")
 

@@ -27,12 +27,12 @@ from roclip_sanitize.encoder import load_clip, new_clip, normalise_pixels, save_
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import fingerprint
+from roclip_sanitize.trained import is_trained, model_folder, snapshot_folder
 from roclip_sanitize.training import objectives
 from roclip_sanitize.training.augment import augment_batch
 from roclip_sanitize.training.checkpoints import TrainState, load_state, save_state
 from roclip_sanitize.training.data import TrainingData, epoch_order
 from roclip_sanitize.training.matches import MatchTable
-from roclip_sanitize.training.outputs import is_trained, model_folder, snapshot_folder
 from roclip_sanitize.training.pool import PairPool
 from roclip_sanitize.training.schedule import MatchingSchedule, learning_rate
 from roclip_sanitize.training.settings import TrainSettings

@@ -17,8 +17,8 @@ from roclip_sanitize.errors import StorageError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.trained import is_trained, model_folder
 from roclip_sanitize.training.data import build_cache, cache_tally
-from roclip_sanitize.training.outputs import is_trained, model_folder
 from roclip_sanitize.training.settings import TrainSettings
 
 
