@@ -4,6 +4,7 @@
     data.py       poison, embed, index, scan, rewrite, pair
     model.py      train, evaluate
     loop.py       demo, report
+    bench.py      bench machine
     options.py    options that several commands share
     output.py     what commands print
 
@@ -20,7 +21,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from roclip_sanitize import __version__
-from roclip_sanitize.cli import data, loop, model
+from roclip_sanitize.cli import bench, data, loop, model
 from roclip_sanitize.errors import ConfigError, RoclipError
 
 INTERRUPTED = 130
@@ -33,7 +34,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
     "4 artefacts that do not belong together, 130 interrupted.",
 )
-for module in (data, model, loop):
+for module in (data, model, loop, bench):
     module.register(app)
 
 
