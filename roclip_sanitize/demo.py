@@ -31,8 +31,8 @@ from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.shards import expand_shards
 from roclip_sanitize.training.settings import DEFAULT_AUGMENTATION, EPOCHS, TrainSettings
 
-GENERATED_PAIRS = {"train": 6_000, "test": 1_200}
-GENERATED_SHARDS = {"train": 3, "test": 1}
+GENERATED_PAIRS = {"train": 7_000, "test": 1_200}
+GENERATED_SHARDS = {"train": 4, "test": 1}
 GENERATED_LABEL = "object"
 PATCH_RATE = 0.01
 GENERATED_PATCHES = 160  # literature counts poisons, not shares: 1 % of so few pairs would not take
