@@ -10,9 +10,11 @@ Dimension key: N rows, D width.
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +23,20 @@ from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, Modality, StorePart
 
-KINDS = ("flat",)
+KINDS = ("flat", "ivf_flat", "ivf_pq", "hnsw", "auto")
 TRAINING_ROWS = 16_384
+
+# Where "auto" changes its kind. Comparing 250,000 rows of width 512 with each other is 6.4e13
+# operations, twelve minutes for a core of 90 GFLOP/s; of 10 million, the lists are 20 GB of float32.
+FLAT_ROWS = 250_000
+UNCOMPRESSED_ROWS = 10_000_000
+
+ROWS_PER_LIST = 39  # at least; k-means learns little from fewer
+SAMPLE_PER_LIST = 64
+SAMPLE_ROWS = 1 << 18  # at most: 512 MB of width 512
+WIDTH_PER_CODE = 8
+CODES = 256  # values of a code byte, each learnt from a row of its own at least
+LEAST_VIEW, MOST_VIEW = 32, 2048  # nodes that a query of a graph keeps in view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +46,19 @@ class IndexSettings:
     Attributes:
         store: the embedding store.
         modality: whose vectors.
-        kind: "flat": every vector is kept whole and compared with every query.
+        kind: "flat": every vector is kept whole and compared with every query. "ivf_flat", "ivf_pq"
+            and "hnsw" are approximate, see index_kinds.py. "auto" is "flat" up to 250,000 rows,
+            "ivf_flat" up to 10 million and "ivf_pq" above.
         transform: "" for the vectors as they are, "pca96" for their 96 main directions,
             half-whitened, rows of unit length again. Queries are transformed alike.
         parts: into how many files, at most one per shard; 0 takes what the folder was begun with,
             else as many as there are workers.
         pool: index only so many rows, drawn by ``seed``; 0 takes all.
         seed: of the training sample, the pool and the queries that measure recall.
+        queries: which vectors will ask, and so what recall is measured with; "" for those indexed.
+        recall: recall@10 that an approximate kind is set up for.
+        nprobe: lists that a query looks into, for "hnsw" nodes that it keeps in view; 0 finds the
+            fewest that reach ``recall``.
     """
 
     store: Path
@@ -48,6 +68,9 @@ class IndexSettings:
     parts: int = 0
     pool: int = 0
     seed: int = 0
+    queries: Modality | Literal[""] = ""
+    recall: float = 0.95
+    nprobe: int = 0
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
@@ -58,11 +81,55 @@ class IndexSettings:
             raise ConfigError(f"transform is {self.transform!r}, wanted '' or for example 'pca96'")
         if self.parts < 0 or self.pool < 0:
             raise ConfigError(f"parts is {self.parts} and pool is {self.pool}, wanted 0 or more")
+        if self.queries not in ("", *MODALITIES):
+            raise ConfigError(f"queries is {self.queries!r}, wanted '' or one of {', '.join(MODALITIES)}")
+        if self.nprobe < 0 or not 0 < self.recall <= 1:
+            raise ConfigError(
+                f"nprobe is {self.nprobe} and recall is {self.recall}, wanted 0 or more and a share above 0"
+            )
+
+    @property
+    def asked_by(self) -> Modality:
+        """Whose vectors will ask."""
+        return self.queries or self.modality
 
     @property
     def directions(self) -> int:
         """Width after the transform; 0 without one."""
         return int(self.transform.removeprefix("pca") or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How an approximate kind is laid out, the same for all parts.
+
+    Attributes:
+        lists: inverted lists, about 4 √rows of the whole index.
+        codes: bytes that stand for a row in "ivf_pq": a divisor of its width, at most an eighth of it.
+        sample: rows that centroids and codes are learnt from.
+        efforts: the least and the most that a query may be told to look at: lists, or nodes in view.
+    """
+
+    lists: int
+    codes: int
+    sample: int
+    efforts: tuple[int, int]
+
+    @classmethod
+    def of(cls, kind: str, *, rows: int, width: int) -> Sizes:
+        """Sizes for so many rows of such a width."""
+        lists = max(1, min(round(4 * math.sqrt(rows)), rows // ROWS_PER_LIST))
+        return cls(
+            lists=lists,
+            codes=max(codes for codes in range(1, max(1, width // WIDTH_PER_CODE) + 1) if not width % codes),
+            sample=min(SAMPLE_ROWS, max(TRAINING_ROWS, lists * SAMPLE_PER_LIST)),
+            efforts=(LEAST_VIEW, max(LEAST_VIEW, min(MOST_VIEW, rows))) if kind == "hnsw" else (1, lists),
+        )
+
+    def facts(self, kind: str) -> dict[str, int]:
+        """What an index of this kind says of them."""
+        told = {"ivf_flat": {"nlist": self.lists}, "ivf_pq": {"nlist": self.lists, "code_bytes": self.codes}}
+        return told.get(kind, {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +145,23 @@ class PartTask:
     store_parts: tuple[StorePart, ...]
 
 
+def chosen(settings: IndexSettings, store: EmbeddingStore) -> IndexSettings:
+    """The settings with a kind of their own instead of "auto"."""
+    if settings.kind != "auto":
+        return settings
+    rows = settings.pool or store.rows
+    large = "ivf_flat" if rows <= UNCOMPRESSED_ROWS else "ivf_pq"
+    return replace(settings, kind="flat" if rows <= FLAT_ROWS else large)
+
+
 def checked_width(settings: IndexSettings, store: EmbeddingStore) -> int:
     """Width of the store's vectors, once the settings are known to fit them.
 
     Raises:
-        ConfigError: more directions or pool rows are wanted than there are.
+        ConfigError: more directions, pool rows or codes are wanted than there are, or captions and
+            pictures are to be transformed alike.
         DataError: the store has no rows.
+        MismatchError: captions are to ask pictures, or the reverse, without a common space.
     """
     filled = next((part for part in store.parts if part.rows), None)
     if filled is None:
@@ -97,6 +175,16 @@ def checked_width(settings: IndexSettings, store: EmbeddingStore) -> int:
         )
     if settings.pool > store.rows:
         raise ConfigError(f"pool is {settings.pool}, {store.path} has {store.rows} rows")
+    if settings.kind == "ivf_pq" and store.rows < CODES:
+        raise ConfigError(
+            f"ivf_pq learns {CODES} codes from as many rows or more, {store.path} has {store.rows}"
+        )
+    if settings.asked_by != settings.modality:
+        store.require_joint(f"asking {settings.modality}s by {settings.asked_by}")
+        if settings.transform:
+            raise ConfigError(
+                f"{settings.transform} fits {settings.modality}s alone, not {settings.asked_by}"
+            )
     return width
 
 
@@ -106,7 +194,7 @@ def create_folder(settings: IndexSettings, store: EmbeddingStore, *, out: Path, 
     parts = settings.parts
     if not parts and begun.exists():
         parts = int(read_json(begun)["settings"].get("parts", 0))
-    decided = {
+    decided: dict[str, Any] = {
         "store": str(settings.store),
         "model": store.model,
         "modality": settings.modality,
@@ -116,6 +204,10 @@ def create_folder(settings: IndexSettings, store: EmbeddingStore, *, out: Path, 
         "pool": settings.pool,
         "seed": settings.seed,
     }
+    if settings.queries:
+        decided["queries"] = settings.queries
+    if settings.kind != "flat":
+        decided |= {"recall": settings.recall, "nprobe": settings.nprobe}
     return StageFolder.create(out, stage="index", settings=decided)
 
 
@@ -135,9 +227,11 @@ def drawn_rows(store: EmbeddingStore, count: int, *, seeds: list[int]) -> NDArra
     return np.sort(np.random.default_rng(seeds).choice(store.rows, count, replace=False, shuffle=False))
 
 
-def training_sample(store: EmbeddingStore, settings: IndexSettings) -> NDArray[np.float32]:
-    """Vectors of at most 16,384 rows drawn from the whole store, (N, D)."""
-    row_N = drawn_rows(store, TRAINING_ROWS, seeds=[settings.seed, 2])
+def training_sample(
+    store: EmbeddingStore, settings: IndexSettings, *, rows: int = TRAINING_ROWS
+) -> NDArray[np.float32]:
+    """Vectors of at most so many rows drawn from the whole store, (N, D)."""
+    row_N = drawn_rows(store, rows, seeds=[settings.seed, 2])
     blocks = []
     for part in (part for part in store.parts if part.rows):
         first, last = np.searchsorted(row_N, (part.start, part.start + part.rows))

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours, whatever found the candidates.
+"""Nearest neighbours with exact cosines, whatever found the candidates.
 
     find() ─▶ candidates ─▶ exact cosines ─▶ admissible ones ─▶ k best of a part ─▶ merge() of parts
 
@@ -7,6 +7,9 @@ differ in the last bits from one run to the next. Here it only proposes candidat
 scored again in one fixed order, ties break by row number, and the search is repeated deeper
 until no row that it left out can belong to the answer. So the answer is the same, bit for bit,
 however the rows are split and whoever searched them.
+
+An approximate search does not look at every row. What it proposes goes the same way, so that its
+cosines are exact too, and it is asked for more where exclusions leave fewer than k.
 
 Pure arithmetic: no files, no FAISS. index.py reads the vectors and does the finding.
 
@@ -34,7 +37,10 @@ PRODUCTS_AT_ONCE = 1 << 17  # float64: 1 MB, so that they stay in the cache
 ROWS_AT_ONCE = 1 << 14
 
 Find: TypeAlias = Callable[[NDArray[np.float32], int], tuple[NDArray[Any], NDArray[np.int64]]]
-"""(Q, D) queries and C → (Q, C) scores, and the (Q, C) places of the C best of M rows, C <= M."""
+"""(Q, D) queries and C → (Q, C) scores, and the (Q, C) places of the C best of M rows, C <= M.
+
+An approximate one may give more than C, or -1 for places where it has no more to offer.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,8 @@ class SearchTask:
         exclude_caption: never answer with a row of the query's caption, normalised.
         max_cosine: never answer with a row closer than this.
         reference: score every row with plain numpy: slow, and what recall is measured against.
+        effort: how far an approximate index looks, see IndexSettings.nprobe; 0 takes what the index
+            chose when it was built.
     """
 
     store: Path
@@ -66,10 +74,13 @@ class SearchTask:
     exclude_caption: bool = False
     max_cosine: float | None = None
     reference: bool = False
+    effort: int = 0
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ConfigError(f"k is {self.k}, wanted 1 or more neighbours")
+        if self.effort < 0:
+            raise ConfigError(f"effort is {self.effort}, wanted 0 or more")
         if not 0 <= self.start <= self.stop:
             raise ConfigError(f"rows {self.start} to {self.stop} are no range")
 
@@ -112,7 +123,7 @@ class Rows:
     """Vectors with what decides whether one may answer another.
 
     Attributes:
-        vectors_ND: float32, unit rows.
+        vectors_ND: float32, unit rows; or what gives such rows when it is read by their places.
         row_N: int64, their numbers in the whole store.
         codes: metadata column → uint64 codes of its values, see codes_of().
     """
@@ -152,14 +163,19 @@ def merge(answers: Sequence[Neighbours], k: int) -> Neighbours:
     return best_k(rows_NC, cosine_NC, k)
 
 
-def search_part(part: Rows, queries: Rows, *, find: Find, task: SearchTask) -> Neighbours:
-    """The exact k best admissible rows of one part for every query.
+def search_part(
+    part: Rows, queries: Rows, *, find: Find, task: SearchTask, bounded: bool = True
+) -> Neighbours:
+    """The exact k best admissible rows of one part for every query, among those that ``find`` can see.
 
     Args:
         part: M rows to search, with codes of ``task.excluded_columns``.
         queries: Q rows that ask, with the same codes.
         find: proposes candidates among the M.
         task: k and the exclusions.
+        bounded: the scores are inner products but for rounding, and of the rows that ``find`` can see
+            none that it left out is better than those it gave. Where that is not so, k admissible
+            rows are enough.
 
     Cost: one search with k + 16 candidates; four times deeper for queries of which many candidates
     are excluded or tie, up to all M where they all are.
@@ -170,7 +186,9 @@ def search_part(part: Rows, queries: Rows, *, find: Find, task: SearchTask) -> N
     while len(waiting_Q) and fetch:
         unsure = []
         for some_Q in _blocks(waiting_Q, max(1, CANDIDATES_AT_ONCE // fetch)):
-            answer, sure_Q = _attempt(part, queries.take(some_Q), find=find, task=task, fetch=fetch)
+            answer, sure_Q = _attempt(
+                part, queries.take(some_Q), find=find, task=task, fetch=fetch, bounded=bounded
+            )
             found.rows_NK[some_Q], found.cosine_NK[some_Q] = answer.rows_NK, answer.cosine_NK
             unsure.append(some_Q[~sure_Q])
         waiting_Q = np.concatenate(unsure)
@@ -179,19 +197,33 @@ def search_part(part: Rows, queries: Rows, *, find: Find, task: SearchTask) -> N
 
 
 def _attempt(
-    part: Rows, queries: Rows, *, find: Find, task: SearchTask, fetch: int
+    part: Rows, queries: Rows, *, find: Find, task: SearchTask, fetch: int, bounded: bool
 ) -> tuple[Neighbours, NDArray[np.bool_]]:
-    """The k best of ``fetch`` candidates, and for which queries that is certain."""
-    score_QC, place_QC = find(queries.vectors_ND, fetch)
+    """The k best of ``fetch`` candidates, and for which queries looking deeper would change nothing."""
+    score_QC, found_QC = find(queries.vectors_ND, fetch)
+    absent_QC, place_QC = found_QC < 0, np.maximum(found_QC, 0)
     cosine_QC = exact_cosines(part.vectors_ND, place_QC, queries.vectors_ND)
-    barred_QC = _barred(part, queries, place_QC, cosine_QC, task)
+    barred_QC = absent_QC | _barred(part, queries, place_QC, cosine_QC, task)
     rows_QC = np.where(barred_QC, -1, part.row_N[place_QC])
     answer = best_k(rows_QC, np.where(barred_QC, np.float32(-np.inf), cosine_QC), task.k)
     if fetch == len(part.row_N):
         return answer, np.ones(len(rows_QC), np.bool_)
+    exhausted_Q = absent_QC.any(axis=1)
+    if not bounded:
+        return answer, exhausted_Q | (answer.rows_NK[:, -1] >= 0)
     # A float32 sum of D products is off by less than D units of 2**-24, in any order of summation.
     left_out_Q = score_QC.min(axis=1) + (part.vectors_ND.shape[1] + 8) * 2.0**-24
-    return answer, answer.cosine_NK[:, -1] > left_out_Q
+    return answer, exhausted_Q | (answer.cosine_NK[:, -1] > left_out_Q)
+
+
+def nearest(
+    vectors_MD: NDArray[np.float32], query_QD: NDArray[np.float32], *, k: int, find: Find
+) -> Neighbours:
+    """The exact k best of some rows by their places, none of them excluded."""
+    rows = Rows(vectors_ND=vectors_MD, row_N=np.arange(len(vectors_MD)), codes={})
+    queries = Rows(vectors_ND=query_QD, row_N=np.arange(len(query_QD)), codes={})
+    task = SearchTask(store=Path(), part="", modality="image", start=0, stop=len(query_QD), k=k)
+    return search_part(rows, queries, find=find, task=task)
 
 
 def _barred(
@@ -231,7 +263,7 @@ def numpy_find(vectors_MD: NDArray[np.float32]) -> Find:
         score_QC = np.empty((len(query_QD), 0), np.float32)
         place_QC = np.empty((len(query_QD), 0), np.int64)
         for place_B in _blocks(np.arange(len(vectors_MD)), ROWS_AT_ONCE):
-            score_QB = query_QD @ vectors_MD[place_B].T
+            score_QB = query_QD @ np.asarray(vectors_MD[place_B], np.float32).T
             score_QC = np.concatenate([score_QC, score_QB], axis=1)
             place_QC = np.concatenate([place_QC, np.broadcast_to(place_B, score_QB.shape)], axis=1)
             order_QC = np.argsort(-score_QC, axis=1, kind="stable")[:, :fetch]

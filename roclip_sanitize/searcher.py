@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,16 +45,26 @@ SAME_COSINE = 1e-6  # neighbours this close to each other are equally right
 class PartFile(Protocol):
     """The vectors of one index part, open for searching."""
 
-    def vectors(self) -> NDArray[np.float32]:
-        """Its M rows as they are compared, (M, D): transformed, of unit length."""
+    @property
+    def bounded(self) -> bool:
+        """What find() promises of its scores, see search_part()."""
+        ...
+
+    def vectors(self) -> Any:
+        """Its M rows as they are compared, (M, D): transformed, of unit length.
+
+        An array, or what has a ``shape`` and gives rows when it is read by an array of places.
+        """
         ...
 
     def transformed(self, vectors_ND: NDArray[Any]) -> NDArray[np.float32]:
         """Store vectors as they are compared."""
         ...
 
-    def find(self, query_ND: NDArray[np.float32], fetch: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Scores and places of the ``fetch`` best of the M rows for each query, about exactly."""
+    def find(
+        self, query_ND: NDArray[np.float32], fetch: int, *, effort: int = 0
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Scores and places of the ``fetch`` best of the M rows for each query, see Find."""
         ...
 
 
@@ -83,13 +94,15 @@ class _OpenPart:
     store_parts: tuple[str, ...]
     codes: dict[str, NDArray[np.uint64]]  # by column, read when first asked for
 
-    def search(self, queries: Rows, task: SearchTask, store: EmbeddingStore) -> Neighbours:
+    def search(self, queries: Rows, task: SearchTask, store: EmbeddingStore, *, effort: int) -> Neighbours:
         for column in task.excluded_columns:
             if column not in self.codes:
                 self.codes[column] = self._read_codes(store, column)
         rows = Rows(vectors_ND=self.file.vectors(), row_N=self.row_M, codes=self.codes)
-        find = numpy_find(rows.vectors_ND) if task.reference else self.file.find
-        return search_part(rows, queries, find=find, task=task)
+        if task.reference:
+            return search_part(rows, queries, find=numpy_find(rows.vectors_ND), task=task)
+        find = partial(self.file.find, effort=effort)
+        return search_part(rows, queries, find=find, task=task, bounded=self.file.bounded)
 
     def _read_codes(self, store: EmbeddingStore, column: str) -> NDArray[np.uint64]:
         parts = [part for part in store.parts if part.name in self.store_parts]
@@ -101,10 +114,16 @@ class Searcher:
     """Owns some parts of an index, and answers questions about them."""
 
     def __init__(
-        self, path: Path, names: tuple[str, ...], open_file: Callable[[Path, str], PartFile]
+        self,
+        path: Path,
+        names: tuple[str, ...],
+        *,
+        open_file: Callable[[Path, str], PartFile],
+        effort: int = 0,
     ) -> None:
         folder = StageFolder(path)
         self._path = path
+        self._effort = effort
         self._settings = folder.settings
         self._stores: dict[Path, EmbeddingStore] = {}
         self._parts = [
@@ -122,7 +141,8 @@ class Searcher:
         """The answer as far as the own parts go."""
         queries = self._queries(task)
         store = self._open_store(Path(self._settings["store"]))
-        return merge([part.search(queries, task, store) for part in self._parts], k=task.k)
+        effort = task.effort or self._effort
+        return merge([part.search(queries, task, store, effort=effort) for part in self._parts], k=task.k)
 
     def _queries(self, task: SearchTask) -> Rows:
         store = self._open_store(task.store)
@@ -179,7 +199,7 @@ def measure(index: ShardedIndex, store: EmbeddingStore, *, modality: Modality, s
     Returns:
         recall@1 and recall@10, shares from 0 to 1; recall_queries; queries_per_second.
     """
-    tasks = _held_out(store, modality=modality, seed=seed)
+    tasks = held_out(store, modality=modality, seeds=[seed, 1])
     exact = list(index.search(replace(task, reference=True) for task in tasks))
     found = list(index.search(tasks))
     part = next(part for part in store.parts if part.name == tasks[0].part)
@@ -188,14 +208,15 @@ def measure(index: ShardedIndex, store: EmbeddingStore, *, modality: Modality, s
     (answer,) = index.search([batch])
     seconds = max(time.perf_counter() - started, 1e-9)
     return {
-        **{f"recall@{k}": _recall(exact, found, k) for k in RECALL_AT},
+        **{f"recall@{k}": recall_of(found, exact, k=k) for k in RECALL_AT},
         "recall_queries": sum(len(each.rows_NK) for each in found),
         "queries_per_second": round(len(answer.rows_NK) / seconds, 1),
     }
 
 
-def _held_out(store: EmbeddingStore, *, modality: Modality, seed: int) -> list[SearchTask]:
-    drawn = np.random.default_rng([seed, 1]).choice(store.rows, min(RECALL_RUNS, store.rows), replace=False)
+def held_out(store: EmbeddingStore, *, modality: Modality, seeds: list[int]) -> list[SearchTask]:
+    """Questions about up to 256 rows of the store, in runs of 32."""
+    drawn = np.random.default_rng(seeds).choice(store.rows, min(RECALL_RUNS, store.rows), replace=False)
     starts = np.array([part.start for part in store.parts])
     runs = set()
     for row in drawn:
@@ -215,7 +236,8 @@ def _held_out(store: EmbeddingStore, *, modality: Modality, seed: int) -> list[S
     ]
 
 
-def _recall(exact: list[Neighbours], found: list[Neighbours], k: int) -> float:
+def recall_of(found: list[Neighbours], exact: list[Neighbours], *, k: int) -> float:
+    """Share of the k nearest that were found; what is as near as the k-th counts as one of them."""
     hits = [
         there.cosine_NK[:, :k] >= reference.cosine_NK[:, k - 1 : k] - np.float32(SAME_COSINE)
         for reference, there in zip(exact, found, strict=True)
