@@ -29,6 +29,7 @@ from roclip_sanitize.scan.stage import read_verdicts
 from roclip_sanitize.scan.uids import FlaggedUids, read_keep_list, write_keep_list
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
+from roclip_sanitize.sources import source_sha256, source_stem
 from roclip_sanitize.store import EmbeddingStore, failures_file, write_parquet
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class RewriteWorker:
         facts = {
             "name": task.name,
             "shard": str(task.shard),
-            "sha256": sha256_of(task.shard),
+            "sha256": source_sha256(task.shard),
             "tally": tally.to_json(),
         }
         return self._folder.commit(task.part, files=files, facts=facts)
@@ -186,10 +187,11 @@ def copy_pairs(
 def _tasks(store: EmbeddingStore) -> list[RewriteTask]:
     """Shards keep their file names, unless two of the store's share one: then all are numbered."""
     shards = [Path(shard) for shard in store.shards]
-    unique = len({shard.stem for shard in shards}) == len(shards)
+    stems = [source_stem(shard) for shard in shards]
+    unique = len(set(stems)) == len(stems)
     return [
-        RewriteTask(part=part.name, shard=shard, name=shard.stem if unique else part.name)
-        for part, shard in zip(store.parts, shards, strict=True)
+        RewriteTask(part=part.name, shard=shard, name=stem if unique else part.name)
+        for part, shard, stem in zip(store.parts, shards, stems, strict=True)
     ]
 
 

@@ -3,9 +3,10 @@
     00000.tar     KEY.jpg KEY.txt KEY.json, one pair after the other
     00000.parquet what is known of each pair; 00000_stats.json the counts
 
-Reading walks the tar's headers over a memory map and copies nothing until asked, so that a
-pass that only selects or copies costs no decoding. A pair can be copied as the raw blocks it
-had, headers and padding included: that is what "byte-identical" means here.
+Reading walks the tar's headers over a memory map, which sources.py makes of a file, a URL or a
+gzip, and copies nothing until asked, so that a pass that only selects or copies costs no
+decoding. A pair can be copied as the raw blocks it had, headers and padding included: that is
+what "byte-identical" means here.
 
 A broken pair costs no other pair: it becomes a Failure. A broken shard costs what lies behind
 the break.
@@ -15,9 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import re
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,41 +29,45 @@ from braceexpand import braceexpand
 from roclip_sanitize import captions
 from roclip_sanitize.errors import BadPair, ConfigError, ShardMissing, ShardUnreadable
 from roclip_sanitize.records import Failure, FailureReason
+from roclip_sanitize.sources import Opened, missing_sources, open_source, source_name, source_path
 from roclip_sanitize.tars import Member, walk_members
 
-BLOCK = tarfile.BLOCKSIZE
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSION = "txt"
 FIELDS_EXTENSION = "json"
-NAME_ERRORS = "backslashreplace"  # a name that is no UTF-8 must still fit into tables
+BYTE_ORDER_MARK = "\ufeff"
 UID_DIGITS = 32
-LONG_NAME_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
-PAX_RECORD = re.compile(rb"([1-9]\d{0,18}) ([^=]+)=")  # its length in bytes, then its name
+UID = re.compile(f"[0-9a-f]{{{UID_DIGITS}}}")
 
 
 def expand_shards(spec: str) -> list[Path]:
     """The shards that a specification names, in order.
 
     Args:
-        spec: paths with brace ranges (``data/{00000..00331}.tar``), several joined by ``::``.
+        spec: paths or URLs with brace ranges (``data/{00000..00331}.tar``,
+            ``s3://bucket/{00000..00331}.tar.gz``), several joined by ``::``.
+
+    Returns:
+        A path each; see sources.py for what stands for a URL.
 
     Raises:
-        ConfigError: the specification is empty, leaves a brace open or names a shard twice.
+        ConfigError: the specification is empty, leaves a brace open or names a shard twice; or
+            there is no such protocol here.
         ShardMissing: a named shard does not exist.
+        ShardUnreadable: a store does not answer.
     """
     parts = [part.strip() for part in spec.split("::") if part.strip()]
     try:
-        paths = [Path(name).expanduser() for part in parts for name in braceexpand(part)]
+        paths = [source_path(name) for part in parts for name in braceexpand(part)]
     except ValueError as error:
         raise ConfigError(
             f"{spec!r} leaves a brace open: wanted something like '{{00000..00009}}'"
         ) from error
     if not paths:
         raise ConfigError(f"no shards named in {spec!r}: wanted something like 'data/{{00000..00009}}.tar'")
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
+    if missing := missing_sources(paths):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ShardMissing(f"shard {missing[0]}{more} of {len(paths)} named does not exist")
+        raise ShardMissing(f"shard {source_name(missing[0])}{more} of {len(paths)} named does not exist")
     if len(set(paths)) < len(paths):
         raise ConfigError(f"{spec!r} names a shard twice")
     return paths
@@ -115,29 +118,26 @@ class Pair:
 
 
 class Shard:
-    """A tar open for reading. Use as a context manager.
+    """A tar open for reading. Use as a context manager; what entering raises, open_source() says.
+
+    Args:
+        path: where it lies.
+        whole: whether most of it will be read; see open_source().
 
     Attributes:
-        path: the file.
+        path: where it lies.
         failures: what was wrong so far; complete once pairs() is exhausted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, whole: bool = True) -> None:
         self.path = path
+        self._whole = whole
         self.failures: list[Failure] = []
         self._resources = ExitStack()
-        self._data: mmap.mmap | bytes = b""
+        self._opened = Opened(data=b"")
 
     def __enter__(self) -> Self:
-        try:
-            file = self._resources.enter_context(self.path.open("rb"))
-        except FileNotFoundError as error:
-            raise ShardMissing(f"shard {self.path} does not exist") from error
-        except OSError as error:
-            raise ShardUnreadable(f"shard {self.path} cannot be opened: {error.strerror}") from error
-        if self.path.stat().st_size:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._data = self._resources.enter_context(mapped)
+        self._opened = self._resources.enter_context(open_source(self.path, whole=self._whole))
         return self
 
     def __exit__(
@@ -146,8 +146,16 @@ class Shard:
         self._resources.close()
 
     def members(self) -> Iterator[Member]:
-        """The tar's files, in order. Raises as walk_members() does."""
-        return walk_members(self._data, tar=self.path.name)
+        """The tar's files, in order.
+
+        Raises:
+            ShardUnreadable: as walk_members() says, or not all could be unpacked; what came before
+                the break has been yielded.
+        """
+        if len(self._opened.data) or not self._opened.flaw:
+            yield from walk_members(self._opened.data, tar=self.path.name)
+        if self._opened.flaw:
+            raise ShardUnreadable(self._opened.flaw)
 
     def pairs(self) -> Iterator[Pair]:
         """Read the pairs one by one; what cannot be used goes to ``failures``.
@@ -157,16 +165,16 @@ class Shard:
         """
         seen_keys: set[str] = set()
         seen_uids: dict[str, int] = {}
-        for key, members in self.groups():
+        for key, by_extension in self._files():
             if key in seen_keys:
                 self._fail("", key, FailureReason.DUPLICATE_KEY, "this key came before in the same shard")
                 continue
             seen_keys.add(key)
             try:
-                pair = self._read_pair(key, members)
+                pair = self._read_pair(key, by_extension)
             except BadPair as error:
                 reason, _, detail = str(error).partition(": ")
-                self._fail(self._uid_of_bad(members), key, FailureReason(reason), detail)
+                self._fail(self._uid_of_bad(by_extension), key, FailureReason(reason), detail)
                 continue
             copies = seen_uids.get(pair.uid, 0)
             seen_uids[pair.uid] = copies + 1
@@ -179,35 +187,47 @@ class Shard:
 
     def groups(self) -> Iterator[tuple[str, tuple[Member, ...]]]:
         """Members grouped by key, as WebDataset groups them: neighbours with one stem."""
-        current, members = "", list[Member]()
+        for key, by_extension in self._files():
+            yield key, tuple(by_extension.values())
+
+    def _files(self) -> Iterator[tuple[str, dict[str, Member]]]:
+        """The same, each group by extension and in shard order."""
+        current, group = "", dict[str, Member]()
         try:
             for member in self.members():
                 key, extension = split_name(member.name)
-                repeated = any(extension == split_name(other.name)[1] for other in members)
-                if members and (key != current or repeated):
-                    yield current, tuple(members)
-                    members = []
+                if group and (key != current or extension in group):
+                    yield current, group
+                    group = {}
                 current = key
-                members.append(member)
+                group[extension] = member
         except ShardUnreadable as error:
-            if not members and not current:
+            if not group and not current:
                 self._fail("", "", FailureReason.UNREADABLE_SHARD, str(error))
                 return
             self._fail("", current, FailureReason.TRUNCATED_SHARD, str(error))
             return  # the group at the break may lack members: it is part of what was lost
-        if members:
-            yield current, tuple(members)
+        if group:
+            yield current, group
+
+    def pair(self, members: Sequence[Member]) -> Pair:
+        """Read one pair whose members are known.
+
+        Raises:
+            BadPair: they make none.
+        """
+        named = [(*split_name(member.name), member) for member in members]
+        return self._read_pair(named[0][0], {extension: member for _, extension, member in named})
 
     def read(self, member: Member) -> bytes:
         """A member's data."""
-        return bytes(self._data[member.offset : member.offset + member.size])
+        return self._opened.data[member.offset : member.offset + member.size]
 
     def raw(self, members: Sequence[Member]) -> bytes:
         """The tar blocks of some members exactly as they lie in the shard."""
-        return b"".join(bytes(self._data[member.start : member.end]) for member in members)
+        return b"".join(self._opened.data[member.start : member.end] for member in members)
 
-    def _read_pair(self, key: str, members: tuple[Member, ...]) -> Pair:
-        by_extension = {split_name(member.name)[1]: member for member in members}
+    def _read_pair(self, key: str, by_extension: Mapping[str, Member]) -> Pair:
         image = next((by_extension[name] for name in IMAGE_EXTENSIONS if name in by_extension), None)
         if image is None:
             raise BadPair(
@@ -217,23 +237,23 @@ class Shard:
             raise BadPair(
                 f"{FailureReason.NO_CAPTION}: has {sorted(by_extension)}, wanted {CAPTION_EXTENSION}"
             )
+        image_bytes = self.read(image)  # mostly first in its shard: what follows comes with it
         caption_bytes = self.read(by_extension[CAPTION_EXTENSION])
         fields = self._read_fields(by_extension.get(FIELDS_EXTENSION))
-        image_bytes = self.read(image)
         return Pair(
             uid=fields.get("uid") or content_uid(image_bytes, caption_bytes),
             key=key,
             caption=captions.decode_caption(caption_bytes),
             fields=fields,
             image=image_bytes,
-            members=members,
+            members=tuple(by_extension.values()),
         )
 
     def _read_fields(self, member: Member | None) -> dict[str, Any]:
         if member is None:
             return {}
         try:
-            text = self.read(member).decode("utf-8-sig")
+            text = self.read(member).decode().removeprefix(BYTE_ORDER_MARK)
             fields = json.loads(text)
             if "\\ud" in text.lower():  # half an emoji is valid JSON, but no text that can be written
                 json.dumps(fields, ensure_ascii=False).encode()
@@ -248,15 +268,11 @@ class Shard:
             )
         return fields
 
-    def _uid_of_bad(self, members: tuple[Member, ...]) -> str:
-        for member in members:
-            if member.name.endswith(f".{FIELDS_EXTENSION}"):
-                try:
-                    uid = self._read_fields(member).get("uid")
-                except BadPair:
-                    return ""
-                return str(uid or "")
-        return ""
+    def _uid_of_bad(self, by_extension: Mapping[str, Member]) -> str:
+        try:
+            return str(self._read_fields(by_extension.get(FIELDS_EXTENSION)).get("uid") or "")
+        except BadPair:
+            return ""
 
     def _fail(self, uid: str, key: str, reason: FailureReason, detail: str) -> None:
         self.failures.append(Failure(uid=uid, key=key, shard=self.path.name, reason=reason, detail=detail))
@@ -278,4 +294,4 @@ def content_uid(image: bytes, caption: bytes) -> str:
 
 def is_uid(value: object) -> bool:
     """Whether ``value`` is 32 lower-case hex digits."""
-    return isinstance(value, str) and len(value) == UID_DIGITS and set(value) <= set("0123456789abcdef")
+    return isinstance(value, str) and UID.fullmatch(value) is not None

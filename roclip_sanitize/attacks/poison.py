@@ -35,6 +35,7 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.shards import shard_tasks
+from roclip_sanitize.sources import source_stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +146,7 @@ def copy_paths(shards: Sequence[Path], out: Path) -> list[Path]:
     Raises:
         ConfigError: a copy would replace its original.
     """
-    stems = [path.stem for path in shards]
+    stems = [source_stem(path) for path in shards]
     if len(set(stems)) < len(stems):
         stems = [task.name for task in shard_tasks(shards)]
     copies = [out / "shards" / f"{stem}.tar" for stem in stems]

@@ -32,6 +32,7 @@ from roclip_sanitize.images import Fit
 from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file, fingerprint
 from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
+from roclip_sanitize.sources import source_version
 from roclip_sanitize.store import write_failures, write_parquet
 
 TOKENISED_AT_ONCE = 512
@@ -54,7 +55,7 @@ def build_cache(
     Returns:
         The cache's folder.
     """
-    settings = {"shards": [_version(path) for path in shards], "model": model, "side": side, "fit": fit}
+    settings = {"shards": [source_version(path) for path in shards], "model": model, "side": side, "fit": fit}
     path = root / fingerprint(settings)
     folder = StageFolder.create(path, stage="cache", settings=settings)
     tasks = [task for task in shard_tasks(shards) if folder.marker(task.name) is None]
@@ -63,11 +64,6 @@ def build_cache(
     if not folder.finished:
         folder.finish({"tally": cache_tally(path).to_json()})
     return path
-
-
-def _version(shard: Path) -> list[str | int]:
-    found = shard.stat()
-    return [str(shard), found.st_size, found.st_mtime_ns]
 
 
 def cache_tally(cache: Path) -> Tally:
