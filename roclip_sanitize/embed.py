@@ -1,39 +1,53 @@
 """Shards → embedding store: the ``embed`` stage.
 
-Each worker holds one encoder and takes one shard at a time: read, decode, encode, write. A
-pair that cannot be read or decoded is listed under ``failures/``, and costs no other pair.
+Each worker holds one encoder and takes a few shards in a row. Its steps overlap, also across
+the border of two shards; the arrows are bounded, so memory does not grow with the shards:
 
-Dimension key: N pairs of a shard, B pairs of a batch, D width of the vectors.
+    read ─▶ decode, several threads ─▶ batches ─▶ model ─▶ one shard's rows ─▶ write, the caller's thread
+
+A pair that cannot be read or decoded is listed under ``failures/``, and costs no other pair. Rows
+and bytes depend neither on the number of threads nor on how shards were dealt out.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.decoding import chunked, decode_pairs
+from roclip_sanitize.decoding import decode_pairs
+from roclip_sanitize.embed_parts import Batch, Part, Rows
 from roclip_sanitize.encoder_facts import Encoder, EncoderFacts
 from roclip_sanitize.encoders import PLAIN, open_encoder
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.records import Failure, Tally
+from roclip_sanitize.images import Decode
+from roclip_sanitize.limits import Limits, Work
+from roclip_sanitize.pipeline import ahead, chunked
+from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
-from roclip_sanitize.shards import Pair, Shard, ShardTask, shard_tasks
-from roclip_sanitize.store import (
-    METADATA_COLUMNS,
-    metadata_file,
-    vectors_file,
-    write_failures,
-    write_parquet,
-    write_vectors,
-)
+from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
+from roclip_sanitize.store import MODALITIES, Modality
+
+Towers = Literal["both", "image", "text"]
+MODALITIES_OF: dict[Towers, tuple[Modality, ...]] = {
+    "both": MODALITIES,
+    "image": ("image",),
+    "text": ("text",),
+}
+STEPS = ("read", "decode", "model", "write")
+SHARDS_IN_A_ROW = 16
+ROUNDS = 4  # rows of shards that each of several workers gets, so that they end together
+BATCHES_AHEAD = 2  # ready for the model or in the making
+PARTS_AHEAD = 1  # shards in the model while one is written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +59,27 @@ class EmbedSettings:
         encoder: see encoder.open_encoder().
         batch_size: pairs encoded at once.
         seed: of random weights, where the encoder names none.
+        decode: "exact" for open_clip's own pixels, "fast" for nearly those.
+        towers: "both", or only "image" or "text": what the store gets vectors of. Its rows are the same.
+        threads: that decode, in each worker; 0 takes the worker's cores. Never changes a byte.
     """
 
     shards: tuple[Path, ...]
     encoder: str
     batch_size: int = 256
     seed: int = 0
+    decode: Decode = "exact"
+    towers: Towers = "both"
+    threads: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch-size is {self.batch_size}, wanted 1 or more")
+        if self.threads < 0:
+            raise ConfigError(f"threads is {self.threads}, wanted 0 (the worker's cores) or more")
+        for name, known in (("decode", get_args(Decode)), ("towers", get_args(Towers))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, wanted one of {', '.join(known)}")
 
 
 def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> Tally:
@@ -68,27 +93,36 @@ def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> T
         MismatchError: ``out`` was made by another model, or from other shards.
         StorageError: the disk is full.
     """
-    facts = _describe(settings, executor)
-    folder = StageFolder.create(
-        out,
-        stage="embed",
-        settings={
-            "encoder": facts.to_json(),
-            "shards": [str(path) for path in settings.shards],
-            "batch_size": settings.batch_size,
-            "seed": settings.seed,
-        },
-    )
+    facts = describe_encoder(settings, executor)
+    folder = StageFolder.create(out, stage="embed", settings=_decisive(settings, facts))
     tasks = [task for task in shard_tasks(settings.shards) if folder.marker(task.name) is None]
-    make_worker = partial(EmbedWorker, settings.encoder, settings.seed, settings.batch_size, out)
-    for _ in executor.map(make_worker, tasks):
+    make_worker = partial(EmbedWorker, replace(settings, shards=()), out)
+    for _ in executor.map(make_worker, in_rows(tasks, workers=executor.size)):
         pass
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in folder.markers())
     folder.finish({"tally": tally.to_json(), "encoder": facts.to_json()})
     return tally
 
 
-def _describe(settings: EmbedSettings, executor: Executor) -> EncoderFacts:
+def embed_limits(store: Path) -> Limits:
+    """What bounded the making of a store, over all runs that it took; shards never timed are left out."""
+    timed = [marker.facts for marker in StageFolder(store).markers() if "seconds" in marker.facts]
+    return Limits.of(Work.total(Work.from_json(facts["seconds"]) for facts in timed), order=STEPS)
+
+
+def _decisive(settings: EmbedSettings, facts: EncoderFacts) -> dict[str, Any]:
+    """What decides the store's bytes. What is as it always was is left out: older stores can be resumed."""
+    decisive = {
+        "encoder": facts.to_json(),
+        "shards": [str(path) for path in settings.shards],
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+    }
+    later = {"decode": (settings.decode, "exact"), "towers": (settings.towers, "both")}
+    return decisive | {name: value for name, (value, always) in later.items() if value != always}
+
+
+def describe_encoder(settings: EmbedSettings, executor: Executor) -> EncoderFacts:
     """The encoder's facts. A CLIP is opened in a worker: the driver stays free of torch."""
     if settings.encoder == PLAIN:
         return open_encoder(PLAIN).facts
@@ -106,62 +140,101 @@ class _Describer:
         return self._facts
 
 
+@dataclass(frozen=True, slots=True)
+class ShardRow:
+    """Shards that one worker takes one after the other."""
+
+    tasks: tuple[ShardTask, ...]
+
+    @property
+    def name(self) -> str:
+        """Its first shard's."""
+        return self.tasks[0].name
+
+
+def in_rows(tasks: Sequence[ShardTask], *, workers: int) -> Iterator[ShardRow]:
+    """Deal shards out: long rows, since steps overlap within one, but some for each worker."""
+    fair = len(tasks) if workers == 1 else len(tasks) // (workers * ROUNDS)
+    return map(ShardRow, chunked(tasks, max(1, min(SHARDS_IN_A_ROW, fair))))
+
+
 class EmbedWorker:
-    """Embeds one shard after the other with one encoder."""
+    """Embeds shards with one encoder. ``settings.shards`` is not looked at."""
 
-    def __init__(self, spec: str, seed: int, batch_size: int, out: Path) -> None:
-        self._encoder: Encoder = open_encoder(spec, seed=seed)
-        self._batch_size = batch_size
+    def __init__(self, settings: EmbedSettings, out: Path) -> None:
+        self._encoder: Encoder = open_encoder(settings.encoder, seed=settings.seed)
+        self._settings = settings
+        self._threads = settings.threads or own_cores()
         self._folder = StageFolder(out)
+        self._since = 0.0
 
-    def __call__(self, task: ShardTask) -> Marker:
+    def __call__(self, row: ShardRow) -> list[Marker]:
+        todo = [task for task in row.tasks if self._folder.marker(task.name) is None]  # a second try
+        self._since = time.perf_counter()
+        batches = ahead(self._decoded(todo), depth=BATCHES_AHEAD, name="read")
+        with closing(ahead(self._encoded(batches), depth=PARTS_AHEAD, name="model")) as parts:
+            return [self._written(part) for part in parts]
+
+    def _decoded(self, tasks: Sequence[ShardTask]) -> Generator[Batch | Part, None, None]:
+        """Batches of one shard after the other, behind each shard's last the part that they make up."""
+        facts = self._encoder.facts
+        for task in tasks:
+            part = Part(task=task)
+            with (
+                Shard(task.path) as shard,
+                closing(
+                    decode_pairs(
+                        shard,
+                        side=facts.side,
+                        fit=facts.fit,
+                        failures=part.failures,
+                        decode=self._settings.decode,
+                        threads=self._threads,
+                        seconds=part.seconds,
+                    )
+                ) as pairs,
+            ):
+                for batch in chunked(pairs, self._settings.batch_size):
+                    yield Batch.gather(batch, shard=task.path.name)
+            yield part
+
+    def _encoded(self, stream: Generator[Batch | Part, None, None]) -> Generator[Part, None, None]:
+        """Parts with their rows, whose batches came before them."""
+        modalities = MODALITIES_OF[self._settings.towers]
+        rows = Rows.of(modalities)
+        with closing(stream):
+            for item in stream:
+                started = time.perf_counter()
+                if isinstance(item, Batch):
+                    for modality, batches_BD in rows.vectors_BD.items():
+                        batches_BD.append(self._tower(modality, item))
+                    rows.names.extend(item.names)
+                    rows.seconds += time.perf_counter() - started
+                    continue
+                item.seconds["model"] = rows.seconds
+                yield replace(item, rows=rows)
+                rows = Rows.of(modalities)
+
+    def _tower(self, modality: Modality, batch: Batch) -> NDArray[np.float32]:
+        if modality == "image":
+            return self._encoder.encode_images(batch.pixels_BHW3)
+        return self._encoder.encode_captions(batch.captions)
+
+    def _written(self, part: Part) -> Marker:
         started = time.perf_counter()
-        with Shard(task.path) as shard:
-            failures: list[Failure] = []
-            facts = self._encoder.facts
-            columns = self._embed(
-                decode_pairs(shard, side=facts.side, fit=facts.fit, failures=failures), task.path.name
-            )
-        rows = len(columns.names)
-        tally = Tally(
-            seen=rows + len(failures),
-            failed=Counter(failure.reason.value for failure in failures),
-            seconds=time.perf_counter() - started,
-        )
-        files = columns.write(self._folder.path, task.name, failures)
-        return self._folder.commit(task.name, files=files, facts={"rows": rows, "tally": tally.to_json()})
-
-    def _embed(self, decoded: Iterable[tuple[Pair, NDArray[np.uint8]]], shard: str) -> _Columns:
-        columns = _Columns(names=[], image_BD=[], text_BD=[])
-        for batch in chunked(decoded, self._batch_size):
-            pairs, pictures = zip(*batch, strict=True)
-            columns.image_BD.append(self._encoder.encode_images(np.stack(pictures)))
-            columns.text_BD.append(self._encoder.encode_captions([pair.caption for pair in pairs]))
-            columns.names.extend((pair.uid, pair.key, shard, pair.caption, pair.image_hash) for pair in pairs)
-        return columns
+        files = part.write(self._folder.path)
+        now = time.perf_counter()
+        part.seconds["write"], wall, self._since = now - started, now - self._since, now
+        tally = part.tally(seconds=wall)
+        threads = {"decode": self._threads}
+        work = Work.measured(pairs=tally.seen, wall=wall, busy=part.seconds, threads=threads)
+        facts = {"rows": len(part.rows.names), "tally": tally.to_json(), "seconds": work.to_json()}
+        return self._folder.commit(part.task.name, files=files, facts=facts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Columns:
-    """What one shard's pairs became."""
-
-    names: list[tuple[str, ...]]
-    image_BD: list[NDArray[np.float32]]
-    text_BD: list[NDArray[np.float32]]
-
-    def write(self, store: Path, name: str, failures: list[Failure]) -> list[Path]:
-        """Write the shard's four files."""
-        import polars
-
-        frame = polars.DataFrame(
-            self.names, schema=dict.fromkeys(METADATA_COLUMNS, polars.String), orient="row"
-        )
-        image, text = vectors_file(store, name, "image"), vectors_file(store, name, "text")
-        write_vectors(image, _stacked(self.image_BD))
-        write_vectors(text, _stacked(self.text_BD))
-        write_parquet(metadata_file(store, name), frame)
-        return [image, text, metadata_file(store, name), write_failures(store, name, failures)]
-
-
-def _stacked(batches: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
+def own_cores() -> int:
+    """Cores that this worker may use: an executor tells its share as it tells OpenMP."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

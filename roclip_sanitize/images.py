@@ -5,12 +5,17 @@
 A small file can declare a picture of gigabytes, and a truncated one can decode to grey.
 Both are refused here, so that no stage after this one needs to look. Door to Pillow.
 
+Two ways: "exact" gives open_clip's own pixels, bit for bit; "fast" lets the JPEG decoder shrink
+and takes a cheaper filter, which moves vectors a little (benchmarks/decoding.py says how far).
+Both may run in any number of threads at once.
+
 Dimension key: H, W height and width in pixels; 3 the channels red, green, blue.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -34,14 +39,21 @@ PILLOW_ERRORS = (  # what its decoders were seen to raise, or may, on bytes that
     *(TypeError, AttributeError, struct.error, zlib.error),
 )
 
+PILLOWS_WARNINGS = ("ignore", None, Warning, re.compile("PIL"), 0)  # as the warnings module lists it
+OBJECT_AT = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
+FAST_GAP = 2.0  # of the sides: closer than this, fast shrinks in one step
+
 Fit = Literal["squash", "crop"]
+Decode = Literal["exact", "fast"]
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(data: bytes, *, enough: int = 0) -> Image.Image:
     """Decode one picture, strictly.
 
     Args:
         data: an encoded picture in one of FORMATS; any colour model.
+        enough: pixels that suffice a side: a JPEG may come out at a half, a quarter or an eighth of
+            its size, but with no side shorter than this. 0 decodes every pixel.
 
     Returns:
         The picture in RGB.
@@ -53,18 +65,33 @@ def decode_image(data: bytes) -> Image.Image:
     if len(data) > MAX_IMAGE_BYTES:
         raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: {len(data):,} bytes, at most {MAX_IMAGE_BYTES:,}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of bombs and odd EXIF; both are judged here
-            image = Image.open(io.BytesIO(data))
-            _require_web_format(image.format)
-            _require_sane_size(*image.size)
-            return _to_rgb(image)
+        _silence_pillow()
+        image = Image.open(io.BytesIO(data))
+        _require_web_format(image.format)
+        _require_sane_size(*image.size)
+        if enough:
+            image.draft("RGB", (enough, enough))
+        return _to_rgb(image)
     except BadPair:
         raise
     except Image.DecompressionBombError as error:
         raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: {error}") from error
     except PILLOW_ERRORS as error:
         raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: {_one_line(error)}") from error
+
+
+def square_pixels(data: bytes, side: int, *, fit: Fit, decode: Decode = "exact") -> NDArray[np.uint8]:
+    """Bytes to a square: decode_image() and to_square(), each in the way asked for.
+
+    Returns:
+        uint8 array (side, side, 3).
+
+    Raises:
+        BadPair: as decode_image() does.
+    """
+    if decode == "exact":
+        return to_square(decode_image(data), side, fit=fit)
+    return _fast_square(decode_image(data, enough=side), side, fit=fit)
 
 
 def to_square(image: Image.Image | NDArray[np.uint8], side: int, *, fit: Fit = "squash") -> NDArray[np.uint8]:
@@ -81,10 +108,7 @@ def to_square(image: Image.Image | NDArray[np.uint8], side: int, *, fit: Fit = "
     """
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    if fit == "crop":
-        image = _central_square(image, side)
-    elif image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    image = _central_square(image, side) if fit == "crop" else _resized(image, (side, side))
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -114,7 +138,27 @@ def _require_web_format(name: str | None) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # Pillow would turn all but the darkest 256 of 65,536 greys white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _fast_square(image: Image.Image, side: int, *, fit: Fit) -> NDArray[np.uint8]:
+    """A square of much the same look: only what stays is resized, and a shorter filter shrinks it."""
+    width, height = image.size
+    across, down = (min(width, height),) * 2 if fit == "crop" else (width, height)
+    left, top = (width - across) / 2, (height - down) / 2
+    shrinks = min(across, down) >= side
+    square = image.resize(
+        (side, side),
+        Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC,
+        box=(left, top, left + across, top + down),
+        reducing_gap=FAST_GAP,
+    )
+    return np.asarray(square, dtype=np.uint8)
 
 
 def _central_square(image: Image.Image, side: int) -> Image.Image:
@@ -124,17 +168,29 @@ def _central_square(image: Image.Image, side: int) -> Image.Image:
     shorter = min(width, height)
     scaled = (int(side * width / shorter), int(side * height / shorter))
     left, top = round((scaled[0] - side) / 2), round((scaled[1] - side) / 2)
-    image = image.resize(scaled, Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + side, top + side))
+    image = _resized(image, scaled)
+    return image if scaled == (side, side) else image.crop((left, top, left + side, top + side))
 
 
 def _shortened(image: Image.Image) -> Image.Image:
     """A ribbon's centre: scaled up whole, a picture 8 px wide and 3 million long would fill any memory."""
     width, height = image.size
     longest = MAX_ASPECT * min(width, height)
+    if max(width, height) <= longest:
+        return image
     left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
+def _silence_pillow() -> None:
+    """Pillow warns of bombs and odd EXIF; both are judged here.
+
+    catch_warnings() would do for one thread. Among several it puts back the wrong filters.
+    """
+    if PILLOWS_WARNINGS not in warnings.filters:
+        warnings.filterwarnings("ignore", module="PIL")
+
+
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = OBJECT_AT.sub("", str(error))  # an address differs from run to run, and lists of failures must not
+    return " ".join(text.split())[:200] or type(error).__name__

@@ -106,8 +106,17 @@ class EmbeddingStore:
         return Tally.total(Tally.from_json(marker.facts["tally"]) for marker in self._folder.markers())
 
     def vectors(self, name: str, modality: Modality) -> NDArray[np.float16]:
-        """One part's vectors, memory-mapped: (N, D) float16, unit rows."""
-        mapped: NDArray[np.float16] = np.load(vectors_file(self.path, name, modality), mmap_mode="r")
+        """One part's vectors, memory-mapped: (N, D) float16, unit rows.
+
+        Raises:
+            MismatchError: the store was made without this modality's tower.
+        """
+        path = vectors_file(self.path, name, modality)
+        if not path.exists():
+            raise MismatchError(
+                f"{self.path} holds no {modality} vectors ({path.name} is missing): embed with --towers both"
+            )
+        mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
         return mapped
 
     def metadata(self, name: str, columns: Sequence[str] = METADATA_COLUMNS) -> polars.DataFrame:

@@ -78,7 +78,10 @@ def settings_file(folder: Path, text: str) -> Path:
 def test_done_is_0_and_the_result_is_on_stdout(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
     said = roclip(*embed(shard, tmp_path / "out"))
     assert (said.code, said.lines) == (0, [])
-    assert [line.split() for line in said.out.splitlines()] == [
+    table = [line.split() for line in said.out.splitlines()]
+    shown = [line[1].rstrip(",:") for line in table[:6]]
+    assert shown == ["of", "read", "decode", "model", "write", "reached"]
+    assert table[6:] == [
         ["8", "pairs", "seen"],
         ["8", "kept"],
         ["store", str(tmp_path / "out")],
@@ -89,6 +92,7 @@ def test_a_result_is_json_if_asked_for(roclip: Roclip, shard: Path, tmp_path: Pa
     said = roclip(*embed(shard, tmp_path / "out", "--json"))
     result = json.loads(said.out)
     assert result.pop("seconds") >= 0
+    assert set(result.pop("limits")) == {"pairs_per_second", "reached", "bound", "share"}
     assert result == {
         "seen": 8,
         "kept": 8,
@@ -211,7 +215,7 @@ def test_a_file_gives_defaults_and_options_go_first(roclip: Roclip, shard: Path,
     ("text", "line"),
     [
         ("[embed]\nbatchsize = 3", "[embed] has no setting 'batchsize', known are as_json, batch_size, "),
-        ("[embd]\nseed = 3", "[embd] is no command, known are demo, embed, "),
+        ("[embd]\nseed = 3", "[embd] is no command, known are bench, demo, embed, "),
         ("seed = 3", "[seed] is no command, known are "),
         ("[embed\n", "is no TOML: "),
         ("[embed]\nseed = 'many'", "Invalid value for '--seed': "),

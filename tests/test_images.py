@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from roclip_sanitize.errors import BadPair
-from roclip_sanitize.images import FORMATS, MAX_IMAGE_BYTES, Fit, decode_image, encode_jpeg, to_square
+from roclip_sanitize.images import (
+    FORMATS,
+    MAX_IMAGE_BYTES,
+    Fit,
+    decode_image,
+    encode_jpeg,
+    square_pixels,
+    to_square,
+)
 from tests.corpora import forged_jpeg, picture
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 20, 3)).astype(np.uint8)
@@ -165,6 +173,64 @@ def test_a_ribbon_costs_no_memory(size: tuple[int, int], fit: Fit) -> None:
     square = to_square(Image.new("RGB", size, (9, 99, 199)), 224, fit=fit)
     assert np.array_equal(np.unique(square.reshape(-1, 3), axis=0), [[9, 99, 199]])
     assert time.perf_counter() - started < 1.0
+
+
+# The fast way
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(8, 300), height=st.integers(8, 300), enough=st.integers(8, 64))
+def test_a_jpeg_is_never_shrunk_below_what_is_needed(width: int, height: int, enough: int) -> None:
+    data = encoded(Image.new("RGB", (width, height), (9, 99, 199)), "JPEG")
+    image = decode_image(data, enough=enough)
+    assert min(image.size) >= min(enough, width, height)
+    if min(width, height) >= 2 * enough:
+        assert image.size < (width, height)
+    if min(width, height) < 2 * enough:
+        assert np.array_equal(np.asarray(image), np.asarray(decode_image(data)))
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize("size", [(200, 300), (640, 180), (20, 30), (32, 32)], ids=str)
+def test_fast_pixels_are_nearly_exact(size: tuple[int, int], fit: Fit) -> None:
+    across, down = np.linspace(0, 200, size[0]), np.linspace(0, 55, size[1])
+    ramp = np.add.outer(down, across).astype(np.uint8)
+    data = encode_jpeg(np.stack([ramp, 255 - ramp, ramp // 2], axis=2))
+    exact, fast = (square_pixels(data, 32, fit=fit, decode=decode) for decode in ("exact", "fast"))
+    assert fast.shape == exact.shape == (32, 32, 3)
+    assert fast.dtype == np.uint8
+    difference = np.abs(exact.astype(int) - fast)
+    assert difference.mean() < 3
+    assert difference.max() <= 12
+
+
+def test_exact_pixels_are_the_default() -> None:
+    assert np.array_equal(
+        square_pixels(picture(0, 40), 16, fit="crop"), to_square(decode_image(picture(0, 40)), 16, fit="crop")
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(forged_jpeg(5_001, 5_000), "image_too_large: header says", id="a forged header"),
+        pytest.param(forged_jpeg(900, 7), "image_too_small: 900 × 7", id="a spacer"),
+        pytest.param(picture(0, 256)[:-99], "image_undecodable: image file is truncated", id="a cut JPEG"),
+    ],
+)
+def test_the_fast_way_is_as_strict(data: bytes, reason: str) -> None:
+    with pytest.raises(BadPair, match=f"^{reason}"):
+        square_pixels(data, 16, fit="squash", decode="fast")
+
+
+def test_what_is_wrong_is_told_without_addresses() -> None:
+    """Lists of failures must be the same bytes each time."""
+    with pytest.raises(BadPair) as caught:
+        decode_image(b"?")
+    assert str(caught.value) == "image_undecodable: cannot identify image file"
+
+
+# Encoding
 
 
 def test_encoding_is_deterministic_and_near_lossless() -> None:

@@ -97,7 +97,7 @@ def digest(out: Path) -> str:
 
 
 def test_samples_decide_the_steps_and_else_epochs() -> None:
-    told = {"shards": (Path("x.tar"),), "batch_size": 64, "epochs": 3}
+    told: dict[str, Any] = {"shards": (Path("x.tar"),), "batch_size": 64, "epochs": 3}
     assert TrainSettings(**told).steps(10) == 30
     assert TrainSettings(**told, samples=64 * 7 + 5).steps(10) == 7
     assert TrainSettings(**told, samples=1).steps(10) == 1

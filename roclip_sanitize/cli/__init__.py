@@ -1,7 +1,7 @@
 """The command line: parse, call, print. The only package that imports typer.
 
     __init__.py   the app, its settings file, its exit codes
-    data.py       poison, embed, index, scan, rewrite, pair
+    data.py       poison, embed, retry-failed, index, scan, rewrite, pair
     model.py      train, evaluate
     loop.py       demo, report
     bench.py      bench machine

@@ -24,8 +24,11 @@ from roclip_sanitize.cli.output import finish, show
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (poison, embed, index, scan, rewrite, pair):
+    for command in (poison, embed, retry_failed, scan, rewrite, pair):
         app.command()(command)
+    indexes = typer.Typer(invoke_without_command=True, callback=index)
+    indexes.command()(inspect)
+    app.add_typer(indexes, name="index")
 
 
 def poison(
@@ -79,6 +82,16 @@ def embed(
         ),
     ] = "plain",
     batch_size: Annotated[int, typer.Option(help="Pairs encoded at once.")] = 256,
+    decode: Annotated[
+        str,
+        typer.Option(help="'exact': open_clip's own pixels. 'fast': nearly those, JPEGs shrunk on the way."),
+    ] = "exact",
+    towers: Annotated[
+        str, typer.Option(help="What gets vectors: 'both', or only 'image' or 'text'.")
+    ] = "both",
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads that decode, in each worker; 0 takes the worker's cores.")
+    ] = 0,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -86,28 +99,74 @@ def embed(
     max_failed: MaxFailed = 0.01,
     as_json: AsJson = False,
 ) -> None:
-    """Turn shards into an embedding store: image and caption vectors, by shard."""
-    from roclip_sanitize.embed import EmbedSettings, embed_shards
+    """Turn shards into an embedding store, and say what kept it from being quicker."""
+    from roclip_sanitize.embed import EmbedSettings, embed_limits, embed_shards
     from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
 
     settings = EmbedSettings(
-        shards=tuple(expand_shards(shards)), encoder=encoder, batch_size=batch_size, seed=seed
+        shards=tuple(expand_shards(shards)),
+        encoder=encoder,
+        batch_size=batch_size,
+        seed=seed,
+        decode=decode,  # type: ignore[arg-type]
+        towers=towers,  # type: ignore[arg-type]
+        threads=threads,
     )
     where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
-    finish(
-        embed_shards(settings, out=out, executor=where),
-        max_failed=max_failed,
-        as_json=as_json,
-        store=str(out),
-    )
+    tally = embed_shards(settings, out=out, executor=where)
+    limits = embed_limits(out)
+    if as_json:
+        finish(tally, max_failed=max_failed, as_json=True, store=str(out), limits=limits.to_json())
+        return
+    for line in limits.lines():
+        print(line)
+    finish(tally, max_failed=max_failed, as_json=False, store=str(out))
+
+
+def retry_failed(
+    store: Annotated[Path, typer.Argument(help="Embedding store, made by 'roclip embed'.")],
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads that decode, in each worker; 0 takes the worker's cores.")
+    ] = 0,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    gpus_per_worker: Gpus = 0.0,
+    max_failed: MaxFailed = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Embed again the parts of a store that list failures, and say what changed."""
+    from dataclasses import asdict
+
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.retry import retry_failed as retry
+
+    where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
+    tally, changes = retry(store, executor=where, threads=threads)
+    if as_json:
+        told = [asdict(change) for change in changes]
+        finish(tally, max_failed=max_failed, as_json=True, store=str(store), changes=told)
+        return
+    for change in changes:
+        print(change.line())
+    if any(change.rows[0] != change.rows[1] for change in changes):
+        print("rows have moved: make the index, and what was made with it, again in other folders")
+    finish(tally, max_failed=max_failed, as_json=False, store=str(store))
 
 
 def index(
-    store: Store,
-    out: Out,
+    context: typer.Context,
+    store: Annotated[Path | None, typer.Option(help="Embedding store, made by 'roclip embed'.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results. The same command again resumes there.")
+    ] = None,
     modality: Annotated[str, typer.Option(help="Whose vectors: 'image' or 'text'.")] = "image",
-    kind: Annotated[str, typer.Option(help="'flat': exact.")] = "flat",
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="'flat': exact; 'ivf_flat', 'ivf_pq' (small) or 'hnsw': approximate; 'auto': by the rows."
+        ),
+    ] = "flat",
     transform: Annotated[
         str, typer.Option(help="'pca96' for the 96 main directions, half-whitened; '' for none.")
     ] = "",
@@ -117,15 +176,31 @@ def index(
     pool: Annotated[
         int, typer.Option(min=0, help="Index only so many pairs, drawn by the seed; 0 takes all.")
     ] = 0,
+    queries: Annotated[
+        str, typer.Option(help="Whose vectors will ask, for the measured recall; '' for those indexed.")
+    ] = "",
+    recall: Annotated[float, typer.Option(help="Recall@10 that an approximate kind is set up for.")] = 0.95,
+    nprobe: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Lists (hnsw: nodes) that a query looks at; 0 finds the fewest for --recall."
+        ),
+    ] = 0,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Build a FAISS index over a store, and measure its recall and speed."""
+    if context.invoked_subcommand:
+        return
+    from roclip_sanitize.errors import ConfigError
     from roclip_sanitize.executors import open_executor
     from roclip_sanitize.index import IndexSettings, build_index
 
+    if store is None or out is None:  # not the parser's business: 'roclip index inspect' needs neither
+        missing = "--store" if store is None else "--out"
+        raise ConfigError(f"Missing option '{missing}'; see 'roclip index --help'")
     settings = IndexSettings(
         store=store,
         modality=modality,  # type: ignore[arg-type]
@@ -134,8 +209,28 @@ def index(
         parts=parts,
         pool=pool,
         seed=seed,
+        queries=queries,  # type: ignore[arg-type]
+        recall=recall,
+        nprobe=nprobe,
     )
     show(build_index(settings, out=out, executor=open_executor(executor, workers=workers)), as_json=as_json)
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A finished index, made by 'roclip index'.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell what an index holds, and how well and how fast it answers."""
+    from roclip_sanitize.index import inspect_index
+
+    facts = inspect_index(folder)
+    if as_json:
+        show(facts, as_json=True)
+        return
+    width = max(map(len, facts))
+    for name, value in sorted(facts.items()):
+        text = f"{value:,}" if isinstance(value, int | float) else str(value)
+        print(f"{name:<{width}}  {text or '-'}")
 
 
 def scan(
