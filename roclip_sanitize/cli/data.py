@@ -240,7 +240,7 @@ def scan(
     detectors: Annotated[
         str, typer.Option(help="Which detectors, joined by commas.")
     ] = "agreement,collisions",
-    neighbours: Annotated[int, typer.Option(help="Pictures that are asked about each caption.")] = 20,
+    neighbours: Annotated[int, typer.Option(help="Pictures that are asked about each caption.")] = 40,
     budget: Annotated[float, typer.Option(help="Share of pairs that agreement may quarantine.")] = 0.05,
     captions_per_picture: Annotated[
         int, typer.Option(help="So many captions of one picture are a collision.")

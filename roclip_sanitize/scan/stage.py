@@ -61,7 +61,7 @@ class ScanSettings:
     store: Path
     index: Path
     detectors: tuple[str, ...] = DETECTORS
-    neighbours: int = 20
+    neighbours: int = 40
     budget: float = 0.05
     captions_per_picture: int = 4
     pictures_per_caption: int = 8
