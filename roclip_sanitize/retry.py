@@ -21,6 +21,7 @@ from roclip_sanitize.errors import MismatchError, ShardMissing
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of
+from roclip_sanitize.sources import missing_sources, source_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +65,8 @@ def retry_failed(store: Path, *, executor: Executor, threads: int = 0) -> tuple[
     shards = {name: settings.shards[int(name)] for name in before}
     if not before:
         return _whole(folder), []
-    for shard in shards.values():
-        if not shard.is_file():
-            raise ShardMissing(f"shard {shard} does not exist: nothing was changed")
+    for shard in missing_sources(list(shards.values())):
+        raise ShardMissing(f"shard {source_name(shard)} does not exist: nothing was changed")
     _require_same_encoder(folder, settings, executor)
     _withdraw(folder, before)
     try:

@@ -138,7 +138,9 @@ def test_a_curve_may_see_no_picture_of_another_class(world: EvaluateSettings, tm
     settings = replace(world, test_shards=(blue_first,), curve_pictures=1)
     evaluate_arms(settings, out=tmp_path / "out", executor=HERE)
     curves = read_json(tmp_path / "out" / "curves.json")
-    assert {line["attack"] for line in curves} == {None, "targeted"}  # the patch had no trial: no point
+    last = max(line["samples"] for line in curves)  # the trained model's, which sees all pictures
+    on_the_way = {line["attack"] for line in curves if line["samples"] < last}
+    assert on_the_way == {None, "targeted"}  # the patch had no trial: no point
 
 
 @pytest.mark.slow
