@@ -24,7 +24,7 @@ demo: setup            ## the closed loop; DEMO="--shards … --test-shards … 
 test: setup            ## every test
 	$(BIN)/python -m pytest
 
-quick: setup           ## the tests that take seconds
+quick: setup           ## the tests that start no Ray and train nothing
 	$(BIN)/python -m pytest -m "not slow"
 
 check: lint types imports quick
