@@ -25,7 +25,7 @@ test: setup            ## every test
 	$(BIN)/python -m pytest
 
 quick: setup           ## the tests that start no Ray and train nothing
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 check: lint types imports quick
 

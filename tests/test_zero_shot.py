@@ -16,6 +16,7 @@ from roclip_sanitize.evaluation.zero_shot import (
     class_vectors,
     image_vectors,
     predict,
+    wordings,
 )
 
 
@@ -51,6 +52,30 @@ def test_a_class_is_the_mean_of_its_templates_renormalised() -> None:
     assert found_CD.shape == (1, 3)
     assert found_CD[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
     assert np.linalg.norm(found_CD, axis=1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Watches", ("watches", "watch")),
+        ("Casual_Shoes", ("casual shoes", "casual shoe")),
+        ("Dress", ("dress",)),
+        ("truck", ("truck",)),
+        ("犬", ("犬",)),
+        ("", ("",)),
+        ("_", (" ",)),
+    ],
+)
+def test_a_plural_label_is_asked_for_in_the_singular_too(name: str, words: tuple[str, ...]) -> None:
+    assert wordings(name) == words
+
+
+def test_a_class_is_the_mean_over_its_wordings() -> None:
+    found_CD = class_vectors(LetterEncoder(), ["Cabs"], ["{}"])  # "cabs" and "cab"
+    assert found_CD[0] == pytest.approx(np.ones(3) / np.sqrt(3), abs=1e-6)
+    encoder = LetterEncoder()
+    class_vectors(encoder, ["Cabs"], ["{}", "a {}"])
+    assert encoder.captions == ["cabs", "a cabs", "cab", "a cab"]
 
 
 def test_names_are_read_as_words() -> None:

@@ -1,14 +1,17 @@
 """Classes as captions: which one is a picture most like?
 
 Each class name goes into several templates; its vector is the mean of theirs, renormalised
-(Radford et al. 2021).
+(Radford et al. 2021). Labels are often plural ("Watches") where captions speak of one thing, so
+that a name and its singular both go in.
 
-Dimension key: N pictures, C classes, T templates, D width.
+Dimension key: N pictures, C classes, T templates × wordings, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +36,18 @@ def class_vectors(
     for template in templates:
         if "{}" not in template:
             raise ConfigError(f"template {template!r} has no {{}} for the class name")
-    names = [name.replace("_", " ").lower() for name in classes]
-    mean_CD = np.stack(
-        [
-            encoder.encode_captions([template.replace("{}", name) for template in templates]).mean(axis=0)
-            for name in names
-        ]
-    )
+    mean_CD = np.stack([_mean_D(encoder, name, templates) for name in classes])
     vectors: NDArray[np.float32] = mean_CD / np.linalg.norm(mean_CD, axis=1, keepdims=True)
     return vectors
+
+
+def wordings(name: str) -> tuple[str, ...]:
+    """How captions may write a class: in small letters, and in the singular too if that differs."""
+    plain = name.replace("_", " ").lower()
+    if not plain.strip():
+        return (plain,)
+    singular = _english().singular_noun(plain.strip())  # False where it finds no plural
+    return (plain, singular) if singular and singular != plain else (plain,)
 
 
 def image_vectors(encoder: Encoder, image_NSS3: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -56,3 +62,16 @@ def predict(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32]) -> NDA
     """Number of the most similar class: (N,) int64; equal ones give the lowest number."""
     class_N: NDArray[np.int64] = (image_ND @ class_CD.T).argmax(axis=1)
     return class_N
+
+
+def _mean_D(encoder: Encoder, name: str, templates: Sequence[str]) -> NDArray[np.float32]:
+    captions = [template.replace("{}", words) for words in wordings(name) for template in templates]
+    mean_D: NDArray[np.float32] = encoder.encode_captions(captions).mean(axis=0)
+    return mean_D
+
+
+@cache
+def _english() -> Any:
+    import inflect
+
+    return inflect.engine()
