@@ -15,9 +15,10 @@ from roclip_sanitize.training.augment import (
     LEAST_AREA,
     augment_batch,
     blur_some,
-    crop_and_flip,
+    crop,
     drop_words,
     erase_square,
+    flip_some,
     jitter,
 )
 from roclip_sanitize.training.settings import Augmentation
@@ -83,9 +84,9 @@ def test_only_strong_erases() -> None:
     assert strong.max() == 0.5
 
 
-def test_mild_is_crop_jitter_and_dropping_and_nothing_else() -> None:
+def test_mild_is_flip_jitter_and_dropping_and_nothing_else() -> None:
     generator = seeded(3)
-    wanted = jitter(crop_and_flip(pictures(), generator), generator)
+    wanted = jitter(flip_some(pictures(), generator), generator)
     found, tokens = augment_batch(pictures(), TOKENS, kind="mild", generator=seeded(3))
     assert torch.equal(found, wanted)
     assert torch.equal(tokens, drop_words(TOKENS, generator))
@@ -94,18 +95,28 @@ def test_mild_is_crop_jitter_and_dropping_and_nothing_else() -> None:
 # Crop and flip
 
 
-def test_a_crop_shows_60_to_100_percent_and_half_are_mirrored() -> None:
+def test_half_of_the_pictures_are_mirrored() -> None:
     ramp = torch.linspace(0, 1, SIDE).expand(300, 3, SIDE, SIDE)
-    cropped = crop_and_flip(ramp, seeded())
-    width = cropped[:, 0, 0, -1] - cropped[:, 0, 0, 0]  # share of the ramp that is left; negative if mirrored
-    assert width.abs().min() >= math.sqrt(LEAST_AREA) - 0.05
-    assert width.abs().max() <= 1
-    assert 0.4 < (width < 0).float().mean() < 0.6
+    found = flip_some(ramp, seeded())
+    mirrored = torch.tensor([torch.equal(picture, ramp[0].flip(-1)) for picture in found])
+    untouched = torch.tensor([torch.equal(picture, ramp[0]) for picture in found])
+    assert (mirrored ^ untouched).all()
+    assert 0.4 < mirrored.float().mean() < 0.6
+
+
+def test_a_crop_shows_60_to_100_percent() -> None:
+    ramp = torch.linspace(0, 1, SIDE).expand(300, 3, SIDE, SIDE)
+    cropped = crop(ramp, seeded())
+    width = cropped[:, 0, 0, -1] - cropped[:, 0, 0, 0]  # share of the ramp that is left
+    assert width.min() >= math.sqrt(LEAST_AREA) - 0.05
+    assert width.max() <= 1
+    assert cropped.min() == 0  # some crop reaches the left edge
+    assert cropped.max() == 1
 
 
 def test_a_crop_invents_no_colour() -> None:
     plain = torch.full((8, 3, SIDE, SIDE), 0.3)
-    assert torch.allclose(crop_and_flip(plain, seeded()), plain)
+    assert torch.allclose(crop(plain, seeded()), plain)
 
 
 # Brightness and contrast

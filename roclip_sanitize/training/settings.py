@@ -45,8 +45,8 @@ class TrainSettings:
             "first": an image to the pool caption most similar to its caption, and a caption to
             the pool image most similar to its image.
         pairs: a folder made by ``roclip pair``: match by its table instead of the pool.
-        augmentation: "none", "mild" (crop, flip, brightness, contrast, word dropping) or
-            "strong" (the same, and erasing and blurring of parts).
+        augmentation: "none", "mild" (flip, brightness, contrast, word dropping) or
+            "strong" (the same, and crops, erasing and blurring).
         epochs: passes over the pairs.
         samples: pairs to train on in all, some more often than others; 0 takes whole epochs. Runs
             on shards of different size compare at equal samples, not at equal epochs.
