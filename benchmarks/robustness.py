@@ -10,14 +10,19 @@
     scan_augmentation   the same with augmentation
     all                 RoCLIP (final) with augmentation on the pairs that the scan kept
 
-Resumes by itself in --run, also that of a demo, whose shards it then shares. Without --shards it
-renders the demo's corpus. --quick trains each arm for one epoch, so that its attacks need not take.
+One training says little about a difference of two points, so --trainings repeats every arm with
+other weights, order and augmentation on the same poisons; the table then shows means, and claims
+are judged by them. Resumes by itself in --run, also that of a demo, whose shards it then shares.
+Without --shards it renders the demo's corpus. --quick trains each arm for one epoch, so that its
+attacks need not take.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.claims import Claim, report
@@ -58,56 +63,84 @@ def main() -> None:
     )
     loop = demo.Demo(settings, run=told.run, executor=executor)
     loop.prepare()
-    results = measure(loop, told.run, executor, epochs=told.epochs, seed=told.seed)
-    _show(results)
-    report("robustness", _claims(results))
+    seeds = range(told.seed, told.seed + told.trainings)
+    results = measure(loop, told.run, executor, epochs=told.epochs, seeds=seeds)
+    table = Table(results, seeds)
+    table.show()
+    report("robustness", _claims(table))
 
 
-def measure(loop: demo.Demo, run: Path, executor: Executor, *, epochs: int, seed: int) -> list[Result]:
-    """Train and evaluate all arms on a prepared run folder."""
+def measure(
+    loop: demo.Demo, run: Path, executor: Executor, *, epochs: int, seeds: Sequence[int]
+) -> list[Result]:
+    """Train and evaluate all arms, once per seed, on a prepared run folder."""
+    folders = {training(arm, seed): run / "ablation" / training(arm, seed) for seed in seeds for arm in ARMS}
     runs = {
-        run / "ablation" / arm: TrainSettings(
+        folders[training(arm, seed)]: TrainSettings(
             shards=loop.kept() if only_kept else loop.poisoned(),
             samples=loop.samples(epochs),
             seed=seed,
             **told,
         )
+        for seed in seeds
         for arm, (only_kept, told) in ARMS.items()
     }
     train_all(runs, executor=executor, cache=run / "cache")
     evaluation = EvaluateSettings(
-        arms={arm: run / "ablation" / arm for arm in ARMS},
+        arms=folders,
         test_shards=loop.test_shards,
         label=loop.label,
         ledger=run / "poison",
         curves=False,
-        seed=seed,
+        seed=seeds[0],  # of the trigger's places; the same for all
     )
-    return evaluate_arms(evaluation, out=run / "ablation" / "evaluate", executor=executor)
+    name = f"evaluate_{seeds[0]}_{len(seeds)}"
+    return evaluate_arms(evaluation, out=run / "ablation" / name, executor=executor)
 
 
-def _value(results: list[Result], arm: str, attack: str | None, metric: str) -> float:
-    result = find(results, arm=arm, attack=attack, metric=metric)
-    return result.value if result else float("nan")
+def training(arm: str, seed: int) -> str:
+    """Name of one training of an arm."""
+    return f"{arm}_{seed}"
 
 
-def _show(results: list[Result]) -> None:
-    print(f"{'':18}" + "".join(f"{title:>12}" for _, _, title in COLUMNS))
-    for arm in ARMS:
-        cells = [_value(results, arm, attack, metric) for attack, metric, _ in COLUMNS]
-        print(f"{arm:18}" + "".join(f"{cell:>12.1%}" for cell in cells))
+class Table:
+    """Results by arm, over all its trainings."""
+
+    def __init__(self, results: list[Result], seeds: Sequence[int]) -> None:
+        self._results, self._seeds = results, seeds
+
+    def values(self, arm: str, attack: str | None, metric: str) -> list[float]:
+        """What each training of an arm came to, in the order of the seeds."""
+        found = [
+            find(self._results, arm=training(arm, seed), attack=attack, metric=metric) for seed in self._seeds
+        ]
+        return [result.value if result else float("nan") for result in found]
+
+    def mean(self, arm: str, attack: str | None, metric: str) -> float:
+        """The mean over an arm's trainings."""
+        return fmean(self.values(arm, attack, metric))
+
+    def show(self) -> None:
+        """Print a row per arm, and below it the range where there are several trainings."""
+        print(f"{'':18}" + "".join(f"{title:>15}" for _, _, title in COLUMNS))
+        for arm in ARMS:
+            cells = [self.values(arm, attack, metric) for attack, metric, _ in COLUMNS]
+            print(f"{arm:18}" + "".join(f"{fmean(cell):>15.1%}" for cell in cells))
+            if len(self._seeds) > 1:
+                ranges = [f"{min(cell):.1%}–{max(cell):.1%}" for cell in cells]
+                print(f"{'':18}" + "".join(f"{text:>15}" for text in ranges))
 
 
-def _claims(results: list[Result]) -> list[Claim]:
+def _claims(table: Table) -> list[Claim]:
     claims = []
     for attack, most in (("targeted", 0.0), ("patch", 0.05)):
-        plain = _value(results, "undefended", attack, "attack_success")
-        best = _value(results, "all", attack, "attack_success")
+        plain = table.mean("undefended", attack, "attack_success")
+        best = table.mean("all", attack, "attack_success")
         claims += [
             Claim(name=f"{attack}, undefended", value=plain, target=">= 0.8", holds=plain >= 0.8),
             Claim(name=f"{attack}, all parts", value=best, target=f"<= {most}", holds=best <= most),
         ]
-    useful = [_value(results, arm, None, "zero_shot_top1") for arm in ("undefended", "all")]
+    useful = [table.mean(arm, None, "zero_shot_top1") for arm in ("undefended", "all")]
     lost = useful[0] - useful[1]
     return [*claims, Claim(name="zero-shot lost", value=lost, target="<= 0.03", holds=lost <= 0.03)]
 
@@ -122,9 +155,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--label", default="")
     parser.add_argument("--epochs", type=int, default=0, help="passes; 0 for the demo's")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainings", type=int, default=1, help="of each arm, with seeds of their own")
     parser.add_argument("--executor", default="ray")
     parser.add_argument("--quick", action="store_true")
     told = parser.parse_args()
+    if told.trainings < 1:
+        parser.error(f"--trainings is {told.trainings}, wanted 1 or more")
     if told.quick:
         told.epochs = 1
     return told
