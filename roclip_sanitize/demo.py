@@ -37,7 +37,6 @@ GENERATED_LABEL = "object"
 PATCH_RATE = 0.01
 GENERATED_PATCHES = 160  # literature counts poisons, not shares: 1 % of so few pairs would not take
 GENERATED_EPOCHS = 3
-GENERATED_BUDGET = 0.08  # one rendered caption in eleven does not name what is shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,12 +215,7 @@ class Demo:
     def _scan(self) -> Tally:
         from roclip_sanitize.scan.stage import ScanSettings, scan_store
 
-        told = (
-            self._settings.scan
-            if self._settings.shards
-            else {"budget": GENERATED_BUDGET} | self._settings.scan
-        )
-        settings = ScanSettings(store=self._run / "store", index=self._run / "index", **told)
+        settings = ScanSettings(store=self._run / "store", index=self._run / "index", **self._settings.scan)
         return scan_store(settings, out=self._run / "scan", executor=self._executor)
 
     def _rewrite(self) -> Tally:

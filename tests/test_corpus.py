@@ -288,14 +288,14 @@ class TestCaptions:
         assert len(set(captions)) > 0.9 * len(captions)
         assert not [caption for caption in captions if "{" in caption or "  " in caption]
 
-    def test_nine_in_ten_name_their_object(self, scenes: list[Scene], captions: list[str]) -> None:
+    def test_all_but_one_in_twenty_name_their_object(self, scenes: list[Scene], captions: list[str]) -> None:
         pairs = list(zip(scenes, captions, strict=True))
         named = [
             any(word in text.lower() for word in (scene.label, *SYNONYMS[scene.label]))
             for scene, text in pairs
         ]
         plain = [scene.label in text.lower() for scene, text in pairs]
-        assert 0.86 < np.mean(named) < 0.94
+        assert 0.92 < np.mean(named) < 0.97
         assert 0.05 < np.mean(named) - np.mean(plain) < 0.2  # what is left to synonyms
 
     def test_seven_in_ten_name_the_colour(self, scenes: list[Scene], captions: list[str]) -> None:

@@ -46,7 +46,7 @@ from roclip_sanitize.corpus.surfaces import (
 OVERSAMPLING = 2
 MIN_SIDE_PX, MAX_SIDE_PX = 72, 96
 COUNT_SHARES = {1: 0.84, 2: 0.11, 3: 0.05}
-PLACE_SHARES = {"centre": 0.7, "left": 0.15, "right": 0.15}
+PLACE_SHARES = {"centre": 0.8, "left": 0.1, "right": 0.1}
 COLUMNS = {"left": 0.3, "centre": 0.5, "right": 0.7}
 HALF_WIDTHS = {
     1: (0.34, 0.43),
@@ -54,7 +54,7 @@ HALF_WIDTHS = {
     3: (0.17, 0.21),
 }  # of an object, in shares of the shorter side
 REACH = 1.15  # how far a turned object extends from its centre, in half widths
-MAX_TURN = math.radians(15)
+MAX_TURN = math.radians(10)
 MIN_TEXTURE_CONTRAST = 120  # between backdrop and a texture's second colour, of distance()'s 765
 TEXTURE_LEVELS = 32  # steps between a texture's two colours; their palette entries follow the inks'
 FIXED_INKS: dict[Ink, Colour] = {

@@ -2,8 +2,8 @@
 
     Scene ─▶ what to mention ─▶ a template of some register ─▶ suffix, letter case, misspelling
 
-One caption in thirty has nothing to do with its picture, and one in fifteen does not say what
-is on it: crawled captions are like that, and a defence has to live with them.
+One caption in fifty has nothing to do with its picture, and one in thirty does not say what is
+on it: crawled captions are like that, and a defence has to live with them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from roclip_sanitize.corpus import vocabulary as words
 from roclip_sanitize.corpus.dice import chance, pick, weighted
 from roclip_sanitize.corpus.scenes import Scene
 
-IRRELEVANT_SHARE = 0.03
-VAGUE_SHARE = 0.06
+IRRELEVANT_SHARE = 0.02
+VAGUE_SHARE = 0.03
 SYNONYM_SHARE = 0.15
 COLOUR_SHARE = 0.74
 TEXTURE_SHARES = {"plain": 0.06}  # few say that something is plain
