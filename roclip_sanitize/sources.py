@@ -25,7 +25,6 @@ import hashlib
 import mmap
 import os
 import random
-import re
 import tempfile
 import time
 import zlib
@@ -37,10 +36,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
-from roclip_sanitize.runfiles import storage_errors
+from roclip_sanitize.runfiles import is_url, storage_errors
 
 LOCAL = "file://"
-PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")  # two letters or more, unlike a drive
 UNLISTED = ("http://", "https://")  # web servers answer for one file, not for a folder
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 8 << 20
@@ -108,7 +106,7 @@ def source_path(name: str) -> Path:
 
 def source_name(path: Path) -> str:
     """What source_path() was given: the URL that a Path stands for, or the path itself."""
-    return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if _is_remote(path) else str(path)
+    return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_url(path) else str(path)
 
 
 def source_stem(path: Path) -> str:
@@ -122,7 +120,7 @@ def source_version(path: Path) -> list[str | int]:
     Raises:
         ShardMissing: it does not exist.
     """
-    if _is_remote(path):
+    if is_url(path):
         return [source_name(path), *_Remote(path, Counter()).version]
     with _open_local(path) as file:
         found = os.fstat(file.fileno())
@@ -138,10 +136,6 @@ def source_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_remote(path: Path) -> bool:
-    return bool(path.parts and PROTOCOL.fullmatch(path.parts[0]))
-
-
 def missing_sources(paths: Sequence[Path]) -> list[Path]:
     """Those that do not exist. Behind URLs each folder is listed once, however many of its files are meant.
 
@@ -149,7 +143,7 @@ def missing_sources(paths: Sequence[Path]) -> list[Path]:
         ConfigError: there is no such protocol here.
         ShardUnreadable: a store does not answer.
     """
-    remote = [path for path in paths if _is_remote(path) and not source_name(path).startswith(UNLISTED)]
+    remote = [path for path in paths if is_url(path) and not source_name(path).startswith(UNLISTED)]
     listed = {folder: _names_in(folder) for folder in {path.parent for path in remote}}
     there = {path for path in remote if path.name in listed[path.parent]}
     return [path for path in paths if path not in there and (path.parent in listed or not _exists(path))]
@@ -170,7 +164,7 @@ def open_source(path: Path, *, whole: bool = True) -> Iterator[Opened]:
         ShardUnreadable: it cannot be opened, or its store keeps failing.
         StorageError: no room for a temporary copy.
     """
-    if not whole and _is_remote(path):
+    if not whole and is_url(path):
         remote = _Remote(path, retries := Counter[str]())
         if remote[: len(GZIP_MAGIC)] != GZIP_MAGIC:
             yield Opened(data=remote, retries=retries)
@@ -186,7 +180,7 @@ def open_source(path: Path, *, whole: bool = True) -> Iterator[Opened]:
 @contextmanager
 def _here(path: Path, retries: Counter[str]) -> Iterator[IO[bytes]]:
     """A file of this disk: the one meant, or a copy of what lies behind a URL."""
-    if _is_remote(path):
+    if is_url(path):
         with tempfile.TemporaryFile() as copy:
             _fetch(path, copy, retries)
             yield copy
@@ -307,7 +301,7 @@ def _names_in(folder: Path) -> set[str]:
 
 
 def _exists(path: Path) -> bool:
-    if not _is_remote(path):
+    if not is_url(path):
         return path.is_file()
     system, name = _filesystem(path)
     try:
