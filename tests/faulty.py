@@ -244,10 +244,10 @@ class RefusingDisk:
         made: dict[int, Path] = {}
         make, opened, flush, rename = tempfile.mkstemp, os.fdopen, os.fsync, Path.replace
 
-        def mkstemp(*told: Any, dir: Any = None, **named: Any) -> tuple[int, str]:  # noqa: A002
-            self._step(Path(dir))
-            handle, name = make(*told, dir=dir, **named)
-            made[handle] = Path(dir)
+        def mkstemp(*, dir: Path, prefix: str, suffix: str) -> tuple[int, str]:
+            self._step(dir)
+            handle, name = make(dir=dir, prefix=prefix, suffix=suffix)
+            made[handle] = dir
             return handle, name
 
         def fdopen(handle: int, *told: Any) -> Any:

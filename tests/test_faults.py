@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from fsspec.core import url_to_fs
 
 from roclip_sanitize import sources
 from roclip_sanitize.cli import run
-from roclip_sanitize.embed import EmbedSettings, EmbedWorker, ShardRow, embed_shards
-from roclip_sanitize.errors import ConfigError, ShardUnreadable, StorageError
+from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable, StorageError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
@@ -45,6 +49,7 @@ from tests.squares import write_square_shards
 
 SHARDS = 6
 PAIRS = 20  # per shard
+REFUSALS = 16  # steps of a stage that a disk refuses, one run each
 
 Stage = Callable[[Path, Executor], Any]  # its folder, where it runs
 
@@ -250,31 +255,34 @@ def test_workers_of_ray_ask_again_too(
 
 
 class Overloaded(SimpleHTTPRequestHandler):
-    """A web server that answers every third request with 503, and breaks off in the middle of every fifth."""
+    """A web server that answers every third request with 503, and breaks off every fifth answer."""
 
     requests: ClassVar[int] = 0
+    failed: ClassVar[Counter[str]] = Counter()
 
-    def do_HEAD(self) -> None:  # as the base class has it
-        if not self._fails():
+    def do_HEAD(self) -> None:
+        if not self._refuses():
             super().do_HEAD()
 
     def do_GET(self) -> None:
-        if not self._fails():
+        if not self._refuses():
             super().do_GET()
 
-    def _fails(self) -> bool:
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """The body of an answer."""
+        if self.requests % 5:
+            super().copyfile(source, outputfile)
+            return
+        Overloaded.failed["broke off"] += 1
+        outputfile.write(source.read(5_000))
+        self.close_connection = True
+
+    def _refuses(self) -> bool:
         Overloaded.requests += 1
         if self.requests % 3 == 0:
+            Overloaded.failed["refused"] += 1
             self.send_error(503)
-        elif self.requests % 5 == 0:
-            self.send_response(200)
-            self.send_header("Content-Length", "100000")
-            self.end_headers()
-            self.wfile.write(b"half")
-            self.close_connection = True
-        else:
-            return False
-        return True
+        return self.requests % 3 == 0
 
     def log_message(self, *told: object) -> None:
         """Say nothing."""
@@ -295,8 +303,9 @@ def web(shards: tuple[Path, ...]) -> Iterator[str]:
 def test_an_overloaded_web_server_is_neither_missing_nor_fatal(web: str, shards: tuple[Path, ...]) -> None:
     remote = expand_shards(f"{web}/{{00000..00005}}.tar")
     assert [read_shard(path) for path in remote] == [read_shard(path) for path in shards]
+    assert min(Overloaded.failed["refused"], Overloaded.failed["broke off"]) > 1
     with (
-        pytest.raises(sources.ShardMissing, match=r"/00006\.tar does not exist"),
+        pytest.raises(ShardMissing, match=r"/00006\.tar does not exist"),
         open_source(source_path(f"{web}/00006.tar")),
     ):
         pass
@@ -307,7 +316,7 @@ def test_an_overloaded_web_server_is_neither_missing_nor_fatal(web: str, shards:
 
 def cuts(data: bytes) -> dict[str, int]:
     """Where an upload may break off."""
-    with tarfile.open(fileobj=__import__("io").BytesIO(data)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         members = archive.getmembers()
     middle = members[len(members) // 2]
     return {
@@ -350,3 +359,185 @@ def test_an_upload_that_broke_off_is_a_failure_until_it_is_repeated(
     uploaded[3].write_bytes(whole)
     retry_failed(out, executor=LocalExecutor())
     assert vectors_and_names(tree(out)) == vectors_and_names(wanted)
+
+
+class Restless:
+    """Replaces a file behind the back of whoever reads it, before its n-th block is handed out."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, versions: list[bytes], path: Path, every: int) -> None:
+        self._versions, self._path, self._every, self._blocks = iter(versions), path, every, 0
+        read = ShakyStore.cat_file
+
+        def cat_file(store: Any, path: str, **told: Any) -> bytes:
+            self._blocks += 1
+            if self._blocks % self._every == 0 and (data := next(self._versions, None)) is not None:
+                self._path.write_bytes(data)
+            return read(store, path, **told)
+
+        patch.setattr(ShakyStore, "rate", 0.0)
+        patch.setattr(ShakyStore, "cat_file", cat_file)
+
+
+@pytest.mark.usefixtures("at_once", "shaky")
+def test_a_file_replaced_while_it_is_fetched_is_never_half_old_and_half_new(
+    shards: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, new = Path(shutil.copy(shards[0], tmp_path)), shards[1].read_bytes()
+    new = new.ljust(path.stat().st_size, b"\0")[: path.stat().st_size]  # as large as the old one
+    Restless(monkeypatch, versions=[new], path=path, every=5)
+    with open_source(behind("shaky", (path,))[0]) as opened:
+        assert opened.data[:] == new
+        assert opened.retries == {"replaced": 1}
+
+
+@pytest.mark.usefixtures("at_once", "shaky")
+def test_a_file_that_is_still_being_written_is_not_taken_for_a_shard(
+    shards: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, path = shards[0].read_bytes(), tmp_path / "0.tar"
+    path.write_bytes(whole[:5_000])
+    Restless(monkeypatch, versions=[whole[:size] for size in range(6_000, 60_000, 500)], path=path, every=2)
+    with (
+        pytest.raises(ShardUnreadable, match=r"0\.tar was replaced 6 times while it was read"),
+        open_source(behind("shaky", (path,))[0]),
+    ):
+        pass
+
+
+def test_results_do_not_go_to_a_store(shards: tuple[Path, ...], monkeypatch: Any, tmp_path: Path) -> None:
+    """Which may keep half of them, and would have been a folder named "s3:" here."""
+    monkeypatch.chdir(tmp_path)
+    settings = EmbedSettings(shards=shards, encoder="plain")
+    with pytest.raises(ConfigError, match="results cannot go to s3:// but to a folder on a file system"):
+        embed_shards(settings, out=Path("s3://bucket/store"), executor=LocalExecutor())
+    assert not list(tmp_path.iterdir())
+
+
+# A shard that is damaged on this disk
+
+
+@pytest.mark.parametrize("damage", ["garbage in the middle", "a picture's bytes", "cut"])
+def test_a_damaged_shard_costs_itself_alone_until_it_is_repaired(
+    damage: str, shards: tuple[Path, ...], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    copies = tuple(Path(shutil.copy(path, tmp_path)) for path in shards)
+    whole = bytearray(copies[2].read_bytes())
+    with tarfile.open(copies[2]) as archive:
+        member = archive.getmembers()[30]  # a picture
+    broken = {
+        "garbage in the middle": whole[: member.offset] + b"\xff" * 2_048 + whole[member.offset + 2_048 :],
+        "a picture's bytes": whole[: member.offset_data] + bytes(64) + whole[member.offset_data + 64 :],
+        "cut": whole[: member.offset_data + 10],
+    }
+    copies[2].write_bytes(broken[damage])
+    out, settings = tmp_path / "store", EmbedSettings(shards=copies, encoder="plain", batch_size=8)
+    tally = embed_shards(settings, out=out, executor=LocalExecutor())
+    reason = "image_undecodable" if damage == "a picture's bytes" else "truncated_shard"
+    assert tally.failed == {reason: 1}
+    lost = {"a picture's bytes": 1}.get(damage, PAIRS - 9)  # nobody knows whether the tenth was whole
+    assert tally.kept == SHARDS * PAIRS - lost
+    again = embed_shards(settings, out=out, executor=LocalExecutor())  # the same command does no work
+    assert again.failed == tally.failed
+    copies[2].write_bytes(whole)
+    retry_failed(out, executor=LocalExecutor())
+    assert vectors_and_names(tree(out)) == vectors_and_names(undisturbed["store"])
+
+
+# A disk that is full, or breaks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["store", "index", "pairs", "scan", "rewrite"])
+def test_a_disk_that_refuses_any_step_of_any_write_leaves_nothing_half_done(
+    name: str, made: Path, undisturbed: Any, shards: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """Every step that a stage takes on the disk is refused in turn, or so many of them, evenly spread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for path in made.iterdir():
+            (tmp_path / path.name).symlink_to(path)
+        out, stage = tmp_path / name, stages(shards)[name]
+        steps = refused(stage, out)
+        stride = max(1, steps // REFUSALS)
+        for at in range(1, steps + 1, stride):
+            code = (errno.ENOSPC, errno.EIO)[at // stride % 2]
+            assert refused(stage, out, code=code, at=at) >= at
+            assert not list(out.rglob("*.part"))
+            assert not StageFolder(out).finished
+            StageFolder(out).verify()
+            stage(Path(name), LocalExecutor())
+            assert tree(out) == undisturbed[name], f"after step {at} of {steps} was refused"
+
+
+def refused(stage: Stage, out: Path, *, code: int = 0, at: int = 0) -> int:
+    """Run a stage from its start while a step on the disk is refused: how many steps it came to."""
+    if out.is_symlink():
+        out.unlink()
+    shutil.rmtree(out, ignore_errors=True)
+    disk = RefusingDisk(out, code=code, at=at)
+    with pytest.MonkeyPatch.context() as patch:
+        disk.install(patch)
+        if not at:
+            stage(Path(out.name), LocalExecutor())
+            return disk.steps
+        wanted = {errno.ENOSPC: "no room left to write", errno.EIO: "the disk failed while"}[code]
+        with pytest.raises(StorageError, match=wanted) as caught:
+            stage(Path(out.name), LocalExecutor())
+    assert str(caught.value).isprintable()
+    assert caught.value.exit_code == 1
+    return disk.steps
+
+
+# What a kill costs
+
+# Embeds with a model that logs how many pairs it is given, and dies after so many steps: calls of the model,
+# and files that get their names.
+COUNTED = """
+import os, signal, sys
+log, left = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT), [int(sys.argv[2])]
+def step():
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(lambda event, told: step() if event == "os.rename" else None)
+from roclip_sanitize.features import PlainEncoder
+encode = PlainEncoder.encode_captions
+def counted(self, captions):
+    os.write(log, b"x" * len(captions))
+    step()
+    return encode(self, captions)
+PlainEncoder.encode_captions = counted
+from roclip_sanitize.cli import run
+run(sys.argv[3:])
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_costs_a_worker_no_more_than_what_it_had_in_hand(
+    shards: tuple[Path, ...], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """What is marked done is never read again; in hand are a shard being written and one in the model."""
+    out, log, dice = tmp_path / "store", tmp_path / "encoded", random.Random(0)
+    spec = "::".join(map(str, shards))
+    lost = []
+    for steps in [*(dice.randrange(4, 25) for _ in range(5)), 0]:
+        encoded, done = log.stat().st_size if log.exists() else 0, rows_done(out)
+        ended = embed_counted(log, steps, ["--shards", spec, "--out", str(out), "--batch-size", "8"])
+        assert ended == (-signal.SIGKILL if steps else 0)
+        lost.append(log.stat().st_size - encoded - (rows_done(out) - done))
+    assert lost[-1] == 0
+    assert 0 < max(lost) <= 2 * PAIRS
+    assert log.stat().st_size == SHARDS * PAIRS + sum(lost)
+    assert vectors_and_names(tree(out)) == vectors_and_names(undisturbed["store"])
+
+
+def embed_counted(log: Path, steps: int, options: list[str]) -> int:
+    """Run ``roclip embed`` that dies after so many steps, or not at all if 0: how it ended."""
+    command = [sys.executable, "-c", COUNTED, str(log), str(steps), "embed", *options, "--executor", "local"]
+    project = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.run(command, env=project, capture_output=True, timeout=300, check=False).returncode
+
+
+def rows_done(out: Path) -> int:
+    """Pairs whose shard is marked done."""
+    return sum(int(marker.facts["rows"]) for marker in StageFolder(out).markers())
