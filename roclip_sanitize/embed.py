@@ -103,8 +103,8 @@ def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> T
     answers = chain.from_iterable(executor.map(make_worker, in_rows(tasks, workers=executor.size)))
     if unread := [answer for answer in answers if isinstance(answer, DataError)]:
         raise type(unread[0])(
-            f"{unread[0]}; {len(unread)} of {len(tasks)} shards are missing, all others are done: "
-            "the same command again tries these"
+            f"{unread[0]} ({len(unread)} of {len(tasks)} shards could not be had; all others are done, "
+            "and the same command again tries these)"
         )
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in folder.markers())
     folder.finish({"tally": tally.to_json(), "encoder": facts.to_json()})

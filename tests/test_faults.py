@@ -114,13 +114,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from roclip_sanitize.executors import cluster as executors
+    from roclip_sanitize.executors import crew
 
     ray.shutdown()
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
-    monkeypatch.setattr(executors, "PATIENCE_SECONDS", 10.0)
+    monkeypatch.setattr(crew, "PATIENCE_SECONDS", 10.0)
     yield nodes
     ray.shutdown()
     nodes.shutdown()
@@ -223,8 +223,8 @@ def test_a_shard_that_cannot_be_had_costs_no_other(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("roclip: shard shaky://")
     assert line.endswith(
-        "/00002.tar could not be read in 6 attempts: connection refused; 1 of 6 shards are missing, "
-        "all others are done: the same command again tries these"
+        "/00002.tar could not be read in 6 attempts: connection refused (1 of 6 shards could not be had; "
+        "all others are done, and the same command again tries these)"
     )
     done = [marker.name for marker in StageFolder(tmp_path).markers()]
     assert done == ["00000", "00001", "00003", "00004", "00005"]
