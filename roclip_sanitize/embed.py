@@ -5,8 +5,9 @@ the border of two shards; the arrows are bounded, so memory does not grow with t
 
     read ─▶ decode, several threads ─▶ batches ─▶ model ─▶ one shard's rows ─▶ write, the caller's thread
 
-A pair that cannot be read or decoded is listed under ``failures/``, and costs no other pair. Rows
-and bytes depend neither on the number of threads nor on how shards were dealt out.
+A pair that cannot be read or decoded is listed under ``failures/``, and costs no other pair. A shard
+that cannot be had leaves the store unfinished, but all others are done by then. Rows and bytes
+depend neither on the number of threads nor on how shards were dealt out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,7 +29,7 @@ from roclip_sanitize.decoding import decode_pairs
 from roclip_sanitize.embed_parts import Batch, Part, Rows
 from roclip_sanitize.encoder_facts import Encoder, EncoderFacts
 from roclip_sanitize.encoders import PLAIN, open_encoder
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import ConfigError, DataError, ShardMissing, ShardUnreadable
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.images import Decode
 from roclip_sanitize.limits import Limits, Work
@@ -91,14 +93,19 @@ def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> T
     Raises:
         ConfigError: the encoder is unknown.
         MismatchError: ``out`` was made by another model, or from other shards.
+        ShardMissing, ShardUnreadable: some shards could not be had; all others are done.
         StorageError: the disk is full.
     """
     facts = describe_encoder(settings, executor)
     folder = StageFolder.create(out, stage="embed", settings=_decisive(settings, facts))
     tasks = [task for task in shard_tasks(settings.shards) if folder.marker(task.name) is None]
     make_worker = partial(EmbedWorker, replace(settings, shards=()), out)
-    for _ in executor.map(make_worker, in_rows(tasks, workers=executor.size)):
-        pass
+    answers = chain.from_iterable(executor.map(make_worker, in_rows(tasks, workers=executor.size)))
+    if unread := [answer for answer in answers if isinstance(answer, DataError)]:
+        raise type(unread[0])(
+            f"{unread[0]} ({len(unread)} of {len(tasks)} shards could not be had; all others are done, "
+            "and the same command again tries these)"
+        )
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in folder.markers())
     folder.finish({"tally": tally.to_json(), "encoder": facts.to_json()})
     return tally
@@ -168,7 +175,8 @@ class EmbedWorker:
         self._folder = StageFolder(out)
         self._since = 0.0
 
-    def __call__(self, row: ShardRow) -> list[Marker]:
+    def __call__(self, row: ShardRow) -> list[Marker | DataError]:
+        """Embed a row of shards: the marker of each, or why it could not be had."""
         todo = [task for task in row.tasks if self._folder.marker(task.name) is None]  # a second try
         self._since = time.perf_counter()
         batches = ahead(self._decoded(todo), depth=BATCHES_AHEAD, name="read")
@@ -177,26 +185,33 @@ class EmbedWorker:
 
     def _decoded(self, tasks: Sequence[ShardTask]) -> Generator[Batch | Part, None, None]:
         """Batches of one shard after the other, behind each shard's last the part that they make up."""
-        facts = self._encoder.facts
         for task in tasks:
             part = Part(task=task)
-            with (
-                Shard(task.path) as shard,
-                closing(
-                    decode_pairs(
-                        shard,
-                        side=facts.side,
-                        fit=facts.fit,
-                        failures=part.failures,
-                        decode=self._settings.decode,
-                        threads=self._threads,
-                        seconds=part.seconds,
-                    )
-                ) as pairs,
-            ):
-                for batch in chunked(pairs, self._settings.batch_size):
-                    yield Batch.gather(batch, shard=task.path.name)
+            try:
+                yield from self._batches(part)
+            except (ShardMissing, ShardUnreadable) as error:
+                part.unread.append(error)
             yield part
+
+    def _batches(self, part: Part) -> Generator[Batch, None, None]:
+        facts = self._encoder.facts
+        with (
+            Shard(part.task.path) as shard,
+            closing(
+                decode_pairs(
+                    shard,
+                    side=facts.side,
+                    fit=facts.fit,
+                    failures=part.failures,
+                    decode=self._settings.decode,
+                    threads=self._threads,
+                    seconds=part.seconds,
+                )
+            ) as pairs,
+        ):
+            part.retries.update(shard.retries)
+            for batch in chunked(pairs, self._settings.batch_size):
+                yield Batch.gather(batch, shard=part.task.path.name)
 
     def _encoded(self, stream: Generator[Batch | Part, None, None]) -> Generator[Part, None, None]:
         """Parts with their rows, whose batches came before them."""
@@ -220,7 +235,9 @@ class EmbedWorker:
             return self._encoder.encode_images(batch.pixels_BHW3)
         return self._encoder.encode_captions(batch.captions)
 
-    def _written(self, part: Part) -> Marker:
+    def _written(self, part: Part) -> Marker | DataError:
+        if part.unread:
+            return part.unread[0]
         started = time.perf_counter()
         files = part.write(self._folder.path)
         now = time.perf_counter()
@@ -229,6 +246,7 @@ class EmbedWorker:
         threads = {"decode": self._threads}
         work = Work.measured(pairs=tally.seen, wall=wall, busy=part.seconds, threads=threads)
         facts = {"rows": len(part.rows.names), "tally": tally.to_json(), "seconds": work.to_json()}
+        facts |= {"retries": dict(sorted(part.retries.items()))} if part.retries else {}
         return self._folder.commit(part.task.name, files=files, facts=facts)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.errors import DataError
 from roclip_sanitize.pipeline import Seconds
 from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.shards import Pair, ShardTask
@@ -63,11 +64,22 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One shard's share of the store."""
+    """One shard's share of the store.
+
+    Attributes:
+        task: the shard.
+        rows: what its pairs became.
+        failures: pairs that could not be used.
+        unread: why the shard could not be had, if so: there is no share of the store then.
+        retries: what its store was asked again for, by kind of failure.
+        seconds: spent, by step.
+    """
 
     task: ShardTask
     rows: Rows = field(default_factory=Rows)
     failures: list[Failure] = field(default_factory=list)
+    unread: list[DataError] = field(default_factory=list)
+    retries: Counter[str] = field(default_factory=Counter)
     seconds: Seconds = field(default_factory=lambda: Seconds(float))
 
     def tally(self, *, seconds: float) -> Tally:

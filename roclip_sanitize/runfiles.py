@@ -11,6 +11,9 @@ The marker is what counts. Files without one are leftovers of a killed run and a
 again; files with one are never touched. So the same command again does no work, and after a
 kill it does only what is missing, with the same bytes.
 
+Results go to a file system, never to a URL: what all of this rests on, a rename that happens or does
+not, an object store does not have, and some keep the first half of an upload that broke off.
+
 This module knows files, not pairs.
 """
 
@@ -28,11 +31,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from roclip_sanitize.errors import DataError, MismatchError, StorageError
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError, StorageError
 
 FORMAT_VERSION = 1
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 HASH_BLOCK_BYTES = 1 << 20
+BROKEN_DISK = frozenset({errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO})
+PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")  # two letters or more, unlike a drive
 NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # np.save() loses the errno
 
 
@@ -44,6 +49,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK or NUMPY_SHORT_WRITE.fullmatch(str(error)):
             raise StorageError(f"no room left to write {path}: free some space and run again") from error
+        if error.errno in BROKEN_DISK:
+            raise StorageError(
+                f"the disk failed while {path} was written ({error.strerror}): run again once it is sound"
+            ) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise StorageError(f"not allowed to write {path}") from error
         if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
@@ -76,6 +85,11 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def is_url(path: Path) -> bool:
+    """Whether a Path stands for a URL; see sources.py."""
+    return bool(path.parts and PROTOCOL.fullmatch(path.parts[0]))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -148,8 +162,11 @@ class StageFolder:
             settings: everything that decides its bytes, inputs included; JSON-able.
 
         Raises:
-            MismatchError: the folder was made by another stage or with other settings.
+            ConfigError: the folder is a URL.
+            MismatchError: it was made by another stage or with other settings.
         """
+        if is_url(path):
+            raise ConfigError(f"results cannot go to {path.parts[0]}// but to a folder on a file system")
         folder = cls(path)
         wanted = json.loads(json.dumps({"stage": stage, "format": FORMAT_VERSION, "settings": settings}))
         if (path / "stage.json").exists():
@@ -195,8 +212,17 @@ class StageFolder:
         return [marker for name in in_order if (marker := self.marker(name)) is not None]
 
     def commit(self, name: str, *, files: Sequence[Path], facts: Mapping[str, Any]) -> Marker:
-        """Declare one shard done. Call it last, from the worker that wrote the files."""
-        hashes = {path.relative_to(self.path).as_posix(): sha256_of(path) for path in files}
+        """Declare one shard done. Call it last, from the worker that wrote the files.
+
+        Raises:
+            StorageError: the files cannot be read back, or the marker cannot be written.
+        """
+        hashes = dict[str, str]()
+        for path in files:
+            with storage_errors(path):
+                hashes[path.relative_to(self.path).as_posix()] = sha256_of(path)
+        for folder in {path.parent for path in files}:
+            _flush_names(folder)
         write_json(self.path / "done" / f"{name}.json", {"files": hashes, "facts": dict(facts)})
         return Marker(name=name, files=hashes, facts=facts)
 
@@ -229,6 +255,19 @@ class StageFolder:
                     raise MismatchError(f"{path} is missing, though its shard is marked done")
                 if sha256_of(path) != digest:
                     raise MismatchError(f"{path} has changed since it was written")
+
+
+def _flush_names(folder: Path) -> None:
+    """Bring a folder's names to the device, so that no power cut leaves a marker without its files."""
+    with storage_errors(folder):
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except PermissionError:
+            return  # Windows, which opens no folders
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _require_same(path: Path, *, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -144,6 +145,11 @@ class Shard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._resources.close()
+
+    @property
+    def retries(self) -> Counter[str]:
+        """What its store was asked again for, by kind of failure."""
+        return self._opened.retries
 
     def members(self) -> Iterator[Member]:
         """The tar's files, in order.

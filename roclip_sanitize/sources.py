@@ -6,8 +6,12 @@
 
 A walk visits every block of a shard, so that one behind a URL is fetched whole: a worker holds one at a
 time, hence the space needed is one shard per worker, in TMPDIR, and nothing is left behind. A file rather
-than memory, so that the system may drop its pages. Each block is asked for by its range and, if the store
-fails, again. What fsspec needs to know (keys, endpoints) it takes from its own configuration.
+than memory, so that the system may drop its pages. Each block is asked for by its range. What fsspec needs to
+know (keys, endpoints) it takes from its own configuration.
+
+Stores fail now and then: a request that fails, or brings less than it should, is made again after a pause
+that doubles, and counted. A file that is replaced while it is fetched is fetched from its start. One that
+was cut when it was stored is a cut tar like any other, and shards.py says what is missing.
 
 A shard behind a URL is a Path as pathlib folds it: ``s3://bucket/0.tar`` is Path("s3:/bucket/0.tar"). It
 has a name and a stem, and travels through settings and markers as text like any other; this module alone
@@ -20,28 +24,47 @@ import gzip
 import hashlib
 import mmap
 import os
-import re
+import random
 import tempfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
-from roclip_sanitize.runfiles import storage_errors
+from roclip_sanitize.runfiles import is_url, storage_errors
 
 LOCAL = "file://"
-PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")  # two letters or more, unlike a drive
 UNLISTED = ("http://", "https://")  # web servers answer for one file, not for a folder
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 8 << 20
 MAX_UNPACKED_BYTES = 64 << 30  # a shard is a gigabyte; a file of 64 MB can be packed to unpack to this
 WINDOW_BYTES = 128 << 10
 ATTEMPTS = 6
-PAUSE_SECONDS = 0.1  # after the first failure; doubles with each
+PAUSE_SECONDS = 0.2  # after the first failure; doubles with each
+# What tells one version of a file from the next, in the words of this store or that. Other facts that a
+# store tells may change by themselves, such as when the file was last read.
+VERSION_FIELDS = frozenset({"size", "etag", "content-md5", "md5hash", "crc32c", "sha256", "oid"})
+VERSION_FIELDS |= {"generation", "versionid", "version_id"}
+VERSION_FIELDS |= {"mtime", "created", "updated", "last-modified", "lastmodified", "last_modified"}
+NOT_FOUND = frozenset({404, 410})  # as web servers say
+TRY_AGAIN = frozenset({408, 425, 429})  # timeout, too early, too many
+# Nobody's store: a mistake in a program, which is not mended by trying it again.
+MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+)
 
 
 class Bytes(Protocol):
@@ -59,10 +82,12 @@ class Opened:
     Attributes:
         data: all of them, or what could be unpacked.
         flaw: why there may be more, or "".
+        retries: what a store was asked again for, counted by the kind of failure.
     """
 
     data: Bytes
     flaw: str = ""
+    retries: Counter[str] = field(default_factory=Counter)
 
 
 def source_path(name: str) -> Path:
@@ -81,7 +106,7 @@ def source_path(name: str) -> Path:
 
 def source_name(path: Path) -> str:
     """What source_path() was given: the URL that a Path stands for, or the path itself."""
-    return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if _is_remote(path) else str(path)
+    return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_url(path) else str(path)
 
 
 def source_stem(path: Path) -> str:
@@ -95,9 +120,8 @@ def source_version(path: Path) -> list[str | int]:
     Raises:
         ShardMissing: it does not exist.
     """
-    if _is_remote(path):
-        system, name = _filesystem(path)
-        return [source_name(path), str(_patiently(path, system.ukey, name))]
+    if is_url(path):
+        return [source_name(path), *_Remote(path, Counter()).version]
     with _open_local(path) as file:
         found = os.fstat(file.fileno())
     return [str(path), found.st_size, found.st_mtime_ns]
@@ -106,14 +130,10 @@ def source_version(path: Path) -> list[str | int]:
 def source_sha256(path: Path) -> str:
     """Hex sha256 of the file as it lies, packed or not. Raises as open_source() does."""
     digest = hashlib.sha256()
-    with _here(path) as file:
+    with _here(path, Counter()) as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _is_remote(path: Path) -> bool:
-    return bool(path.parts and PROTOCOL.fullmatch(path.parts[0]))
 
 
 def missing_sources(paths: Sequence[Path]) -> list[Path]:
@@ -123,7 +143,7 @@ def missing_sources(paths: Sequence[Path]) -> list[Path]:
         ConfigError: there is no such protocol here.
         ShardUnreadable: a store does not answer.
     """
-    remote = [path for path in paths if _is_remote(path) and not source_name(path).startswith(UNLISTED)]
+    remote = [path for path in paths if is_url(path) and not source_name(path).startswith(UNLISTED)]
     listed = {folder: _names_in(folder) for folder in {path.parent for path in remote}}
     there = {path for path in remote if path.name in listed[path.parent]}
     return [path for path in paths if path not in there and (path.parent in listed or not _exists(path))]
@@ -144,25 +164,25 @@ def open_source(path: Path, *, whole: bool = True) -> Iterator[Opened]:
         ShardUnreadable: it cannot be opened, or its store keeps failing.
         StorageError: no room for a temporary copy.
     """
-    if not whole and _is_remote(path):
-        remote = _Remote(path)
+    if not whole and is_url(path):
+        remote = _Remote(path, retries := Counter[str]())
         if remote[: len(GZIP_MAGIC)] != GZIP_MAGIC:
-            yield Opened(data=remote)
+            yield Opened(data=remote, retries=retries)
             return
     with ExitStack() as resources:
-        file, flaw = resources.enter_context(_here(path)), ""
+        file, flaw = resources.enter_context(_here(path, retries := Counter[str]())), ""
         if file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
             packed, file = file, resources.enter_context(tempfile.TemporaryFile())
             flaw = _unpack(packed, file, path)
-        yield Opened(data=_mapped(file, resources), flaw=flaw)
+        yield Opened(data=_mapped(file, resources), flaw=flaw, retries=retries)
 
 
 @contextmanager
-def _here(path: Path) -> Iterator[IO[bytes]]:
+def _here(path: Path, retries: Counter[str]) -> Iterator[IO[bytes]]:
     """A file of this disk: the one meant, or a copy of what lies behind a URL."""
-    if _is_remote(path):
+    if is_url(path):
         with tempfile.TemporaryFile() as copy:
-            _fetch(path, copy)
+            _fetch(path, copy, retries)
             yield copy
     else:
         with _open_local(path) as file:
@@ -199,9 +219,22 @@ def _unpack(packed: IO[bytes], file: IO[bytes], path: Path) -> str:
     return ""
 
 
-def _fetch(path: Path, file: IO[bytes]) -> None:
-    remote, start = _Remote(path), 0
+def _fetch(path: Path, file: IO[bytes], retries: Counter[str]) -> None:
+    """Copy a remote file, all of it from one version."""
+    for attempt in range(ATTEMPTS):
+        remote = _Remote(path, retries)
+        _copy(remote, file)
+        if _Remote(path, retries).version == remote.version:
+            return
+        retries["replaced"] += 1
+        _pause(attempt)
+    raise ShardUnreadable(f"shard {source_name(path)} was replaced {ATTEMPTS} times while it was read")
+
+
+def _copy(remote: _Remote, file: IO[bytes]) -> None:
+    start = 0
     with _temporary_space():
+        file.truncate(0)
         while start < len(remote):
             block = remote.ask(start, min(start + BLOCK_BYTES, len(remote)))
             start = 0 if len(block) == len(remote) else start
@@ -212,15 +245,23 @@ def _fetch(path: Path, file: IO[bytes]) -> None:
 
 
 class _Remote:
-    """A file behind a URL, read by slices; the rest of a pair mostly comes with its first member."""
+    """A file behind a URL, read by slices; the rest of a pair mostly comes with its first member.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Attributes:
+        version: text that changes whenever the file does, as far as its store tells.
+    """
+
+    def __init__(self, path: Path, retries: Counter[str]) -> None:
+        self._path, self._retries = path, retries
         self._system, self._name = _filesystem(path)
-        size = _patiently(path, self._system.size, self._name)
-        if size is None:
+        self._system.invalidate_cache(self._name.rpartition("/")[0])  # what it was is not what it is
+        facts = self._patiently(self._system.info, self._name)
+        if facts.get("size") is None:
             raise ShardUnreadable(f"the store of {source_name(path)} does not tell its size")
-        self._size, self._start, self._window = int(size), 0, b""
+        self.version = [
+            f"{name}={value}" for name, value in sorted(facts.items()) if name.lower() in VERSION_FIELDS
+        ]
+        self._size, self._start, self._window = int(facts["size"]), 0, b""
 
     def __len__(self) -> int:
         return self._size
@@ -234,13 +275,21 @@ class _Remote:
 
     def ask(self, start: int, end: int) -> bytes:
         """The bytes of a range, or all there are: some web servers know no ranges."""
-        found: bytes = _patiently(self._path, self._system.cat_file, self._name, start=start, end=end)
-        if len(found) not in {end - start, self._size}:
-            raise ShardUnreadable(
-                f"shard {source_name(self._path)} gave {len(found):,} of the {end - start:,} bytes "
-                f"from byte {start:,}"
-            )
+        found: bytes = self._patiently(self._block, start, end)
         return found
+
+    def _block(self, start: int, end: int) -> bytes:
+        found: bytes = self._system.cat_file(self._name, start=start, end=end)
+        if len(found) not in {end - start, self._size}:
+            raise ShortRead(f"{len(found):,} of the {end - start:,} bytes from byte {start:,}")
+        return found
+
+    def _patiently(self, ask: Callable[..., Any], *told: Any) -> Any:
+        return _patiently(self._path, ask, *told, retries=self._retries)
+
+
+class ShortRead(OSError):
+    """A store sent less than it was asked for."""
 
 
 def _names_in(folder: Path) -> set[str]:
@@ -252,10 +301,14 @@ def _names_in(folder: Path) -> set[str]:
 
 
 def _exists(path: Path) -> bool:
-    if _is_remote(path):
-        system, name = _filesystem(path)
-        return bool(_patiently(path, system.exists, name))
-    return path.is_file()
+    if not is_url(path):
+        return path.is_file()
+    system, name = _filesystem(path)
+    try:
+        _patiently(path, system.info, name)  # exists() takes a server that is out of order for a no
+    except ShardMissing:
+        return False
+    return True
 
 
 def _filesystem(path: Path) -> tuple[Any, str]:
@@ -269,26 +322,58 @@ def _filesystem(path: Path) -> tuple[Any, str]:
     return system, name
 
 
-def _patiently(path: Path, ask: Callable[..., Any], *told: Any, **named: Any) -> Any:
-    """Ask a store, and again when it fails.
+def _patiently(
+    path: Path, ask: Callable[..., Any], *told: Any, retries: Counter[str] | None = None, **named: Any
+) -> Any:
+    """Ask a store, and again when it fails. ``retries`` counts by kind of failure.
 
     Raises:
         ShardMissing: it says that there is no such thing.
         ShardUnreadable: it refuses, or failed every time.
     """
+    retries = Counter() if retries is None else retries
     for attempt in range(ATTEMPTS):
         try:
             return ask(*told, **named)
-        except FileNotFoundError as error:
-            raise ShardMissing(f"shard {source_name(path)} does not exist") from error
-        except PermissionError as error:
-            raise ShardUnreadable(f"shard {source_name(path)} may not be read: {error}") from error
-        except OSError as error:
+        except MISTAKES:
+            raise
+        except Exception as error:  # the library of each store has errors of its own
+            if _is_missing(error):
+                raise ShardMissing(f"shard {source_name(path)} does not exist") from error
+            if _is_refused(error):
+                raise ShardUnreadable(f"shard {source_name(path)} may not be read: {error}") from error
             failure = error
-            time.sleep(PAUSE_SECONDS * 2**attempt)
+        retries[type(failure).__name__] += 1
+        if attempt + 1 < ATTEMPTS:
+            _pause(attempt)
+    why = " ".join(str(failure).split()) or type(failure).__name__
     raise ShardUnreadable(
-        f"shard {source_name(path)} could not be read in {ATTEMPTS} attempts: {failure}"
+        f"shard {source_name(path)} could not be read in {ATTEMPTS} attempts: {why}"
     ) from failure
+
+
+def _pause(attempt: int) -> None:
+    """Wait, longer each time; and not all workers equally long, or they would come back together."""
+    time.sleep(PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether there is no such file. fsspec's web client says so of any failure; the cause tells."""
+    if not isinstance(error, FileNotFoundError):
+        return False
+    return not type(error.__cause__).__module__.startswith("aiohttp") or _status(error) in NOT_FOUND
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether asking again is no use: the request is at fault, and not in its haste."""
+    status = _status(error)
+    return isinstance(error, PermissionError) or (400 <= status < 500 and status not in TRY_AGAIN)
+
+
+def _status(error: Exception) -> int:
+    """The status with which a web server answered, or 0."""
+    found = (getattr(each, "status", 0) for each in (error, error.__cause__))
+    return next((status for status in found if isinstance(status, int) and status), 0)
 
 
 def _temporary_space() -> AbstractContextManager[None]:

@@ -8,7 +8,6 @@ out. So are the temporary neighbours (.NAME.xxx.part) that a killed writer leave
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -25,7 +24,7 @@ import pytest
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.executors.base import MakeWorker, Result, Task
 from roclip_sanitize.executors.local import LocalExecutor
-from roclip_sanitize.runfiles import read_json
+from tests.faulty import tree
 from tests.squares import write_square_shards, write_squares
 
 pytestmark = pytest.mark.slow
@@ -145,31 +144,6 @@ def test_a_killed_command_started_again_leaves_the_same_bytes(
         assert not (folder / name / "complete.json").exists()
     assert stage.run(folder) == 0
     assert tree(folder / name) == tree(undisturbed / name)
-
-
-def tree(out: Path) -> dict[str, object]:
-    """All that a folder holds, by path, but for times and leftovers."""
-    return {
-        path.relative_to(out).as_posix(): _content(path)
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.suffix != ".part"
-    }
-
-
-def _content(path: Path) -> object:
-    if path.parent.name == "done" or path.name in {"complete.json", "manifest.json"}:
-        return _timeless(read_json(path))
-    if path.suffix == ".jsonl":
-        return [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
-    return path.read_bytes()
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _timeless(inner) for name, inner in value.items() if "second" not in name}
-    if isinstance(value, list):
-        return [_timeless(inner) for inner in value]
-    return value
 
 
 # A worker that dies while the driver lives

@@ -1,22 +1,30 @@
-"""Workers as Ray actors, training as a Ray Train run. The only module that imports ray.
+"""Workers as Ray actors, training as a Ray Train run.
+
+    actors.py    a process that holds workers; what it answers, or that it is lost
+    farm.py      map: tasks go to whichever actor is free
+    crew.py      crew: each actor owns a part
+
+These four are all that imports ray.
 
 Each CPU actor gets an even share of the cores, and sees no GPU: Ray lets an actor that asked
 for none see them all, and two libraries would then fight for the memory.
+
+An actor may be lost at any time, alone or with its node. Ray would start it again where there is
+room for it, and wait for ever where there is none; so that we do it ourselves: what it held goes to
+those that are left, and another one joins them as soon as the cluster has room.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import chain, islice
 from typing import Any
 from uuid import uuid4
 
-from roclip_sanitize.errors import RoclipError, WorkerLost
 from roclip_sanitize.executors.base import Crew, MakeWorker, Result, Task
 
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -24,10 +32,11 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
-IN_FLIGHT_PER_ACTOR = 2  # one running, one waiting: enough to hide the hand-over
-QUESTIONS_IN_FLIGHT = 4
+from roclip_sanitize.executors.actors import Group, Recipe, RemoteActor, cause, enter
+from roclip_sanitize.executors.crew import RayCrew
+from roclip_sanitize.executors.farm import Farm
+
 NOISY_LOGGERS = ("ray._private.authentication.authentication_token_setup",)  # "token auth is on", each time
 
 
@@ -43,15 +52,18 @@ class RayExecutor:
             workers: actors side by side; 0 takes one per GPU if ``gpus_per_worker`` is set, else
                 one per core.
             gpus_per_worker: GPUs that each actor holds; a fraction shares one.
-            restarts: how often a dead actor, and the task it held, is started again.
+            restarts: how often a task is started again whose actor was lost.
         """
         _connect()
         resources = ray.cluster_resources()
+        largest = max(
+            (int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1
+        )
         self._all_cores = max(1, int(resources.get("CPU", 1)))
         offered = int(resources.get("GPU", 0) / gpus_per_worker) if gpus_per_worker else self._all_cores
         self._size = workers or max(1, offered)
         self._gpus = gpus_per_worker
-        self._cores = max(1, self._all_cores // self._size)
+        self._cores = max(1, min(self._all_cores // self._size, largest))  # an actor fits one node
         self._restarts = restarts
         self._idle: list[Any] = []
 
@@ -67,25 +79,17 @@ class RayExecutor:
         if not first:
             return
         with self._borrow(len(first)) as actors:
-            recipe = _Recipe(make_worker)
-            running = {recipe.put(actor, task): actor for actor, task in zip(actors, first, strict=True)}
-            more = islice(waiting, len(actors) * (IN_FLIGHT_PER_ACTOR - 1))
-            for actor, task in zip(actors, more, strict=False):
-                running[recipe.put(actor, task)] = actor
-            while running:
-                (done,), _ = ray.wait(list(running), num_returns=1)
-                actor = running.pop(done)
-                result = _fetch(done)
-                for task in islice(waiting, 1):
-                    running[recipe.put(actor, task)] = actor
-                yield result
+            farm = Farm(actors, chain(first, waiting), Recipe(make_worker), self._start, lives=self._restarts)
+            yield from farm.results()
 
     @contextmanager
     def crew(self, makers: Sequence[Callable[[], Callable[[Any], Any]]]) -> Iterator[Crew]:
         """See Executor.crew. More members than workers share them."""
         groups = [makers[start :: self._size] for start in range(min(self._size, len(makers)))]
         with self._borrow(len(groups)) as actors:
-            yield RayCrew(actors, [_Recipe(partial(_Group, group)) for group in groups])
+            session = uuid4().hex
+            recipes = [Recipe(partial(Group, group), session) for group in groups]
+            yield RayCrew(actors, recipes, self._start, lives=self._restarts)
 
     def gang(
         self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2
@@ -101,7 +105,7 @@ class RayExecutor:
 
         def run_member() -> None:
             context = ray.train.get_context()
-            _enter(here)
+            enter(here)
             os.environ["OMP_NUM_THREADS"] = threads
             member(context.get_world_rank(), context.get_world_size())
 
@@ -120,7 +124,7 @@ class RayExecutor:
         try:
             trainer.fit()
         except Exception as error:
-            raise _cause(error) from error
+            raise cause(error) from error
 
     @contextmanager
     def _borrow(self, count: int) -> Iterator[list[Any]]:
@@ -146,78 +150,9 @@ class RayExecutor:
         options = {
             "num_cpus": self._cores,
             "num_gpus": self._gpus,
-            "max_restarts": self._restarts,
-            "max_task_retries": self._restarts,
             "runtime_env": {"env_vars": environment},
         }
-        return _RemoteActor.options(**options).remote()
-
-
-class RayCrew:
-    """Workers that each own a part, spread over actors."""
-
-    def __init__(self, actors: Sequence[Any], recipes: Sequence[_Recipe]) -> None:
-        self._actors, self._recipes = actors, recipes
-
-    def ask(self, questions: Iterable[Any]) -> Iterator[list[Any]]:
-        """See Crew.ask."""
-        waiting = iter(questions)
-        running = deque(self._put(question) for question in islice(waiting, QUESTIONS_IN_FLIGHT))
-        while running:
-            by_actor = [_fetch(reference) for reference in running.popleft()]
-            running.extend(self._put(question) for question in islice(waiting, 1))
-            rounds = zip_longest(*by_actor, fillvalue=_NOBODY)  # members were dealt out in turn
-            yield [answer for turn in rounds for answer in turn if answer is not _NOBODY]
-
-    def _put(self, question: Any) -> list[Any]:
-        shared = ray.put(question)
-        return [recipe.put(actor, shared) for actor, recipe in zip(self._actors, self._recipes, strict=True)]
-
-
-class _Recipe:
-    """How to build a worker, sent along with every task: an actor that was restarted builds it again."""
-
-    def __init__(self, make_worker: Callable[[], Callable[[Any], Any]]) -> None:
-        self._name, self._folder = uuid4().hex, os.getcwd()
-        self._make = ray.put(make_worker)
-
-    def put(self, actor: Any, task: Any) -> Any:
-        return actor.run.remote(self._name, self._make, self._folder, task)
-
-
-class _Group:
-    """Several members in one process: each question goes to all of them."""
-
-    def __init__(self, makers: Sequence[Callable[[], Callable[[Any], Any]]]) -> None:
-        self._workers = [make() for make in makers]
-
-    def __call__(self, question: Any) -> list[Any]:
-        return [worker(question) for worker in self._workers]
-
-
-class _Actor:
-    """A process that holds one worker at a time."""
-
-    def __init__(self) -> None:
-        self._name = ""
-        self._worker: Callable[[Any], Any] | None = None
-
-    def run(self, name: str, make_worker: Callable[[], Callable[[Any], Any]], folder: str, task: Any) -> Any:
-        if self._worker is None or self._name != name:
-            _enter(folder)
-            self._worker = None  # the old one's memory goes first
-            self._worker, self._name = make_worker(), name
-        return self._worker(task)
-
-
-def _enter(folder: str) -> None:
-    """Go where the driver is, if that exists here: else its relative paths would lead elsewhere."""
-    if os.path.isdir(folder):
-        os.chdir(folder)
-
-
-_NOBODY = object()
-_RemoteActor: Any = ray.remote(_Actor)
+        return RemoteActor.options(**options).remote()
 
 
 def _connect() -> None:
@@ -238,27 +173,3 @@ def _connect() -> None:
             raise
         ray.shutdown()
         ray.init(**quiet)  # a busy machine: what the first try read from disk is now in memory
-
-
-def _fetch(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        raise _cause(error) from error
-    except RayActorError as error:
-        raise _cause(error) from error
-
-
-def _cause(error: Exception) -> Exception:
-    """What a worker raised, dug out of the types that Ray wraps around it."""
-    current = error
-    for _ in range(8):  # as deep as Ray Train nests its wrappers, and some
-        failures = list(getattr(current, "worker_failures", {}).values())
-        deeper = getattr(current, "cause", None) or next(iter(failures), None)
-        if not isinstance(deeper, Exception):
-            break
-        current = deeper
-    if isinstance(current, RoclipError) or (isinstance(error, RayTaskError) and current is not error):
-        return current
-    last_line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    return WorkerLost(f"a worker died and its task has no retry left: {last_line}")
