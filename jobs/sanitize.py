@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("--shards", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--budget", type=float, default=0.05)
+    parser.add_argument("--budget", type=float, default=0.06)
     parser.add_argument("--workers", type=int, default=0)
     told = parser.parse_args()
     executor = open_executor("ray", workers=told.workers)

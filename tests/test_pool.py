@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_sanitize.training.pool import PairPool, nearest
+from roclip_sanitize.training.pool import PairPool, default_capacity, nearest
 
 
 def numbered(*numbers: int) -> torch.Tensor:
@@ -28,6 +29,21 @@ def images_of(pool: PairPool) -> list[int]:
 
 def captions_of(pool: PairPool) -> list[int]:
     return [int(value) for value in pool.caption_PD[:, 0]]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "batch_size", "capacity"),
+    [
+        (1_000_000, 512, 20_000),  # the paper's
+        (12_480, 64, 2_048),  # 32 batches
+        (4_000, 64, 1_000),  # a quarter
+        (100, 64, 64),  # a batch
+    ],
+)
+def test_a_pool_is_large_enough_to_choose_from_and_far_less_than_an_epoch(
+    pairs: int, batch_size: int, capacity: int
+) -> None:
+    assert default_capacity(pairs, batch_size=batch_size) == capacity
 
 
 def test_a_new_pool_is_empty() -> None:

@@ -241,7 +241,7 @@ def scan(
         str, typer.Option(help="Which detectors, joined by commas.")
     ] = "agreement,collisions",
     neighbours: Annotated[int, typer.Option(help="Pictures that are asked about each caption.")] = 40,
-    budget: Annotated[float, typer.Option(help="Share of pairs that agreement may quarantine.")] = 0.05,
+    budget: Annotated[float, typer.Option(help="Share of pairs that agreement may quarantine.")] = 0.06,
     captions_per_picture: Annotated[
         int, typer.Option(help="So many captions of one picture are a collision.")
     ] = 4,

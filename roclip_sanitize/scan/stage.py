@@ -62,7 +62,7 @@ class ScanSettings:
     index: Path
     detectors: tuple[str, ...] = DETECTORS
     neighbours: int = 40
-    budget: float = 0.05
+    budget: float = 0.06
     captions_per_picture: int = 4
     pictures_per_caption: int = 8
     near_copy_cosine: float = 0.998

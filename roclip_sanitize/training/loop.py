@@ -33,13 +33,11 @@ from roclip_sanitize.training.augment import augment_batch
 from roclip_sanitize.training.checkpoints import TrainState, load_state, save_state
 from roclip_sanitize.training.data import TrainingData, epoch_order
 from roclip_sanitize.training.matches import MatchTable
-from roclip_sanitize.training.pool import PairPool
+from roclip_sanitize.training.pool import PairPool, default_capacity
 from roclip_sanitize.training.schedule import MatchingSchedule, learning_rate
 from roclip_sanitize.training.settings import TrainSettings
 
 LARGEST_LOG_SCALE = math.log(100)
-POOL_SHARE = 0.02
-LEAST_POOL_BATCHES = 4
 LOG_EVERY_STEPS = 20
 
 
@@ -214,9 +212,7 @@ class Trainer:
         if settings.pretrained:
             model, self.model_name, _ = load_clip(settings.pretrained, seed=settings.seed)
         model = model.to(self.device, memory_format=torch.channels_last).train()
-        capacity = settings.pool_size or max(
-            round(POOL_SHARE * self.data.rows), LEAST_POOL_BATCHES * settings.batch_size
-        )
+        capacity = settings.pool_size or default_capacity(self.data.rows, batch_size=settings.batch_size)
         width = int(model.text_projection.shape[-1])
         return TrainState(
             step=0,

@@ -12,6 +12,10 @@ from typing import Any
 
 import torch
 
+SHARE = 0.02  # the paper's: 20,000 of a million pairs
+LEAST_BATCHES = 32  # of a small corpus the share leaves too few captions to choose from
+MOST_SHARE = 0.25  # far less than an epoch: no picture may meet its own caption again
+
 
 class PairPool:
     """First in, first out. Vectors are constants: no gradient flows into them.
@@ -69,3 +73,9 @@ def nearest(query_BD: torch.Tensor, pool_PD: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         rows: torch.Tensor = (query_BD.detach().float() @ pool_PD.T).argmax(dim=1)
     return rows
+
+
+def default_capacity(pairs: int, *, batch_size: int) -> int:
+    """How many pairs a pool should hold beside a corpus of so many: never less than a batch."""
+    wanted = max(round(SHARE * pairs), LEAST_BATCHES * batch_size)
+    return max(batch_size, min(wanted, round(MOST_SHARE * pairs)))

@@ -54,7 +54,8 @@ class TrainSettings:
         lr: peak learning rate.
         wd: weight decay of AdamW; none on gains, biases and the logit scale.
         warmup: steps until the peak; then a cosine down to 0.
-        pool_size: pairs that the pool holds; 0 takes 2 % of the pairs and at least 4 batches.
+        pool_size: pairs that the pool holds; 0 takes 2 % of the pairs and at least 32 batches, but no
+            more than a quarter of an epoch.
         match_from: share of the training after which matching may start, 0 to 1.
         match_every: pairs from the start of one matching window to the start of the next.
         match_for: pairs that a window lasts.
@@ -78,7 +79,7 @@ class TrainSettings:
     pool_size: int = 0
     match_from: float = 0.5
     match_every: int = 2_560
-    match_for: int = 640
+    match_for: int = 320
     seed: int = 0
     checkpoint_seconds: float = 60.0
 
