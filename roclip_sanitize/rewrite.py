@@ -13,7 +13,6 @@ those kept, quarantined and failed, or the stage stops.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.limits import WORK_KEY, Laps, Limits
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint, sha256_of, write_json
 from roclip_sanitize.scan.stage import read_verdicts
@@ -36,11 +36,19 @@ if TYPE_CHECKING:
     import polars
 
 FLAGGED_FILE = "flagged.npz"
+STEPS = ("look up", "copy", "write", "hash")
 
 Expected: TypeAlias = Mapping[str, tuple[str, Reason | None]]
 """Key of each usable pair of a shard → its uid, and why it is set aside, if it is."""
 
-__all__ = ["RewriteSettings", "kept_shards", "quarantined_shards", "read_keep_list", "rewrite_shards"]
+__all__ = [
+    "RewriteSettings",
+    "kept_shards",
+    "quarantined_shards",
+    "read_keep_list",
+    "rewrite_limits",
+    "rewrite_shards",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +115,11 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
     return _finish(folder)
 
 
+def rewrite_limits(out: Path) -> Limits:
+    """What bounded a rewriting, over all runs that it took."""
+    return Limits.noted((marker.facts for marker in StageFolder(out).markers()), order=STEPS)
+
+
 def kept_shards(out: Path) -> list[Path]:
     """The shards to train on, in order; those that kept no pair are left out."""
     return _shards(out, "kept")
@@ -124,32 +137,43 @@ class RewriteWorker:
         self._store = EmbeddingStore.open(store)
         self._folder = StageFolder(out)
         self._flagged = FlaggedUids.read(out / FLAGGED_FILE)
+        self._laps = Laps()
 
     def __call__(self, task: RewriteTask) -> Marker:
         """Split one shard."""
-        started, out = time.perf_counter(), self._folder.path
+        laps, out = self._laps, self._folder.path
+        laps.start()
         names = self._store.metadata(task.part, ("uid", "key"))
         uids = names["uid"].to_list()
         reasons = self._flagged.reasons(uids)
         failures = self._store.failures(task.part)
         expected = dict(zip(names["key"].to_list(), zip(uids, reasons, strict=True), strict=True))
+        laps.lap("look up")
         files = self._split(task, expected, failed=len(failures))
         files += [failures_file(out, task.part), _verdict_file(out, task.part)]
         write_parquet(files[-2], failures)
         write_parquet(files[-1], _verdict_table(uids, reasons))
+        laps.lap("write")
+        digest = source_sha256(task.shard)
+        laps.lap("hash")
+        seen = len(reasons) + len(failures)
+        work = laps.work(seen)
         tally = Tally(
-            seen=len(reasons) + len(failures),
+            seen=seen,
             quarantined=Counter(reason.value for reason in reasons if reason),
             failed=Counter(failures["reason"].to_list()),
-            seconds=time.perf_counter() - started,
+            seconds=work.wall,
         )
         facts = {
             "name": task.name,
             "shard": str(task.shard),
-            "sha256": source_sha256(task.shard),
+            "sha256": digest,
             "tally": tally.to_json(),
+            WORK_KEY: work.to_json(),
         }
-        return self._folder.commit(task.part, files=files, facts=facts)
+        marker = self._folder.commit(task.part, files=files, facts=facts)
+        laps.lap("hash")
+        return marker
 
     def _split(self, task: RewriteTask, expected: Expected, *, failed: int) -> list[Path]:
         kept = ShardWriter(self._folder.path / "kept" / f"{task.name}.tar")
@@ -161,6 +185,7 @@ class RewriteWorker:
                     f"{task.shard} has {found[0]} usable and {found[1]} failed pairs, the store has "
                     f"{len(expected)} and {failed} of it: the shard has changed, embed it again"
                 )
+            self._laps.lap("copy")
         return [*kept.files, *quarantined.files]
 
 
