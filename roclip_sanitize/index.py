@@ -172,10 +172,11 @@ class PartBuilder:
         laps, out = self._laps, self._folder.path
         laps.start()
         index = self._file.read(out / "trained.faiss")
-        rows = [np.empty(0, np.int64)]
-        for part in (part for part in task.store_parts if part.rows):
-            rows.append(self._indexed_rows(part))
-            vectors_ND = self._store.vectors(part.name, self._modality)[rows[-1] - part.start]
+        filled = [part for part in task.store_parts if part.rows]
+        rows = [np.empty(0, np.int64), *map(self._indexed_rows, filled)]
+        index.reserve(sum(map(len, rows)))
+        for part, row_N in zip(filled, rows[1:], strict=True):
+            vectors_ND = self._store.vectors(part.name, self._modality)[row_N - part.start]
             laps.lap("read")
             index.add(vectors_ND)
             laps.lap("add")

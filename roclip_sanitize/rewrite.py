@@ -4,7 +4,7 @@
     quarantined/NAME.tar   the flagged ones, likewise; both with their parquet and stats
     failures/              pairs that could not be used, by shard
     keep.npy               uids kept, sorted, as DataComp's tools read them
-    verdicts.parquet       uid, keep, reason: every pair of every shard, in their order
+    verdicts/              uid, keep, reason: every usable pair, by shard and in its order
     manifest.json          what was read, what was written, sha256 of both, and the counts
 
 A uid that is flagged anywhere is quarantined everywhere. Nothing disappears: the pairs seen are
@@ -25,8 +25,9 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint, sha256_of, write_json
-from roclip_sanitize.scan.stage import read_verdicts
-from roclip_sanitize.scan.uids import FlaggedUids, read_keep_list, write_keep_list
+from roclip_sanitize.scan.keep_list import read_keep_list, write_keep_list
+from roclip_sanitize.scan.stage import verdict_tables
+from roclip_sanitize.scan.uids import FlaggedUids
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_sha256, source_stem
@@ -91,8 +92,8 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
         ShardMissing: a shard of the store is gone.
         StorageError: the disk is full.
 
-    Memory: of the driver about 200 bytes per pair, for the table of all verdicts; of a worker 17
-    bytes per flagged pair.
+    Memory: of the driver one shard's verdicts, and a few kilobytes per shard for the manifest; of a
+    worker its shard's names. Both hold 17 bytes per flagged pair.
     """
     store, scan = EmbeddingStore.open(settings.store), StageFolder.open(settings.verdicts, stage="scan")
     if Path(scan.settings["store"]).resolve() != settings.store.resolve():
@@ -225,10 +226,12 @@ def _verdict_file(out: Path, part: str) -> Path:
 
 
 def _write_flagged(scan: Path, path: Path) -> Path:
-    verdicts = read_verdicts(scan)
-    flagged = verdicts.filter(~verdicts["kept"])
-    reasons = [Reason(text.partition(";")[0]) for text in flagged["reasons"]]
-    FlaggedUids.of(flagged["uid"].to_list(), reasons).write(path)
+    flagged = []
+    for verdicts in verdict_tables(scan, ("uid", "kept", "reasons")):
+        bad = verdicts.filter(~verdicts["kept"])
+        reasons = [Reason(text.partition(";")[0]) for text in bad["reasons"]]
+        flagged.append(FlaggedUids.of(bad["uid"].to_list(), reasons))
+    FlaggedUids.join(flagged).write(path)
     return path
 
 
@@ -246,16 +249,11 @@ def _verdict_table(uids: Sequence[str], reasons: Sequence[Reason | None]) -> pol
 
 
 def _finish(folder: StageFolder) -> Tally:
-    import polars
-
     out, markers = folder.path, _shard_markers(folder)
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
-    table = polars.concat([polars.read_parquet(_verdict_file(out, marker.name)) for marker in markers])
-    _require_sum(tally, table)
-    write_parquet(out / "verdicts.parquet", table)
-    write_keep_list(out / "keep.npy", table.filter(table["keep"])["uid"].to_list())
+    write_keep_list(out / "keep.npy", (_kept_uids(out, marker) for marker in markers))
     outputs = {name: digest for marker in markers for name, digest in marker.files.items()}
-    outputs |= {name: sha256_of(out / name) for name in ("keep.npy", "verdicts.parquet")}
+    outputs["keep.npy"] = sha256_of(out / "keep.npy")
     counts = {name: value for name, value in tally.to_json().items() if name != "seconds"}
     inputs = {marker.facts["shard"]: marker.facts["sha256"] for marker in markers}
     write_json(out / "manifest.json", {"inputs": inputs, "outputs": outputs, "counts": counts})
@@ -263,18 +261,23 @@ def _finish(folder: StageFolder) -> Tally:
     return tally
 
 
-def _require_sum(tally: Tally, table: polars.DataFrame) -> None:
-    """Refuse a result in which pairs got lost.
+def _kept_uids(out: Path, marker: Marker) -> list[str]:
+    """What was kept of one shard.
 
     Raises:
-        MismatchError: seen is not kept + quarantined + failed.
+        MismatchError: pairs got lost: those seen are not those kept, quarantined and failed.
     """
-    kept = int(table["keep"].sum())
-    quarantined, failed = len(table) - kept, tally.failed.total()
-    if tally.seen != kept + quarantined + failed or tally.quarantined.total() != quarantined:
+    import polars
+
+    table = polars.read_parquet(_verdict_file(out, marker.name))
+    uids: list[str] = table.filter(table["keep"])["uid"].to_list()
+    tally, quarantined = Tally.from_json(marker.facts["tally"]), len(table) - len(uids)
+    if (tally.kept, tally.quarantined.total()) != (len(uids), quarantined):
         raise MismatchError(
-            f"{tally.seen} pairs seen, but {kept} kept, {quarantined} quarantined and {failed} failed"
+            f"{tally.seen} pairs of {marker.facts['shard']} seen and {tally.failed.total()} failed, but "
+            f"{len(uids)} kept and {quarantined} quarantined"
         )
+    return uids
 
 
 def _shards(out: Path, side: str) -> list[Path]:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_sanitize import limits
 from roclip_sanitize.limits import Laps, Limits, Work
 
 ORDER = ("read", "decode", "model", "write")
@@ -109,7 +108,7 @@ def test_work_survives_json(work: Work) -> None:
 def tick(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets time pass, which stands still otherwise."""
     now = [100.0]
-    monkeypatch.setattr(limits.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("roclip_sanitize.limits.time.perf_counter", lambda: now[0])
 
     def tick(seconds: float) -> None:
         now[0] += seconds
@@ -156,7 +155,8 @@ def test_workers_that_are_all_taken_up_cost_their_time_each(tick: Callable[[floa
 
 def test_steps_that_come_one_after_the_other_reach_the_slowest_ones_share_of_the_time() -> None:
     one_by_one = Limits.of(Work(pairs=100, wall=10.0, steps={"read": 6.0, "write": 4.0}), order=ORDER)
-    assert (one_by_one.bound, one_by_one.share) == ("read", pytest.approx(0.6))
+    assert one_by_one.bound == "read"
+    assert one_by_one.share == pytest.approx(0.6)
 
 
 def test_markers_without_steps_are_left_out() -> None:

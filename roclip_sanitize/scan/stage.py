@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import polars
 
 DETECTORS = ("agreement", "collisions")
+VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
 STEPS = ("columns", "search", "evidence", "score", "judge")
 
 
@@ -144,8 +145,19 @@ def scan_limits(out: Path) -> Limits:
     return Limits.noted([*facts, folder.facts], order=STEPS)
 
 
+def verdict_tables(out: Path, columns: Sequence[str] = VERDICT_COLUMNS) -> Iterator[polars.DataFrame]:
+    """The verdicts of a finished scan, one part's table at a time. Memory: that of one part."""
+    import polars
+
+    for marker in StageFolder.open(out, stage="scan").markers():
+        yield polars.read_parquet(table_file(out, "verdicts", marker.name), columns=list(columns))
+
+
 def read_verdicts(out: Path) -> polars.DataFrame:
-    """All verdicts of a finished scan: uid, kept, reasons, sentence, neighbours; lists joined by ";"."""
+    """All verdicts of a finished scan: uid, kept, reasons, sentence, neighbours; lists joined by ";".
+
+    Memory: 100 bytes a pair, and more of those that are flagged; see verdict_tables().
+    """
     return _read_tables(out, "verdicts")
 
 
