@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roclip_sanitize.errors import DataError
@@ -28,6 +28,7 @@ def test_split_and_join_are_inverse(uids: list[str]) -> None:
     assert join_uids(split_uids(uids)) == uids
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(UIDS)
 def test_keep_list_is_what_datacomp_makes(uids: list[str]) -> None:
     # DataComp's own recipe, with each uid once.
@@ -52,6 +53,7 @@ def test_a_keep_list_is_what_numpy_saves(tmp_path: Path, count: int) -> None:
     assert (tmp_path / "keep.npy").read_bytes() == (tmp_path / "wanted.npy").read_bytes()
 
 
+@settings(deadline=None)
 @given(st.lists(UIDS, max_size=8), st.integers(1, 12))
 def test_a_keep_list_of_many_runs_is_that_of_one(batches: list[list[str]], run: int) -> None:
     uids = [uid for batch in batches for uid in batch]
@@ -81,3 +83,12 @@ def test_flagged_uids_are_found_and_no_others(flagged: list[str], others: list[s
     wanted = dict(reversed(list(zip(flagged, reasons, strict=True))))  # the first of equal uids counts
     found = FlaggedUids.of(flagged, reasons).reasons(flagged + others)
     assert found == [wanted.get(uid) for uid in flagged + others]
+
+
+@given(UIDS, UIDS)
+def test_joined_lists_of_flagged_uids_are_that_of_all(first: list[str], then: list[str]) -> None:
+    reasons = [list(Reason)[place % 3] for place in range(len(first) + len(then))]
+    parts = FlaggedUids.of(first, reasons[: len(first)]), FlaggedUids.of(then, reasons[len(first) :])
+    whole, joined = FlaggedUids.of(first + then, reasons), FlaggedUids.join(parts)
+    assert joined.reasons(first + then) == whole.reasons(first + then)
+    assert joined.records.tolist() == whole.records.tolist()
