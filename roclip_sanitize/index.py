@@ -15,7 +15,6 @@ Dimension key: N rows, D width.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,11 +39,22 @@ from roclip_sanitize.index_plan import (
     training_sample,
 )
 from roclip_sanitize.index_tuning import least_effort
+from roclip_sanitize.limits import WORK_KEY, Laps, Limits
 from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
 from roclip_sanitize.searcher import Searcher, ShardedIndex, measure, rows_file
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
-__all__ = ["FlatFile", "IndexSettings", "build_index", "indexed_rows", "inspect_index", "open_index"]
+__all__ = [
+    "FlatFile",
+    "IndexSettings",
+    "build_index",
+    "index_limits",
+    "indexed_rows",
+    "inspect_index",
+    "open_index",
+]
+
+STEPS = ("learn", "read", "add", "write", "hash", "measure")
 
 
 def build_index(settings: IndexSettings, *, out: Path, executor: Executor) -> dict[str, Any]:
@@ -65,7 +75,7 @@ def build_index(settings: IndexSettings, *, out: Path, executor: Executor) -> di
     width = checked_width(settings, store)
     folder = create_folder(settings, store, out=out, workers=executor.size)
     if folder.finished:
-        return folder.facts
+        return _told(folder)
     untrained = [None] if folder.marker("trained") is None else []
     for _ in executor.map(partial(Trainer, settings, out), untrained):
         pass
@@ -74,11 +84,13 @@ def build_index(settings: IndexSettings, *, out: Path, executor: Executor) -> di
         pass
     rows = sum(marker.facts["rows"] for marker in _part_markers(folder))
     facts = {**folder.settings, "metric": "inner_product", "rows": rows, "width": width}
+    laps = Laps()
     facts |= _look_facts(settings, folder, executor)
     with _open_folder(folder, executor, effort=facts.get("nprobe", 0)) as index:
-        measured = measure(index, store, modality=settings.asked_by, seed=settings.seed)
-    folder.finish({**facts, **measured})
-    return folder.facts
+        facts |= measure(index, store, modality=settings.asked_by, seed=settings.seed)
+    laps.lap("measure")
+    folder.finish({**facts, WORK_KEY: laps.work(0, workers=executor.size).to_json()})
+    return _told(folder)
 
 
 @contextmanager
@@ -105,7 +117,16 @@ def inspect_index(path: Path) -> dict[str, Any]:
         DataError: there is none.
         MismatchError: it is unfinished.
     """
-    return StageFolder.open(path, stage="index").facts
+    return _told(StageFolder.open(path, stage="index"))
+
+
+def index_limits(path: Path) -> Limits:
+    """What bounded the making of a finished index, over all runs that it took.
+
+    Learning and measuring happen once: they bound small indexes only.
+    """
+    folder = StageFolder(path)
+    return Limits.noted([*(marker.facts for marker in folder.markers()), folder.facts], order=STEPS)
 
 
 def indexed_rows(path: Path) -> NDArray[np.int64]:
@@ -122,7 +143,7 @@ class Trainer:
         self._folder = StageFolder(out)
 
     def __call__(self, task: None) -> Marker:
-        store = EmbeddingStore.open(self._settings.store)
+        laps, store = Laps(), EmbeddingStore.open(self._settings.store)
         sizes = _sizes(self._settings, store)
         sample_ND = training_sample(store, self._settings)
         index = FILES[self._settings.kind].train(sample_ND, directions=self._settings.directions, sizes=sizes)
@@ -131,7 +152,9 @@ class Trainer:
             index.learn(sample_ND)
         path = self._folder.path / "trained.faiss"
         index.write(path)
-        return self._folder.commit("trained", files=[path], facts={"sample": len(sample_ND)})
+        laps.lap("learn")
+        facts = {"sample": len(sample_ND), WORK_KEY: laps.work(0).to_json()}
+        return self._folder.commit("trained", files=[path], facts=facts)
 
 
 class PartBuilder:
@@ -143,25 +166,33 @@ class PartBuilder:
         self._store = EmbeddingStore.open(settings.store)
         self._pool = settings.pool
         self._pool_N = drawn_rows(self._store, settings.pool, seeds=[settings.seed])
+        self._laps = Laps()
 
     def __call__(self, task: PartTask) -> Marker:
-        started, out = time.perf_counter(), self._folder.path
+        laps, out = self._laps, self._folder.path
+        laps.start()
         index = self._file.read(out / "trained.faiss")
-        rows = [np.empty(0, np.int64)]
-        for part in (part for part in task.store_parts if part.rows):
-            rows.append(self._indexed_rows(part))
-            index.add(self._store.vectors(part.name, self._modality)[rows[-1] - part.start])
+        filled = [part for part in task.store_parts if part.rows]
+        rows = [np.empty(0, np.int64), *map(self._indexed_rows, filled)]
+        index.reserve(sum(map(len, rows)))
+        for part, row_N in zip(filled, rows[1:], strict=True):
+            vectors_ND = self._store.vectors(part.name, self._modality)[row_N - part.start]
+            laps.lap("read")
+            index.add(vectors_ND)
+            laps.lap("add")
         files = [*index.write_part(out, task.name), rows_file(out, task.name)]
         with atomic_file(files[-1]) as file:
             np.save(file, np.concatenate(rows))
-        count, seconds = sum(map(len, rows)), max(time.perf_counter() - started, 1e-9)
+        laps.lap("write")
+        count = sum(map(len, rows))
         facts = {
             "rows": count,
             "store_parts": [part.name for part in task.store_parts],
-            "seconds": round(seconds, 3),
-            "rows_per_second": round(count / seconds, 1),
+            WORK_KEY: laps.work(count).to_json(),
         }
-        return self._folder.commit(task.name, files=files, facts=facts)
+        marker = self._folder.commit(task.name, files=files, facts=facts)
+        laps.lap("hash")
+        return marker
 
     def _indexed_rows(self, part: StorePart) -> NDArray[np.int64]:
         if not self._pool:
@@ -197,6 +228,11 @@ def _look_facts(settings: IndexSettings, folder: StageFolder, executor: Executor
 def _sizes(settings: IndexSettings, store: EmbeddingStore) -> Sizes:
     width = settings.directions or checked_width(settings, store)
     return Sizes.of(settings.kind, rows=settings.pool or store.rows, width=width)
+
+
+def _told(folder: StageFolder) -> dict[str, Any]:
+    """What the folder declared, less the clocks, which index_limits() judges."""
+    return {name: value for name, value in folder.facts.items() if name != WORK_KEY}
 
 
 def _part_markers(folder: StageFolder) -> list[Marker]:

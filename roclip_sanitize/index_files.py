@@ -98,6 +98,9 @@ class IndexFile:
         self.write(part_file(folder, name))
         return [part_file(folder, name)]
 
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows, where growing step by step would hold them twice; nothing here."""
+
     def add(self, vectors_ND: NDArray[Any]) -> None:
         """Append store vectors."""
         self._append(self.transformed(vectors_ND))
@@ -141,6 +144,11 @@ class FlatFile(IndexFile):
     def empty(cls, width: int, sizes: Sizes) -> Any:
         """See IndexFile."""
         return open_faiss().IndexFlatIP(width)
+
+    def reserve(self, rows: int) -> None:
+        """See IndexFile. A vector that was shortened keeps its room; it would double whenever it is full."""
+        self._core.codes.resize(rows * self._core.code_size)
+        self._core.codes.resize(0)
 
     @classmethod
     def open_part(cls, folder: Path, name: str) -> Self:

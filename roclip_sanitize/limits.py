@@ -1,19 +1,26 @@
-"""What bounds a stage: the arithmetic of steps that overlap.
+"""What bounds a stage: how quick each of its steps is, and how near the whole comes to the slowest.
 
     seconds that each step was at work ─▶ Work, one per shard ─▶ added up ─▶ Limits ─▶ a small table
 
 Steps that run side by side can together be as quick as the slowest of them, and no quicker. So
 a step's rate is what it could do if it never had to wait, the lowest rate is the ceiling, and
-the share of it that was reached says how much waiting was left. Rates are those of one worker.
+the share of it that was reached says how much waiting was left. Where steps come one after the
+other, that share is the slowest step's own share of the time: what remains is all that working on
+them side by side could gain. Rates are those of one worker.
 
-Numbers only: no files, no clocks.
+Each stage notes its Work in the markers of its shards, so that a resumed run adds up what all of its
+runs did. The key there is named after seconds, as all is that may differ between two runs.
 """
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
+
+WORK_KEY = "seconds"  # of a marker's facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,39 @@ class Work:
         return cls(pairs=values["pairs"], wall=values["wall"], steps=values["steps"])
 
 
+class Laps:
+    """Clocks steps that come one after the other: each lap is the time since the one before.
+
+    What a worker does after it has noted one shard's work, such as hashing its files for the marker,
+    is booked with its next shard; of its last shard it is lost.
+    """
+
+    def __init__(self) -> None:
+        self._steps = defaultdict[str, float](float)
+        self.start()
+
+    def start(self) -> None:
+        """Begin a lap here: what came since the last one is nobody's, such as waiting for a task."""
+        self._since = time.perf_counter()
+
+    def lap(self, step: str) -> float:
+        """Book the time since the last lap to a step.
+
+        Returns:
+            Its seconds.
+        """
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self._steps[step] += seconds
+        return seconds
+
+    def work(self, pairs: int, *, workers: int = 1) -> Work:
+        """What some pairs cost, laps since the last call; ``workers`` were taken up meanwhile."""
+        steps = {step: seconds * workers for step, seconds in self._steps.items()}
+        self._steps.clear()
+        return Work(pairs=pairs, wall=sum(steps.values()), steps=steps)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How quick a stage was, and what kept it from being quicker.
@@ -94,6 +134,13 @@ class Limits:
         reached = work.pairs / work.wall if work.wall > 0 else 0.0
         share = min(1.0, reached / rates[bound]) if bound else 0.0
         return cls(rates=rates, reached=reached, bound=bound, share=share)
+
+    @classmethod
+    def noted(cls, facts: Iterable[Mapping[str, Any]], *, order: Iterable[str]) -> Self:
+        """Judge what markers note under WORK_KEY; those without steps are left out."""
+        noted = (each.get(WORK_KEY) for each in facts)
+        works = (Work.from_json(work) for work in noted if isinstance(work, Mapping))
+        return cls.of(Work.total(works), order=order)
 
     def to_json(self) -> dict[str, Any]:
         """The limits as plain values, rounded for people."""

@@ -9,14 +9,13 @@ them, and needs a CLIP. The pool is whatever the indexes hold. A pair never rece
 itself, nor from a pair with the same picture: a poison's copies would only vouch for each other.
 
     pairs/pairs_00000.parquet     a row per pair of the store part, see PAIR_SCHEMA
-    done/00000.json               rows, tally, seconds, rows per second
+    done/00000.json               rows, how many found a match, tally, seconds of each step
 
 Dimension key: N pairs of a store part, P pairs of the pool.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import indexed_rows, inspect_index, open_index
+from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
 from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import polars
 
 Method = Literal["first", "final"]
+STEPS = ("pool", "text search", "image search", "write", "hash")
 QUERIES_AT_ONCE = 4_096
 PARTS_AT_ONCE = 64  # parts matched before any is written: what a kill can cost
 PAIR_SCHEMA: dict[str, Any] = {
@@ -80,7 +81,7 @@ def pair_store(settings: PairSettings, *, out: Path, executor: Executor) -> Tall
     """Write the pair table of every part of the store.
 
     Returns:
-        Pairs seen, and seconds of search.
+        Pairs seen, and seconds of all workers together.
 
     Raises:
         MismatchError: an index belongs to another store or holds another pool; or the final
@@ -102,16 +103,24 @@ def pair_store(settings: PairSettings, *, out: Path, executor: Executor) -> Tall
         },
     )
     missing = [part for part in store.parts if folder.marker(part.name) is None]
+    laps = Laps()
     pool = _Pool.read(store, directions) if missing else None
+    laps.lap("pool")
     for first in range(0, len(missing), PARTS_AT_ONCE):
         parts = missing[first : first + PARTS_AT_ONCE]
         matches = [direction.match(store, parts, executor) for direction in directions]
+        laps.start()
         for part, *found in zip(parts, *matches, strict=True):
             assert pool is not None
-            _write_part(folder, store, part, found=found, pool=pool)
+            _write_part(folder, store, part, found=found, pool=pool, laps=laps)
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in folder.markers())
     folder.finish({"method": settings.method, "tally": tally.to_json()})
     return tally
+
+
+def pair_limits(out: Path) -> Limits:
+    """What bounded a pairing, over all runs that it took."""
+    return Limits.noted((marker.facts for marker in StageFolder(out).markers()), order=STEPS)
 
 
 def read_pairs(out: Path) -> polars.DataFrame:
@@ -137,11 +146,11 @@ def pairs_file(out: Path, name: str) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Match:
-    """The best of the pool for N queries: store rows, -1 for none; cosines; seconds to find them."""
+    """The best of the pool for N queries: store rows, -1 for none; cosines; what finding them cost."""
 
     row_N: NDArray[np.int64]
     cosine_N: NDArray[np.float32]
-    seconds: float
+    work: Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,10 +162,11 @@ class _Direction:
     exclude_caption: bool = False
 
     def match(self, store: EmbeddingStore, parts: Sequence[StorePart], executor: Executor) -> list[_Match]:
-        """One match per part."""
+        """One match per part. All workers search side by side, so that each second costs one of every."""
+        laps = Laps()
         with open_index(self.index, executor) as index:
             answers = index.search(task for part in parts for task in self._questions(store, part))
-            return [self._collect(answers, part) for part in parts]
+            return [self._collect(answers, part, laps, workers=executor.size) for part in parts]
 
     def _questions(self, store: EmbeddingStore, part: StorePart) -> Iterator[SearchTask]:
         for start in range(0, part.rows, QUERIES_AT_ONCE):
@@ -172,13 +182,13 @@ class _Direction:
                 exclude_caption=self.exclude_caption,
             )
 
-    def _collect(self, answers: Iterator[Neighbours], part: StorePart) -> _Match:
-        started = time.perf_counter()
+    def _collect(self, answers: Iterator[Neighbours], part: StorePart, laps: Laps, *, workers: int) -> _Match:
         own = list(islice(answers, -(-part.rows // QUERIES_AT_ONCE))) or [Neighbours.none(0, 1)]
+        laps.lap(f"{self.modality} search")
         return _Match(
             row_N=np.concatenate([answer.rows_NK[:, 0] for answer in own]),
             cosine_N=np.concatenate([answer.cosine_NK[:, 0] for answer in own]),
-            seconds=time.perf_counter() - started,
+            work=laps.work(0, workers=workers),
         )
 
 
@@ -244,7 +254,13 @@ class _Pool:
 
 
 def _write_part(
-    folder: StageFolder, store: EmbeddingStore, part: StorePart, *, found: Sequence[_Match], pool: _Pool
+    folder: StageFolder,
+    store: EmbeddingStore,
+    part: StorePart,
+    *,
+    found: Sequence[_Match],
+    pool: _Pool,
+    laps: Laps,
 ) -> Marker:
     import polars
 
@@ -262,12 +278,14 @@ def _write_part(
     )
     path = pairs_file(folder.path, part.name)
     write_parquet(path, frame)
-    seconds = sum(match.seconds for match in found)
+    laps.lap("write")
+    work = Work.total([laps.work(part.rows), *(match.work for match in found)])
     facts = {
         "rows": part.rows,
-        "tally": Tally(seen=part.rows, seconds=seconds).to_json(),
+        "tally": Tally(seen=part.rows, seconds=work.wall).to_json(),
         "matched": int((found[0].row_N >= 0).sum()),
-        "seconds": round(seconds, 3),
-        "rows_per_second": round(part.rows / max(seconds, 1e-9), 1),
+        WORK_KEY: work.to_json(),
     }
-    return folder.commit(part.name, files=[path], facts=facts)
+    marker = folder.commit(part.name, files=[path], facts=facts)
+    laps.lap("hash")
+    return marker

@@ -4,7 +4,7 @@
     quarantined/NAME.tar   the flagged ones, likewise; both with their parquet and stats
     failures/              pairs that could not be used, by shard
     keep.npy               uids kept, sorted, as DataComp's tools read them
-    verdicts.parquet       uid, keep, reason: every pair of every shard, in their order
+    verdicts/              uid, keep, reason: every usable pair, by shard and in its order
     manifest.json          what was read, what was written, sha256 of both, and the counts
 
 A uid that is flagged anywhere is quarantined everywhere. Nothing disappears: the pairs seen are
@@ -13,7 +13,6 @@ those kept, quarantined and failed, or the stage stops.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.limits import WORK_KEY, Laps, Limits
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint, sha256_of, write_json
-from roclip_sanitize.scan.stage import read_verdicts
-from roclip_sanitize.scan.uids import FlaggedUids, read_keep_list, write_keep_list
+from roclip_sanitize.scan.keep_list import read_keep_list, write_keep_list
+from roclip_sanitize.scan.stage import verdict_tables
+from roclip_sanitize.scan.uids import FlaggedUids
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_sha256, source_stem
@@ -36,11 +37,19 @@ if TYPE_CHECKING:
     import polars
 
 FLAGGED_FILE = "flagged.npz"
+STEPS = ("look up", "copy", "write", "hash")
 
 Expected: TypeAlias = Mapping[str, tuple[str, Reason | None]]
 """Key of each usable pair of a shard → its uid, and why it is set aside, if it is."""
 
-__all__ = ["RewriteSettings", "kept_shards", "quarantined_shards", "read_keep_list", "rewrite_shards"]
+__all__ = [
+    "RewriteSettings",
+    "kept_shards",
+    "quarantined_shards",
+    "read_keep_list",
+    "rewrite_limits",
+    "rewrite_shards",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +92,8 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
         ShardMissing: a shard of the store is gone.
         StorageError: the disk is full.
 
-    Memory: of the driver about 200 bytes per pair, for the table of all verdicts; of a worker 17
-    bytes per flagged pair.
+    Memory: of the driver one shard's verdicts, and a few kilobytes per shard for the manifest; of a
+    worker its shard's names. Both hold 17 bytes per flagged pair.
     """
     store, scan = EmbeddingStore.open(settings.store), StageFolder.open(settings.verdicts, stage="scan")
     if Path(scan.settings["store"]).resolve() != settings.store.resolve():
@@ -107,6 +116,11 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
     return _finish(folder)
 
 
+def rewrite_limits(out: Path) -> Limits:
+    """What bounded a rewriting, over all runs that it took."""
+    return Limits.noted((marker.facts for marker in StageFolder(out).markers()), order=STEPS)
+
+
 def kept_shards(out: Path) -> list[Path]:
     """The shards to train on, in order; those that kept no pair are left out."""
     return _shards(out, "kept")
@@ -124,32 +138,43 @@ class RewriteWorker:
         self._store = EmbeddingStore.open(store)
         self._folder = StageFolder(out)
         self._flagged = FlaggedUids.read(out / FLAGGED_FILE)
+        self._laps = Laps()
 
     def __call__(self, task: RewriteTask) -> Marker:
         """Split one shard."""
-        started, out = time.perf_counter(), self._folder.path
+        laps, out = self._laps, self._folder.path
+        laps.start()
         names = self._store.metadata(task.part, ("uid", "key"))
         uids = names["uid"].to_list()
         reasons = self._flagged.reasons(uids)
         failures = self._store.failures(task.part)
         expected = dict(zip(names["key"].to_list(), zip(uids, reasons, strict=True), strict=True))
+        laps.lap("look up")
         files = self._split(task, expected, failed=len(failures))
         files += [failures_file(out, task.part), _verdict_file(out, task.part)]
         write_parquet(files[-2], failures)
         write_parquet(files[-1], _verdict_table(uids, reasons))
+        laps.lap("write")
+        digest = source_sha256(task.shard)
+        laps.lap("hash")
+        seen = len(reasons) + len(failures)
+        work = laps.work(seen)
         tally = Tally(
-            seen=len(reasons) + len(failures),
+            seen=seen,
             quarantined=Counter(reason.value for reason in reasons if reason),
             failed=Counter(failures["reason"].to_list()),
-            seconds=time.perf_counter() - started,
+            seconds=work.wall,
         )
         facts = {
             "name": task.name,
             "shard": str(task.shard),
-            "sha256": source_sha256(task.shard),
+            "sha256": digest,
             "tally": tally.to_json(),
+            WORK_KEY: work.to_json(),
         }
-        return self._folder.commit(task.part, files=files, facts=facts)
+        marker = self._folder.commit(task.part, files=files, facts=facts)
+        laps.lap("hash")
+        return marker
 
     def _split(self, task: RewriteTask, expected: Expected, *, failed: int) -> list[Path]:
         kept = ShardWriter(self._folder.path / "kept" / f"{task.name}.tar")
@@ -161,6 +186,7 @@ class RewriteWorker:
                     f"{task.shard} has {found[0]} usable and {found[1]} failed pairs, the store has "
                     f"{len(expected)} and {failed} of it: the shard has changed, embed it again"
                 )
+            self._laps.lap("copy")
         return [*kept.files, *quarantined.files]
 
 
@@ -200,10 +226,12 @@ def _verdict_file(out: Path, part: str) -> Path:
 
 
 def _write_flagged(scan: Path, path: Path) -> Path:
-    verdicts = read_verdicts(scan)
-    flagged = verdicts.filter(~verdicts["kept"])
-    reasons = [Reason(text.partition(";")[0]) for text in flagged["reasons"]]
-    FlaggedUids.of(flagged["uid"].to_list(), reasons).write(path)
+    flagged = []
+    for verdicts in verdict_tables(scan, ("uid", "kept", "reasons")):
+        bad = verdicts.filter(~verdicts["kept"])
+        reasons = [Reason(text.partition(";")[0]) for text in bad["reasons"]]
+        flagged.append(FlaggedUids.of(bad["uid"].to_list(), reasons))
+    FlaggedUids.join(flagged).write(path)
     return path
 
 
@@ -221,16 +249,11 @@ def _verdict_table(uids: Sequence[str], reasons: Sequence[Reason | None]) -> pol
 
 
 def _finish(folder: StageFolder) -> Tally:
-    import polars
-
     out, markers = folder.path, _shard_markers(folder)
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
-    table = polars.concat([polars.read_parquet(_verdict_file(out, marker.name)) for marker in markers])
-    _require_sum(tally, table)
-    write_parquet(out / "verdicts.parquet", table)
-    write_keep_list(out / "keep.npy", table.filter(table["keep"])["uid"].to_list())
+    write_keep_list(out / "keep.npy", (_kept_uids(out, marker) for marker in markers))
     outputs = {name: digest for marker in markers for name, digest in marker.files.items()}
-    outputs |= {name: sha256_of(out / name) for name in ("keep.npy", "verdicts.parquet")}
+    outputs["keep.npy"] = sha256_of(out / "keep.npy")
     counts = {name: value for name, value in tally.to_json().items() if name != "seconds"}
     inputs = {marker.facts["shard"]: marker.facts["sha256"] for marker in markers}
     write_json(out / "manifest.json", {"inputs": inputs, "outputs": outputs, "counts": counts})
@@ -238,18 +261,23 @@ def _finish(folder: StageFolder) -> Tally:
     return tally
 
 
-def _require_sum(tally: Tally, table: polars.DataFrame) -> None:
-    """Refuse a result in which pairs got lost.
+def _kept_uids(out: Path, marker: Marker) -> list[str]:
+    """What was kept of one shard.
 
     Raises:
-        MismatchError: seen is not kept + quarantined + failed.
+        MismatchError: pairs got lost: those seen are not those kept, quarantined and failed.
     """
-    kept = int(table["keep"].sum())
-    quarantined, failed = len(table) - kept, tally.failed.total()
-    if tally.seen != kept + quarantined + failed or tally.quarantined.total() != quarantined:
+    import polars
+
+    table = polars.read_parquet(_verdict_file(out, marker.name))
+    uids: list[str] = table.filter(table["keep"])["uid"].to_list()
+    tally, quarantined = Tally.from_json(marker.facts["tally"]), len(table) - len(uids)
+    if (tally.kept, tally.quarantined.total()) != (len(uids), quarantined):
         raise MismatchError(
-            f"{tally.seen} pairs seen, but {kept} kept, {quarantined} quarantined and {failed} failed"
+            f"{tally.seen} pairs of {marker.facts['shard']} seen and {tally.failed.total()} failed, but "
+            f"{len(uids)} kept and {quarantined} quarantined"
         )
+    return uids
 
 
 def _shards(out: Path, side: str) -> list[Path]:

@@ -77,15 +77,19 @@ def settings_file(folder: Path, text: str) -> Path:
 
 def test_done_is_0_and_the_result_is_on_stdout(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
     said = roclip(*embed(shard, tmp_path / "out"))
-    assert (said.code, said.lines) == (0, [])
-    table = [line.split() for line in said.out.splitlines()]
-    shown = [line[1].rstrip(",:") for line in table[:6]]
-    assert shown == ["of", "read", "decode", "model", "write", "reached"]
-    assert table[6:] == [
+    assert said.code == 0
+    assert [line.split() for line in said.out.splitlines()] == [
         ["8", "pairs", "seen"],
         ["8", "kept"],
         ["store", str(tmp_path / "out")],
     ]
+
+
+def test_what_bounded_the_work_is_beside_the_result(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
+    said = roclip(*embed(shard, tmp_path / "out"))
+    assert said.lines[0] == "pairs/s of a worker"
+    shown = [line.split()[1].rstrip(",:") for line in said.lines[1:]]
+    assert shown == ["read", "decode", "model", "write", "reached"]
 
 
 def test_a_result_is_json_if_asked_for(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_too_many_failed_pairs_are_3(roclip: Roclip, tmp_path: Path) -> None:
         "roclip: 1 of 2 failed (50.00%, at most 1.00% allowed): image_undecodable 1; "
         "the rest is done, and failures/ lists each one"
     )
-    again = roclip(*embed(shard, tmp_path / "out", "--max-failed", "0.5"))
+    again = roclip(*embed(shard, tmp_path / "out", "--max-failed", "0.5", "--json"))
     assert (again.code, again.lines) == (0, [])
 
 
@@ -153,7 +157,7 @@ def test_a_broken_shard_is_3_whatever_may_fail(roclip: Roclip, tmp_path: Path) -
     shard.write_bytes(shard.read_bytes()[:-12_000])
     said = roclip(*embed(shard, tmp_path / "out", "--max-failed", "1"))
     assert said.code == 3
-    assert "truncated_shard 1" in said.line
+    assert "truncated_shard 1" in said.lines[-1]
 
 
 def test_what_does_not_belong_together_is_4(roclip: Roclip, shard: Path, tmp_path: Path) -> None:

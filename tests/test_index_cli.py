@@ -22,7 +22,9 @@ def built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         capsys, "index", "--store", tmp_path / "store", "--kind", "hnsw", "--out", tmp_path / "index",
         "--executor", "local", "--json",
     )  # fmt: skip
-    assert (code, json.loads(out)) == (0, inspect_index(tmp_path / "index"))
+    told = json.loads(out)
+    assert set(told.pop("limits")["pairs_per_second"]) == {"learn", "read", "add", "write", "measure"}
+    assert (code, told) == (0, inspect_index(tmp_path / "index"))
     return tmp_path / "index"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_sanitize.limits import Limits, Work
+from roclip_sanitize.limits import Laps, Limits, Work
 
 ORDER = ("read", "decode", "model", "write")
 SHARD = Work.measured(  # 1,000 pairs in 10 s: two threads decoded for 8 s in sum, the model ran for 9
@@ -97,3 +99,67 @@ def test_works_add_up_in_any_order(parts: list[Work]) -> None:
 @given(works)
 def test_work_survives_json(work: Work) -> None:
     assert Work.from_json(json.loads(json.dumps(work.to_json()))) == work
+
+
+# Clocks
+
+
+@pytest.fixture
+def tick(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets time pass, which stands still otherwise."""
+    now = [100.0]
+    monkeypatch.setattr("roclip_sanitize.limits.time.perf_counter", lambda: now[0])
+
+    def tick(seconds: float) -> None:
+        now[0] += seconds
+
+    return tick
+
+
+def test_a_lap_is_the_time_since_the_one_before(tick: Callable[[float], None]) -> None:
+    laps = Laps()
+    for seconds, step in ((1.0, "read"), (2.0, "write"), (4.0, "read")):
+        tick(seconds)
+        assert laps.lap(step) == seconds
+    assert laps.work(10) == Work(pairs=10, wall=7.0, steps={"read": 5.0, "write": 2.0})
+    assert laps.work(10) == Work(pairs=10), "told once"
+
+
+def test_waiting_for_a_task_is_nobodys(tick: Callable[[float], None]) -> None:
+    laps = Laps()
+    tick(5.0)
+    laps.start()
+    tick(1.0)
+    laps.lap("read")
+    assert laps.work(3).wall == 1.0
+
+
+def test_what_comes_after_the_work_was_told_is_told_with_the_next(tick: Callable[[float], None]) -> None:
+    laps, told = Laps(), []
+    for _ in range(2):
+        laps.start()
+        tick(2.0)
+        laps.lap("write")
+        told.append(laps.work(1))
+        tick(0.5)
+        laps.lap("hash")
+    assert [work.steps for work in told] == [{"write": 2.0}, {"write": 2.0, "hash": 0.5}]
+
+
+def test_workers_that_are_all_taken_up_cost_their_time_each(tick: Callable[[float], None]) -> None:
+    laps = Laps()
+    tick(3.0)
+    laps.lap("search")
+    assert laps.work(6, workers=2) == Work(pairs=6, wall=6.0, steps={"search": 6.0})
+
+
+def test_steps_that_come_one_after_the_other_reach_the_slowest_ones_share_of_the_time() -> None:
+    one_by_one = Limits.of(Work(pairs=100, wall=10.0, steps={"read": 6.0, "write": 4.0}), order=ORDER)
+    assert one_by_one.bound == "read"
+    assert one_by_one.share == pytest.approx(0.6)
+
+
+def test_markers_without_steps_are_left_out() -> None:
+    """Such as those of a folder that an earlier version made."""
+    facts: list[dict[str, Any]] = [{"seconds": SHARD.to_json()}, {"seconds": 3.25}, {"rows": 7}]
+    assert Limits.noted(facts, order=ORDER) == Limits.of(SHARD, order=ORDER)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
-from roclip_sanitize.pairing import PAIR_SCHEMA, PairSettings, pair_store, pairs_file, read_pairs
+from roclip_sanitize.limits import Work
+from roclip_sanitize.pairing import PAIR_SCHEMA, PairSettings, pair_limits, pair_store, pairs_file, read_pairs
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.store import EmbeddingStore
 from tests.stores import make_store
@@ -170,11 +171,14 @@ def test_after_a_kill_only_what_is_missing_is_paired_and_is_the_same(
     assert (kept.stat().st_mtime_ns, lost.read_bytes()) == (before, bytes_before)
 
 
-def test_each_part_tells_its_speed(store: EmbeddingStore, indexes: dict[str, Path], tmp_path: Path) -> None:
+def test_each_part_tells_its_cost(store: EmbeddingStore, indexes: dict[str, Path], tmp_path: Path) -> None:
     pair(store, tmp_path / "pairs", **indexes, method="first")
     facts = [marker.facts for marker in StageFolder.open(tmp_path / "pairs", stage="pair").markers()]
     assert [(each["rows"], each["matched"]) for each in facts] == [(3, 3), (0, 0), (2, 2)]
-    assert all(each["rows_per_second"] > 0 for each in facts if each["rows"])
+    works = [Work.from_json(each["seconds"]) for each in facts]
+    assert [work.pairs for work in works] == [3, 0, 2]
+    assert {"text search", "image search", "write"} <= set(works[0].steps)
+    assert pair_limits(tmp_path / "pairs").bound
 
 
 def test_final_pairing_needs_a_common_space(tmp_path: Path) -> None:

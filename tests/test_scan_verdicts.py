@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from roclip_sanitize.records import Reason
 from roclip_sanitize.scan.collisions import Collisions
-from roclip_sanitize.scan.verdicts import Cut, Limits, candidates, find_cut, judge
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, find_cut, judge
 
-LIMITS = Limits(captions_per_picture=4, pictures_per_caption=8)
+THRESHOLDS = Thresholds(captions_per_picture=4, pictures_per_caption=8)
 SCORES = st.one_of(st.sampled_from([0.2, 0.5, 0.6, 0.7, 0.9, float("nan")]))
 
 
@@ -25,9 +25,9 @@ def flagged(
         pictures_of_caption_N=np.array(pictures or [1] * len(scores), np.int32),
     )
     score_N = np.array(scores, np.float32)
-    may_N = candidates(score_N, collisions, LIMITS)
+    may_N = candidates(score_N, collisions, THRESHOLDS)
     cut = find_cut(score_N, may_N, allowed=allowed, uids_of=lambda rows: [uids[row] for row in rows])
-    verdicts = judge(uids, score_N, collisions, cut=cut, limits=LIMITS)
+    verdicts = judge(uids, score_N, collisions, cut=cut, thresholds=THRESHOLDS)
     return {verdict.uid[-1]: verdict.reasons for verdict in verdicts if not verdict.kept}
 
 

@@ -20,6 +20,7 @@ from torch.multiprocessing.spawn import spawn
 
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.limits import Work
 from roclip_sanitize.pairing import PAIR_SCHEMA, pairs_file
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json
 from roclip_sanitize.store import write_parquet
@@ -27,7 +28,7 @@ from roclip_sanitize.trained import snapshots
 from roclip_sanitize.training.data import TrainingData, build_cache, epoch_order
 from roclip_sanitize.training.matches import MatchTable
 from roclip_sanitize.training.settings import TrainSettings
-from roclip_sanitize.training.train import train_clip
+from roclip_sanitize.training.train import train_clip, train_limits
 from tests.squares import COLOURS, uid_of, write_square_shards
 
 if TYPE_CHECKING:
@@ -258,13 +259,23 @@ def test_open_clip_loads_the_weights(trained: Path, shards: tuple[Path, ...]) ->
 @pytest.mark.slow
 def test_a_run_leaves_a_log_and_a_snapshot_after_each_epoch_but_the_last(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [20]
-    assert set(lines[0]) == {"step", "samples", "loss", "matching", "logit_scale", "samples_per_second"}
-    assert lines[0]["samples"] == 20 * BATCH
-    seen = [samples for samples, _ in snapshots(trained)]
     samples = read_json(trained / "complete.json")["samples"]
+    assert [line["samples"] for line in lines] == [20 * BATCH, samples]
+    told = {"step", "samples", "loss", "matching", "logit_scale", "samples_per_second", "seconds"}
+    assert [set(line) for line in lines] == [told, told]
+    seen = [samples for samples, _ in snapshots(trained)]
     assert seen == [samples // 4, samples // 2, samples * 3 // 4], "the model itself is the last"
     assert not (trained / "checkpoint.pt").exists()
+
+
+@pytest.mark.slow
+def test_every_pair_is_in_the_limits_once(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    work = Work.total(Work.from_json(line["seconds"]) for line in lines)
+    assert work.pairs == read_json(trained / "complete.json")["samples"]
+    assert set(work.steps) == {"read", "augment", "model", "optimiser"}
+    assert sum(work.steps.values()) <= work.wall, "parts follow each other, and snapshots are in between"
+    assert train_limits(trained).bound == "model"
 
 
 @pytest.mark.slow
@@ -447,7 +458,9 @@ class TestCheckpoints:
         )
         (out / "log.jsonl").write_text(log)
         make_trainer(settings, cache=cache, out=out).run()
-        assert [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()] == [kept]
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        assert lines[0] == kept
+        assert [line["step"] for line in lines[1:]] == [lines[-1]["step"]], "the last step, made again"
 
 
 # Two ranks

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from roclip_sanitize.attacks.ledger import LEDGER_SCHEMA, planted_file
 from roclip_sanitize.attacks.plan_files import Materials, read_poisons
 from roclip_sanitize.attacks.triggers import stamp
 from roclip_sanitize.errors import BadPair, MismatchError
+from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.records import Failure, FailureReason, Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.shard_writer import ShardWriter
@@ -59,6 +59,7 @@ class Planter:
     def __init__(self, *, folder: Path, label: str, seed: int) -> None:
         self._folder = StageFolder(folder)
         self._materials = Materials(folder, label=label, seed=seed)
+        self._laps = Laps()
 
     def __call__(self, task: PlantTask) -> None:
         """Copy one shard.
@@ -68,19 +69,27 @@ class Planter:
         """
         import polars
 
-        started, folder = time.perf_counter(), self._folder.path
+        laps, folder = self._laps, self._folder.path
+        laps.start()
+        groups = layout(task.path)
+        laps.lap("headers")
         with Shard(task.path) as shard, ShardWriter(task.out) as writer:
             copy = _Copy(shard, writer, self._materials, name=task.name)
-            copy.run(read_poisons(folder, task.name))
+            copy.run(groups, read_poisons(folder, task.name))
+            laps.lap("copy")
         listed = planted_file(folder, task.name)
         write_parquet(listed, polars.DataFrame(copy.planted, schema=LEDGER_SCHEMA))
         failed = write_failures(folder, task.name, copy.failures)
+        laps.lap("write")
+        work = laps.work(copy.seen)
         facts = {
-            "tally": copy.tally(time.perf_counter() - started).to_json(),
+            "tally": copy.tally(work.wall).to_json(),
             "planted": len(copy.planted),
             "shard": task.out.name,
+            WORK_KEY: work.to_json(),
         }
         self._folder.commit(task.name, files=[*writer.files, listed, failed], facts=facts)
+        laps.lap("hash")
 
 
 class _Copy:
@@ -101,20 +110,24 @@ class _Copy:
         """Pairs that cannot be used: those of the shard, and victims whose picture did not decode."""
         return self._shard.failures + self._spoilt
 
+    @property
+    def seen(self) -> int:
+        """The shard's pairs, new ones and broken ones included."""
+        return self._pairs + len(self._shard.failures)
+
     def tally(self, seconds: float) -> Tally:
         """What became of the shard's pairs, new ones included."""
         failed = Counter(str(failure.reason) for failure in self.failures)
-        return Tally(seen=self._pairs + len(self._shard.failures), failed=failed, seconds=seconds)
+        return Tally(seen=self.seen, failed=failed, seconds=seconds)
 
-    def run(self, poisons: Sequence[Poison]) -> None:
-        """Copy every pair, changing those that ``poisons`` name."""
+    def run(self, groups: Sequence[Group], poisons: Sequence[Poison]) -> None:
+        """Copy every pair of the shard, laid out in ``groups``, changing those that ``poisons`` name."""
         added, replaced = defaultdict[int, list[Poison]](list), dict[int, Poison]()
         for poison in poisons:
             if poison.added:
                 added[poison.row].append(poison)
             else:
                 replaced[poison.row] = poison
-        groups = layout(self._shard.path)
         keys, row = fresh_keys(key for key, _ in groups), 0
         for pair, members in walk(self._shard, groups):
             if pair is None:

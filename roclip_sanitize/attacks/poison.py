@@ -32,10 +32,13 @@ from roclip_sanitize.attacks.plan_files import plan_header_file, write_plan
 from roclip_sanitize.attacks.planting import Planter, PlantTask
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.limits import WORK_KEY, Limits, Work
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.shards import shard_tasks
 from roclip_sanitize.sources import source_stem
+
+STEPS = ("census", "headers", "copy", "write", "hash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,13 @@ def poison_shards(settings: PoisonSettings, *, out: Path, executor: Executor) ->
         write_ledger(out, [task.name for task in tasks], read_json(plan_header_file(out)))
         folder.finish({"tally": tally.to_json(), "planted": sum(fact["planted"] for fact in facts)})
     return tally
+
+
+def poison_limits(out: Path) -> Limits:
+    """What bounded a poisoning, over all runs that it took; the census is that of held-out shards, too."""
+    listed = sum(marker.facts["seconds"] for marker in StageFolder(out / "census").markers())
+    census = {WORK_KEY: Work(wall=listed, steps={"census": listed}).to_json()}
+    return Limits.noted([census, *(marker.facts for marker in StageFolder(out).markers())], order=STEPS)
 
 
 def poisoned_shards(out: Path) -> list[Path]:

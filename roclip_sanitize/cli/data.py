@@ -1,4 +1,4 @@
-"""Commands that turn shards into kept and quarantined shards."""
+"""Commands that turn shards into a store, verdicts, and kept and quarantined shards."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ from roclip_sanitize.cli.options import (
     Seed,
     Shards,
     Store,
+    Threads,
     Workers,
 )
-from roclip_sanitize.cli.output import finish, show
+from roclip_sanitize.cli.output import finish
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (poison, embed, retry_failed, scan, rewrite, pair):
+    for command in (poison, embed, retry_failed, scan, rewrite):
         app.command()(command)
-    indexes = typer.Typer(invoke_without_command=True, callback=index)
-    indexes.command()(inspect)
-    app.add_typer(indexes, name="index")
 
 
 def poison(
@@ -51,7 +49,7 @@ def poison(
     as_json: AsJson = False,
 ) -> None:
     """Plant known attacks in a copy of the shards, with a ledger of every poisoned pair."""
-    from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards
+    from roclip_sanitize.attacks.poison import PoisonSettings, poison_limits, poison_shards
     from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
 
@@ -68,7 +66,8 @@ def poison(
         seed=seed,
     )
     tally = poison_shards(settings, out=out, executor=open_executor(executor, workers=workers))
-    finish(tally, max_failed=max_failed, as_json=as_json, ledger=str(out / "ledger.parquet"))
+    ledger = str(out / "ledger.parquet")
+    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, ledger=ledger)
 
 
 def embed(
@@ -89,9 +88,7 @@ def embed(
     towers: Annotated[
         str, typer.Option(help="What gets vectors: 'both', or only 'image' or 'text'.")
     ] = "both",
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads that decode, in each worker; 0 takes the worker's cores.")
-    ] = 0,
+    threads: Threads = 0,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -99,7 +96,7 @@ def embed(
     max_failed: MaxFailed = 0.01,
     as_json: AsJson = False,
 ) -> None:
-    """Turn shards into an embedding store, and say what kept it from being quicker."""
+    """Turn shards into an embedding store."""
     from roclip_sanitize.embed import EmbedSettings, embed_limits, embed_shards
     from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
@@ -115,20 +112,12 @@ def embed(
     )
     where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
     tally = embed_shards(settings, out=out, executor=where)
-    limits = embed_limits(out)
-    if as_json:
-        finish(tally, max_failed=max_failed, as_json=True, store=str(out), limits=limits.to_json())
-        return
-    for line in limits.lines():
-        print(line)
-    finish(tally, max_failed=max_failed, as_json=False, store=str(out))
+    finish(tally, embed_limits(out), max_failed=max_failed, as_json=as_json, store=str(out))
 
 
 def retry_failed(
     store: Annotated[Path, typer.Argument(help="Embedding store, made by 'roclip embed'.")],
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads that decode, in each worker; 0 takes the worker's cores.")
-    ] = 0,
+    threads: Threads = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
     gpus_per_worker: Gpus = 0.0,
@@ -154,85 +143,6 @@ def retry_failed(
     finish(tally, max_failed=max_failed, as_json=False, store=str(store))
 
 
-def index(
-    context: typer.Context,
-    store: Annotated[Path | None, typer.Option(help="Embedding store, made by 'roclip embed'.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results. The same command again resumes there.")
-    ] = None,
-    modality: Annotated[str, typer.Option(help="Whose vectors: 'image' or 'text'.")] = "image",
-    kind: Annotated[
-        str,
-        typer.Option(
-            help="'flat': exact; 'ivf_flat', 'ivf_pq' (small) or 'hnsw': approximate; 'auto': by the rows."
-        ),
-    ] = "flat",
-    transform: Annotated[
-        str, typer.Option(help="'pca96' for the 96 main directions, half-whitened; '' for none.")
-    ] = "",
-    parts: Annotated[
-        int, typer.Option(min=0, help="Parts, each owned by a worker; 0 takes one per worker.")
-    ] = 0,
-    pool: Annotated[
-        int, typer.Option(min=0, help="Index only so many pairs, drawn by the seed; 0 takes all.")
-    ] = 0,
-    queries: Annotated[
-        str, typer.Option(help="Whose vectors will ask, for the measured recall; '' for those indexed.")
-    ] = "",
-    recall: Annotated[float, typer.Option(help="Recall@10 that an approximate kind is set up for.")] = 0.95,
-    nprobe: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Lists (hnsw: nodes) that a query looks at; 0 finds the fewest for --recall."
-        ),
-    ] = 0,
-    seed: Seed = 0,
-    executor: ExecutorName = "ray",
-    workers: Workers = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Build a FAISS index over a store, and measure its recall and speed."""
-    if context.invoked_subcommand:
-        return
-    from roclip_sanitize.errors import ConfigError
-    from roclip_sanitize.executors import open_executor
-    from roclip_sanitize.index import IndexSettings, build_index
-
-    if store is None or out is None:  # not the parser's business: 'roclip index inspect' needs neither
-        missing = "--store" if store is None else "--out"
-        raise ConfigError(f"Missing option '{missing}'; see 'roclip index --help'")
-    settings = IndexSettings(
-        store=store,
-        modality=modality,  # type: ignore[arg-type]
-        kind=kind,
-        transform=transform,
-        parts=parts,
-        pool=pool,
-        seed=seed,
-        queries=queries,  # type: ignore[arg-type]
-        recall=recall,
-        nprobe=nprobe,
-    )
-    show(build_index(settings, out=out, executor=open_executor(executor, workers=workers)), as_json=as_json)
-
-
-def inspect(
-    folder: Annotated[Path, typer.Argument(help="A finished index, made by 'roclip index'.")],
-    as_json: AsJson = False,
-) -> None:
-    """Tell what an index holds, and how well and how fast it answers."""
-    from roclip_sanitize.index import inspect_index
-
-    facts = inspect_index(folder)
-    if as_json:
-        show(facts, as_json=True)
-        return
-    width = max(map(len, facts))
-    for name, value in sorted(facts.items()):
-        text = f"{value:,}" if isinstance(value, int | float) else str(value)
-        print(f"{name:<{width}}  {text or '-'}")
-
-
 def scan(
     store: Store,
     index: Annotated[Path, typer.Option(help="Image index of that store, made by 'roclip index'.")],
@@ -256,7 +166,7 @@ def scan(
 ) -> None:
     """Score every pair and decide which to set aside, with the reason in words."""
     from roclip_sanitize.executors import open_executor
-    from roclip_sanitize.scan.stage import ScanSettings, scan_store
+    from roclip_sanitize.scan.stage import ScanSettings, scan_limits, scan_store
 
     settings = ScanSettings(
         store=store,
@@ -269,7 +179,8 @@ def scan(
         near_copy_cosine=near_copy_cosine,
     )
     tally = scan_store(settings, out=out, executor=open_executor(executor, workers=workers))
-    finish(tally, max_failed=max_failed, as_json=as_json, verdicts=str(out / "verdicts"))
+    verdicts = str(out / "verdicts")
+    finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, verdicts=verdicts)
 
 
 def rewrite(
@@ -283,41 +194,15 @@ def rewrite(
 ) -> None:
     """Write kept and quarantined shards, a keep-list and a manifest."""
     from roclip_sanitize.executors import open_executor
-    from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
+    from roclip_sanitize.rewrite import RewriteSettings, rewrite_limits, rewrite_shards
 
     where = open_executor(executor, workers=workers)
     tally = rewrite_shards(RewriteSettings(store=store, verdicts=verdicts), out=out, executor=where)
     finish(
         tally,
+        rewrite_limits(out),
         max_failed=max_failed,
         as_json=as_json,
         kept_shards=str(out / "kept"),
         keep_list=str(out / "keep.npy"),
     )
-
-
-def pair(
-    store: Store,
-    index_text: Annotated[Path, typer.Option(help="Text index of that store: the captions to choose from.")],
-    out: Out,
-    index_image: Annotated[
-        Path | None, typer.Option(help="Image index of that store; for the first version.")
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="'first': caption → most similar caption, image → most similar image. "
-            "'final': image → most similar caption."
-        ),
-    ] = "first",
-    executor: ExecutorName = "ray",
-    workers: Workers = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Give every image the most similar caption, as RoCLIP does, as a table of uids."""
-    from roclip_sanitize.executors import open_executor
-    from roclip_sanitize.pairing import PairSettings, pair_store
-
-    settings = PairSettings(store=store, index_text=index_text, index_image=index_image, method=method)  # type: ignore[arg-type]
-    tally = pair_store(settings, out=out, executor=open_executor(executor, workers=workers))
-    finish(tally, max_failed=1.0, as_json=as_json, pairs=str(out / "pairs"))

@@ -66,7 +66,7 @@ def train(
     """Train CLIP on shards, plainly or with RoCLIP. A killed run resumes."""
     from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
-    from roclip_sanitize.training.train import train_clip
+    from roclip_sanitize.training.train import train_clip, train_limits
 
     settings = TrainSettings(
         shards=tuple(expand_shards(train_data)),
@@ -91,7 +91,8 @@ def train(
     )
     where = open_executor(executor, gpus_per_worker=gpus_per_worker)
     tally = train_clip(settings, out=out, executor=where, cache=cache, ranks=workers)
-    finish(tally, max_failed=max_failed, as_json=as_json, model=str(out / "model"))
+    model_folder = str(out / "model")
+    finish(tally, train_limits(out), max_failed=max_failed, as_json=as_json, model=model_folder)
 
 
 def evaluate(

@@ -17,6 +17,9 @@ ExecutorName = Annotated[
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Workers side by side; 0 takes one per GPU or core.")]
 Gpus = Annotated[float, typer.Option("--gpus-per-worker", min=0, help="GPUs each worker holds.")]
+Threads = Annotated[
+    int, typer.Option(min=0, help="Threads that decode, in each worker; 0 takes the worker's cores.")
+]
 MaxFailed = Annotated[
     float,
     typer.Option(min=0, max=1, help="Share of pairs that may fail; above it the exit code is 3."),

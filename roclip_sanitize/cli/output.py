@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import FailureReason, Tally
 
 TOO_MANY_FAILED = 3
@@ -28,8 +29,24 @@ def show(facts: dict[str, Any], *, as_json: bool) -> None:
         print(f"{name:<18} {value}")
 
 
-def finish(tally: Tally, *, max_failed: float, as_json: bool, **more: Any) -> None:
-    """Print what became of the pairs, and end with 3 if too many failed or a shard is broken."""
+def told(limits: Limits, *, as_json: bool) -> dict[str, Any]:
+    """What bounded a command: part of its JSON result, or else a table beside the result."""
+    if as_json:
+        return {"limits": limits.to_json()}
+    for line in limits.lines():
+        say(line)
+    return {}
+
+
+def finish(
+    tally: Tally, limits: Limits | None = None, *, max_failed: float, as_json: bool, **more: Any
+) -> None:
+    """Print what became of the pairs, and what bounded the work.
+
+    Ends with 3 if too many failed or a shard is broken.
+    """
+    if limits is not None:
+        more |= told(limits, as_json=as_json)
     if as_json:
         show({**tally.to_json(), **more}, as_json=True)
     else:

@@ -5,7 +5,7 @@
     agreement.py    detector: does the caption use its neighbours' words?
     collisions.py   detector: one picture with many captions, or the reverse
     verdicts.py     scores → verdicts; explain.py puts them in words
-    uids.py         uids as numbers: keep-lists and flagged uids
+    uids.py         uids as numbers, and the list of flagged ones; keep_list.py those that are kept
     parts.py        the work on one store part: columns, evidence, scores; judging.py its verdicts
     stage.py        scan_store(): all of it, in order
     quality.py      how good the verdicts are, where the poisons are known

@@ -5,7 +5,6 @@ Dimension key: N pairs of a part, K neighbours.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.records import Reason, Tally, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.explain import explain
 from roclip_sanitize.scan.parts import Places, Scores
-from roclip_sanitize.scan.verdicts import Cut, Limits, judge
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, judge
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
 
 if TYPE_CHECKING:
@@ -45,16 +45,16 @@ class Finding:
 class JudgeWorker:
     """Judges scored parts, and writes their tables."""
 
-    def __init__(self, places: Places, out: Path, cut: Cut, limits: Limits) -> None:
+    def __init__(self, places: Places, out: Path, cut: Cut, thresholds: Thresholds) -> None:
         self._places, self._folder = places, StageFolder(out)
-        self._cut, self._limits = cut, limits
+        self._cut, self._thresholds = cut, thresholds
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
         self._ranking = np.load(places.ranking, mmap_mode="r")
 
     def __call__(self, part: StorePart) -> Marker:
         """Judge one part."""
-        started = time.perf_counter()
+        laps = Laps()
         names = self._store.metadata(part.name, ("uid", "key", "shard"))
         scores = Scores.read(self._places.scores(part.name))
         verdicts = judge(
@@ -62,15 +62,20 @@ class JudgeWorker:
             scores.suspicion_N,
             scores.collisions,
             cut=self._cut,
-            limits=self._limits,
+            thresholds=self._thresholds,
         )
         findings = self._findings(part, verdicts, scores)
         files = [table_file(self._folder.path, what, part.name) for what in ("scores", "verdicts")]
         write_parquet(files[0], self._score_table(names, scores, findings))
         write_parquet(files[1], _verdict_table(verdicts, findings))
         reasons = Counter(reason.value for verdict in verdicts for reason in verdict.reasons)
-        tally = self._tally(part, verdicts, seconds=time.perf_counter() - started)
-        facts = {"rows": part.rows, "tally": tally.to_json(), "reasons": dict(sorted(reasons.items()))}
+        tally = self._tally(part, verdicts, seconds=laps.lap("judge"))
+        facts = {
+            "rows": part.rows,
+            "tally": tally.to_json(),
+            "reasons": dict(sorted(reasons.items())),
+            WORK_KEY: laps.work(part.rows).to_json(),
+        }
         return self._folder.commit(part.name, files=files, facts=facts)
 
     def _findings(self, part: StorePart, verdicts: Sequence[Verdict], scores: Scores) -> dict[int, Finding]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
 from roclip_sanitize.scan.agreement import evidence, suspicion, word_weights
 from roclip_sanitize.scan.collisions import Collisions, count_collisions
@@ -102,6 +103,11 @@ class Places:
         row_NK: NDArray[np.int64] = np.load(path)
         return row_NK
 
+    def commit(self, name: str, *files: Path, rows: int, laps: Laps, workers: int = 1) -> Marker:
+        """Declare a pass over some rows done. Pairs count once in a scan: where they are judged."""
+        facts = {"rows": rows, WORK_KEY: laps.work(0, workers=workers).to_json()}
+        return StageFolder(self.work).commit(name, files=files, facts=facts)
+
 
 class PieceWorker:
     """Writes parts' shares of the columns."""
@@ -112,10 +118,10 @@ class PieceWorker:
 
     def __call__(self, part: StorePart) -> Marker:
         """Write one part's share."""
+        laps = Laps()
         path = write_piece(self._store, part.name, self._places.columns)
-        return StageFolder(self._places.work).commit(
-            f"piece_{part.name}", files=[path], facts={"rows": part.rows}
-        )
+        laps.lap("columns")
+        return self._places.commit(f"piece_{part.name}", path, rows=part.rows, laps=laps)
 
 
 class EvidenceWorker:
@@ -129,6 +135,7 @@ class EvidenceWorker:
         """Ask for one part."""
         from scipy.sparse import csr_matrix, vstack
 
+        laps = Laps()
         neighbours_NK = self._places.rows("neighbours", part)
         blocks = [csr_matrix((0, WORD_NUMBERS), dtype=np.float32)]
         for start in range(0, part.rows, BLOCK_ROWS):
@@ -136,9 +143,8 @@ class EvidenceWorker:
             blocks.append(evidence(rows_of(part)[block], neighbours_NK[block], self._columns))
         path = self._places.evidence(part.name)
         write_sparse(path, vstack(blocks, format="csr"))
-        return StageFolder(self._places.work).commit(
-            f"evidence_{part.name}", files=[path], facts={"rows": part.rows}
-        )
+        laps.lap("evidence")
+        return self._places.commit(f"evidence_{part.name}", path, rows=part.rows, laps=laps)
 
 
 def weigh_words(places: Places, names: Sequence[str]) -> Path:
@@ -160,11 +166,10 @@ class ScoreWorker:
 
     def __call__(self, part: StorePart) -> Marker:
         """Score one part."""
-        path = self._places.scores(part.name)
+        laps, path = Laps(), self._places.scores(part.name)
         Scores(suspicion_N=self._agreement(part), collisions=self._collisions(part)).write(path)
-        return StageFolder(self._places.work).commit(
-            f"scores_{part.name}", files=[path], facts={"rows": part.rows}
-        )
+        laps.lap("score")
+        return self._places.commit(f"scores_{part.name}", path, rows=part.rows, laps=laps)
 
     def _agreement(self, part: StorePart) -> NDArray[np.float32]:
         if self._weight_W is None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import inspect_index, open_index
+from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.runfiles import StageFolder, atomic_file
 from roclip_sanitize.scan.agreement import one_vote_per_picture
@@ -126,6 +127,7 @@ def search_parts(
     missing = [part for part in store.parts if folder.marker(f"{search.what}_{part.name}") is None]
     if not missing:
         return
+    laps = Laps()
     with open_index(index, executor) as opened:
         questions = (question for part in missing for question in search.questions(store, part))
         answers = opened.search(questions)
@@ -134,4 +136,6 @@ def search_parts(
             path = rows_file(folder.path, search.what, part.name)
             with atomic_file(path) as file:
                 np.save(file, search.rows(list(islice(answers, blocks)), picture))
-            folder.commit(f"{search.what}_{part.name}", files=[path], facts={"rows": part.rows})
+            laps.lap("search")
+            facts = {"rows": part.rows, WORK_KEY: laps.work(0, workers=executor.size).to_json()}
+            folder.commit(f"{search.what}_{part.name}", files=[path], facts=facts)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,19 +24,22 @@ import numpy as np
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, atomic_file, fingerprint
 from roclip_sanitize.scan.columns import Columns, join_pieces
 from roclip_sanitize.scan.judging import JudgeWorker, table_file
 from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, Scores, ScoreWorker, weigh_words
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
-from roclip_sanitize.scan.verdicts import Cut, Limits, candidates, find_cut
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, find_cut
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
     import polars
 
 DETECTORS = ("agreement", "collisions")
+VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
+STEPS = ("columns", "search", "evidence", "score", "judge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +89,9 @@ class ScanSettings:
             )
 
     @property
-    def limits(self) -> Limits:
+    def thresholds(self) -> Thresholds:
         """From which count on a collision is one."""
-        return Limits(
+        return Thresholds(
             captions_per_picture=self.captions_per_picture, pictures_per_caption=self.pictures_per_caption
         )
 
@@ -127,13 +130,34 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     work = StageFolder.create(out / "work", stage="scan-work", settings=settings.to_json())
     places = Places(store=settings.store, work=work.path)
     _score(settings, store, places, executor)
+    laps = Laps()
     cut = _rank(settings, store, places)
-    _run(partial(JudgeWorker, places, out, cut, settings.limits), store, folder, "", executor)
-    return _finish(folder, cut)
+    laps.lap("score")
+    ranking = laps.work(0, workers=executor.size)
+    _run(partial(JudgeWorker, places, out, cut, settings.thresholds), store, folder, "", executor)
+    return _finish(folder, cut, ranking)
+
+
+def scan_limits(out: Path) -> Limits:
+    """What bounded a finished scan, over all runs that it took. The rates are of pairs judged."""
+    folder, work = StageFolder(out), StageFolder(out / "work")
+    facts = [marker.facts for marker in (*folder.markers(), *work.markers())]
+    return Limits.noted([*facts, folder.facts], order=STEPS)
+
+
+def verdict_tables(out: Path, columns: Sequence[str] = VERDICT_COLUMNS) -> Iterator[polars.DataFrame]:
+    """The verdicts of a finished scan, one part's table at a time. Memory: that of one part."""
+    import polars
+
+    for marker in StageFolder.open(out, stage="scan").markers():
+        yield polars.read_parquet(table_file(out, "verdicts", marker.name), columns=list(columns))
 
 
 def read_verdicts(out: Path) -> polars.DataFrame:
-    """All verdicts of a finished scan: uid, kept, reasons, sentence, neighbours; lists joined by ";"."""
+    """All verdicts of a finished scan: uid, kept, reasons, sentence, neighbours; lists joined by ";".
+
+    Memory: 100 bytes a pair, and more of those that are flagged; see verdict_tables().
+    """
     return _read_tables(out, "verdicts")
 
 
@@ -146,8 +170,10 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
     work = StageFolder(places.work)
     _run(partial(PieceWorker, places), store, work, "piece_", executor)
     if work.marker("columns") is None:
+        laps = Laps()
         files = join_pieces(places.columns, [part.name for part in store.parts])
-        work.commit("columns", files=files, facts={"rows": store.rows})
+        laps.lap("columns")
+        places.commit("columns", *files, rows=store.rows, laps=laps, workers=executor.size)
     searches = {
         "agreement": Search(
             what="neighbours", k=settings.neighbours, near_copy_cosine=settings.near_copy_cosine
@@ -166,8 +192,10 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
     if "agreement" in settings.detectors:
         _run(partial(EvidenceWorker, places), store, work, "evidence_", executor)
         if work.marker("word_weights") is None:
+            laps = Laps()
             weights = weigh_words(places, [part.name for part in store.parts])
-            work.commit("word_weights", files=[weights], facts={"rows": store.rows})
+            laps.lap("evidence")
+            places.commit("word_weights", weights, rows=store.rows, laps=laps, workers=executor.size)
     _run(partial(ScoreWorker, places, settings.detectors), store, work, "scores_", executor)
 
 
@@ -178,7 +206,7 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places) -> Cut:
     for part in store.parts:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
         suspicion_N[block] = scores.suspicion_N
-        candidate_N[block] = candidates(scores.suspicion_N, scores.collisions, settings.limits)
+        candidate_N[block] = candidates(scores.suspicion_N, scores.collisions, settings.thresholds)
     with atomic_file(places.ranking) as file:
         np.save(file, np.sort(suspicion_N[~np.isnan(suspicion_N)]))
     allowed = math.floor(settings.budget * store.rows + 1e-9)  # 0.29 * 100 is 28.999…
@@ -195,11 +223,12 @@ def _run(
         pass
 
 
-def _finish(folder: StageFolder, cut: Cut) -> Tally:
+def _finish(folder: StageFolder, cut: Cut, ranking: Work) -> Tally:
     markers = folder.markers()
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
     reasons = _total(marker.facts["reasons"] for marker in markers)
-    folder.finish({"tally": tally.to_json(), "reasons": reasons, "agreement_cut": asdict(cut)})
+    facts = {"tally": tally.to_json(), "reasons": reasons, "agreement_cut": asdict(cut)}
+    folder.finish({**facts, WORK_KEY: ranking.to_json()})
     return tally
 
 

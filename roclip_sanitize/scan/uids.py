@@ -1,6 +1,6 @@
 """Uids as numbers: 32 hex digits ⇄ two 64-bit halves, so that millions of them sort and search quickly.
 
-Also the two lists that are made of them: DataComp's keep-list, and the scan's flagged uids.
+Also the list of those that a scan flagged; keep_list.py has the others.
 
 Dimension key: N pairs; 2 the high and the low half.
 """
@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.errors import DataError
 from roclip_sanitize.records import Reason
 from roclip_sanitize.runfiles import atomic_file
 
-KEEP_LIST_DTYPE = np.dtype("u8,u8")  # DataComp's: fields f0 (high half) and f1 (low half)
+UID_RECORD = np.dtype("u8,u8")  # DataComp's: fields f0 (high half) and f1 (low half)
 REASONS = tuple(Reason)
 
 
@@ -31,29 +30,6 @@ def join_uids(uid_N2: NDArray[np.uint64]) -> list[str]:
     """The inverse of split_uids()."""
     digits = uid_N2.astype(">u8").tobytes().hex()
     return [digits[start : start + 32] for start in range(0, len(digits), 32)]
-
-
-def write_keep_list(path: Path, uids: Sequence[str]) -> None:
-    """Write a keep-list: each uid once, sorted, as two 64-bit halves in DataComp's dtype."""
-    with atomic_file(path) as file:
-        np.save(file, np.unique(_records(uids)))
-
-
-def read_keep_list(path: Path) -> list[str]:
-    """The uids of a keep-list, sorted.
-
-    Raises:
-        DataError: the file is no keep-list.
-    """
-    try:
-        records = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no keep-list: {error}") from error
-    if records.dtype != KEEP_LIST_DTYPE or records.ndim != 1:
-        raise DataError(
-            f"{path} is no keep-list: {records.dtype} {records.shape}, wanted (N,) of {KEEP_LIST_DTYPE}"
-        )
-    return join_uids(np.stack([records["f0"], records["f1"]], axis=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +47,15 @@ class FlaggedUids:
     @classmethod
     def of(cls, uids: Sequence[str], reasons: Sequence[Reason]) -> FlaggedUids:
         """Sort flagged uids; where one comes twice, its first reason counts."""
-        records, first_N = np.unique(_records(uids), return_index=True)
         code_N = np.array([REASONS.index(reason) for reason in reasons], np.uint8)
+        return cls.join([cls(records=_records(uids), reason_N=code_N)])
+
+    @classmethod
+    def join(cls, lists: Sequence[FlaggedUids]) -> FlaggedUids:
+        """One list of several; where a uid comes twice, its first reason counts."""
+        records = np.concatenate([np.empty(0, UID_RECORD), *(each.records for each in lists)])
+        code_N = np.concatenate([np.empty(0, np.uint8), *(each.reason_N for each in lists)])
+        records, first_N = np.unique(records, return_index=True)
         return cls(records=records, reason_N=code_N[first_N])
 
     @classmethod
@@ -99,6 +82,6 @@ class FlaggedUids:
 
 def _records(uids: Sequence[str]) -> NDArray[np.void]:
     uid_N2 = split_uids(uids)
-    records = np.empty(len(uid_N2), KEEP_LIST_DTYPE)
+    records = np.empty(len(uid_N2), UID_RECORD)
     records["f0"], records["f1"] = uid_N2[:, 0], uid_N2[:, 1]
     return records

@@ -24,7 +24,7 @@ from roclip_sanitize.scan.collisions import Collisions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Thresholds:
     """From which count on a collision is one.
 
     Attributes:
@@ -53,17 +53,19 @@ class Cut:
         return suspicion > self.suspicion or (suspicion == self.suspicion and uid <= self.uid)
 
 
-def collided(collisions: Collisions, limits: Limits) -> dict[Reason, NDArray[np.bool_]]:
+def collided(collisions: Collisions, thresholds: Thresholds) -> dict[Reason, NDArray[np.bool_]]:
     """Which pairs each kind of collision flags: (N,) bool."""
     return {
-        Reason.MANY_CAPTIONS_ONE_PICTURE: collisions.captions_of_picture_N >= limits.captions_per_picture,
-        Reason.MANY_PICTURES_ONE_CAPTION: collisions.pictures_of_caption_N >= limits.pictures_per_caption,
+        Reason.MANY_CAPTIONS_ONE_PICTURE: collisions.captions_of_picture_N >= thresholds.captions_per_picture,
+        Reason.MANY_PICTURES_ONE_CAPTION: collisions.pictures_of_caption_N >= thresholds.pictures_per_caption,
     }
 
 
-def candidates(suspicion_N: NDArray[np.float32], collisions: Collisions, limits: Limits) -> NDArray[np.bool_]:
+def candidates(
+    suspicion_N: NDArray[np.float32], collisions: Collisions, thresholds: Thresholds
+) -> NDArray[np.bool_]:
     """Which pairs may use up the budget: suspicious ones that no collision flags."""
-    elsewhere_N = np.logical_or.reduce(list(collided(collisions, limits).values()))
+    elsewhere_N = np.logical_or.reduce(list(collided(collisions, thresholds).values()))
     may_N: NDArray[np.bool_] = (suspicion_N > NEUTRAL) & ~elsewhere_N
     return may_N
 
@@ -99,10 +101,10 @@ def judge(
     collisions: Collisions,
     *,
     cut: Cut,
-    limits: Limits,
+    thresholds: Thresholds,
 ) -> list[Verdict]:
     """Give every pair its verdict; a counted reason comes before a weighed one."""
-    flags = collided(collisions, limits)
+    flags = collided(collisions, thresholds)
     scores = suspicion_N.tolist()
     flags[Reason.NEIGHBOURS_DISAGREE] = np.array(
         [cut.flags(score, uid) for uid, score in zip(uids, scores, strict=True)], np.bool_

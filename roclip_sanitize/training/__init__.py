@@ -7,6 +7,7 @@ pool.py        the pool of recent pairs that RoCLIP matches against
 schedule.py    which steps match, and how fast each step learns
 objectives.py  what a step minimises
 loop.py        the steps themselves, on every rank
+step_log.py    what became of them, and what each part of one cost
 checkpoints.py the state of a run, whole or not at all
 train.py       the stage
 """

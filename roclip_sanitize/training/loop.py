@@ -11,7 +11,6 @@ Dimension key: B pairs of a step over all ranks, S side in pixels, L tokens, D w
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -36,9 +35,9 @@ from roclip_sanitize.training.matches import MatchTable
 from roclip_sanitize.training.pool import PairPool, default_capacity
 from roclip_sanitize.training.schedule import MatchingSchedule, learning_rate
 from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.step_log import StepClock, StepLog
 
 LARGEST_LOG_SCALE = math.log(100)
-LOG_EVERY_STEPS = 20
 
 
 class TwoTowers(torch.nn.Module):
@@ -104,6 +103,7 @@ class Trainer:
         self.table = MatchTable.load(settings.pairs, self.data) if settings.pairs else None
         self.state = self._fresh_state()
         self.towers = self._wrap()
+        self.clock = StepClock(self.device)
         self._order: tuple[int, Any] = (-1, None)
 
     def run(self) -> None:
@@ -112,23 +112,29 @@ class Trainer:
         checkpoint = self.out / "checkpoint.pt"
         load_state(checkpoint, self.state, settings=told)
         saved = time.monotonic()
-        with StepLog(self.out / "log.jsonl", first_step=self.state.step, active=self.rank == 0) as log:
-            while self.state.step < self.total_steps:
-                loss, matching = self._step()
-                log.step(self.state.step, loss, matching, self.state.model, self.settings.batch_size)
-                if self.rank == 0 and time.monotonic() - saved > self.settings.checkpoint_seconds:
-                    save_state(checkpoint, self.state, settings=told)
-                    saved = time.monotonic()
-                if not self.state.step % self.steps_per_epoch and self.state.step < self.total_steps:
-                    self._snapshot(
-                        snapshot_folder(self.out, samples=self.state.step * self.settings.batch_size)
-                    )
+        log = StepLog(
+            self.out / "log.jsonl",
+            first_step=self.state.step,
+            last_step=self.total_steps,
+            batch_size=self.settings.batch_size,
+            ranks=self.size,
+            active=self.rank == 0,
+        )
+        while self.state.step < self.total_steps:
+            loss, matching = self._step()
+            log.step(self.state.step, loss=loss, matching=matching, model=self.state.model, clock=self.clock)
+            if self.rank == 0 and time.monotonic() - saved > self.settings.checkpoint_seconds:
+                save_state(checkpoint, self.state, settings=told)
+                saved = time.monotonic()
+            if not self.state.step % self.steps_per_epoch and self.state.step < self.total_steps:
+                self._snapshot(snapshot_folder(self.out, samples=self.state.step * self.settings.batch_size))
         self._snapshot(model_folder(self.out))
         if self.rank == 0:
             checkpoint.unlink(missing_ok=True)  # the model is there: nothing is left to resume
 
     def _step(self) -> tuple[float, bool]:
         step, settings = self.state.step, self.settings
+        self.clock.begin(step)
         ready = self.table is not None or self.state.pool.filled >= settings.batch_size
         matching = ready and self.schedule.matches(step * settings.batch_size)
         rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup, total=self.total_steps)
@@ -142,9 +148,11 @@ class Trainer:
             )
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.clock.lap("model")
         self.state.optimizer.step()
         with torch.no_grad():
             self.state.model.logit_scale.clamp_(0, LARGEST_LOG_SCALE)
+        self.clock.lap("optimiser")
         self.state.step += 1
         return value, matching
 
@@ -171,6 +179,7 @@ class Trainer:
         for image_row_B, caption_row_B in self.table.rewritten(row_B):
             pixels, tokens = self._batch(image_row_B, caption_row_B, step)
             parts.append(objectives.clip_loss(*self._encode(pixels, tokens, True)))
+            self.clock.lap("model")
         return torch.stack(parts).mean()
 
     def _batch(self, image_row_B: Any, caption_row_B: Any, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,13 +188,16 @@ class Trainer:
         if caption_row_B is not image_row_B:
             _, tokens = self.data.read(caption_row_B)
         pixels_B3HW = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
+        self.clock.lap("read")
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
-        return augment_batch(
+        augmented = augment_batch(
             pixels_B3HW,
             torch.from_numpy(tokens).to(self.device),
             kind=self.settings.augmentation,
             generator=generator,
         )
+        self.clock.lap("augment")
+        return augmented
 
     def _encode(
         self, pixels: torch.Tensor, tokens: torch.Tensor, captions_learn: bool
@@ -231,42 +243,6 @@ class Trainer:
     def _snapshot(self, folder: Path) -> None:
         if self.rank == 0:
             save_clip(folder, self.state.model, name=self.model_name, fit=self.fit)
-
-
-class StepLog:
-    """Loss, speed and scale as JSON lines. A resume cuts off what will be written again."""
-
-    def __init__(self, path: Path, *, first_step: int, active: bool) -> None:
-        self._path, self._active = path, active
-        self._since, self._last = time.perf_counter(), first_step
-        if active:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
-            path.write_text("".join(f"{line}\n" for line in kept))
-
-    def __enter__(self) -> StepLog:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-    def step(self, step: int, loss: float, matching: bool, model: Any, batch_size: int) -> None:
-        """Note a step, every twentieth one on disk."""
-        if not self._active or step % LOG_EVERY_STEPS:
-            return
-        now = time.perf_counter()
-        line = {
-            "step": step,
-            "samples": step * batch_size,
-            "loss": round(loss, 5),
-            "matching": matching,
-            "logit_scale": round(model.logit_scale.detach().exp().item(), 3),
-            "samples_per_second": round((step - self._last) * batch_size / (now - self._since), 1),
-        }
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self._since, self._last = now, step
 
 
 def _matching_schedule(settings: TrainSettings, *, pairs: int) -> MatchingSchedule:

@@ -3,11 +3,12 @@
 OUT/model/           weights.safetensors and model.json: what open_clip loads
 OUT/snapshots/       the same after each epoch but the last, to see how attacks take hold
 OUT/checkpoint.pt    while it runs: what a resume needs
-OUT/log.jsonl        loss, speed, logit scale
+OUT/log.jsonl        loss, logit scale, speed and what each part of a step took
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Any
 
 from roclip_sanitize.errors import StorageError
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.trained import is_trained, model_folder
 from roclip_sanitize.training.data import build_cache, cache_tally
 from roclip_sanitize.training.settings import TrainSettings
+
+STEPS = ("read", "augment", "model", "optimiser")  # model: forward and backward, loss and pool
 
 
 def train_clip(
@@ -64,6 +68,13 @@ def train_all(
         _require_model(out)
         _finish(folders[out], told, cache_tally(decoded[out]))
     return {out: Tally.from_json(folder.facts["tally"]) for out, folder in folders.items()}
+
+
+def train_limits(out: Path) -> Limits:
+    """What bounded a training, over all runs that it took; steps that a kill undid are left out."""
+    log = out / "log.jsonl"
+    lines = log.read_text("utf-8").splitlines() if log.exists() else []
+    return Limits.noted(map(json.loads, lines), order=STEPS)
 
 
 def _require_model(out: Path) -> None:
