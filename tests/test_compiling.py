@@ -32,7 +32,7 @@ def test_a_tower_that_compiling_changes_is_refused(answer: float) -> None:
     def fickle(rows: torch.Tensor) -> torch.Tensor:
         return rows * answer if torch.compiler.is_compiling() else rows * 1.0
 
-    with pytest.raises(MismatchError, match="--compile: fickle drifts by .*: embed without it"):
+    with pytest.raises(MismatchError, match=r"--compile: fickle drifts by .*: embed without it"):
         compiled_tower(fickle, torch.rand(3, 6), name="fickle")
 
 
