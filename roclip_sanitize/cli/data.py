@@ -92,7 +92,7 @@ def embed(
     precision: Annotated[
         str,
         typer.Option(
-            help="What a CLIP's matrices are multiplied in: 'float32', 'bfloat16', 'auto': the latter on a GPU."
+            help="A CLIP's matrices are multiplied in 'float32', 'bfloat16', or 'auto': the latter on a GPU."
         ),
     ] = "auto",
     compiled: Annotated[
