@@ -219,7 +219,7 @@ class HalfEncoder(PlainEncoder):
 
 
 @pytest.fixture
-def on_a_gpu(settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbedSettings]:
+def on_a_gpu(settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch) -> EmbedSettings:
     """Settings whose encoder computes in bfloat16 as long as nobody asks otherwise."""
 
     def opened(spec: str, *, seed: int, precision: str, compiled: bool) -> PlainEncoder:
