@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.decoding import decode_pairs
 from roclip_sanitize.embed_parts import Batch, Part, Rows
-from roclip_sanitize.encoder_facts import Encoder, EncoderFacts
+from roclip_sanitize.encoder_facts import Encoder, EncoderFacts, Precision
 from roclip_sanitize.encoders import PLAIN, open_encoder
-from roclip_sanitize.errors import ConfigError, DataError, ShardMissing, ShardUnreadable
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError, ShardMissing, ShardUnreadable
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.images import Decode
 from roclip_sanitize.limits import Limits, Work
@@ -40,6 +40,7 @@ from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
 from roclip_sanitize.store import MODALITIES, Modality
 
 Towers = Literal["both", "image", "text"]
+Asked = Literal["auto", "float32", "bfloat16"]
 MODALITIES_OF: dict[Towers, tuple[Modality, ...]] = {
     "both": MODALITIES,
     "image": ("image",),
@@ -63,6 +64,9 @@ class EmbedSettings:
         seed: of random weights, where the encoder names none.
         decode: "exact" for open_clip's own pixels, "fast" for nearly those.
         towers: "both", or only "image" or "text": what the store gets vectors of. Its rows are the same.
+        precision: what a CLIP's matrices are multiplied in. "auto" takes bfloat16 on a GPU, else float32.
+        compiled: let torch.compile make a CLIP quicker. It moves vectors in their last bits, so a store
+            is made with it throughout or without.
         threads: that decode, in each worker; 0 takes the worker's cores. Never changes a byte.
     """
 
@@ -72,6 +76,8 @@ class EmbedSettings:
     seed: int = 0
     decode: Decode = "exact"
     towers: Towers = "both"
+    precision: Asked = "auto"
+    compiled: bool = False
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -79,9 +85,17 @@ class EmbedSettings:
             raise ConfigError(f"batch-size is {self.batch_size}, wanted 1 or more")
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, wanted 0 (the worker's cores) or more")
-        for name, known in (("decode", get_args(Decode)), ("towers", get_args(Towers))):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, wanted one of {', '.join(known)}")
+        for name, choices in (("decode", Decode), ("towers", Towers), ("precision", Asked)):
+            if (told := getattr(self, name)) not in get_args(choices):
+                raise ConfigError(f"{name} is {told!r}, wanted one of {', '.join(get_args(choices))}")
+        if self.encoder == PLAIN and (self.compiled or self.precision != "auto"):
+            raise ConfigError(
+                "encoder 'plain' multiplies no matrices: it has no precision, and nothing to compile"
+            )
+
+    def open_encoder(self) -> Encoder:
+        """The encoder, set up as told."""
+        return open_encoder(self.encoder, seed=self.seed, precision=self.precision, compiled=self.compiled)
 
 
 def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> Tally:
@@ -92,12 +106,13 @@ def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> T
 
     Raises:
         ConfigError: the encoder is unknown.
-        MismatchError: ``out`` was made by another model, or from other shards.
+        MismatchError: ``out`` was made by another model, from other shards, or in another precision.
         ShardMissing, ShardUnreadable: some shards could not be had; all others are done.
         StorageError: the disk is full.
     """
     facts = describe_encoder(settings, executor)
-    folder = StageFolder.create(out, stage="embed", settings=_decisive(settings, facts))
+    decisive = _decisive(settings, facts) | _precision_of(out, facts)
+    folder = StageFolder.create(out, stage="embed", settings=decisive)
     tasks = [task for task in shard_tasks(settings.shards) if folder.marker(task.name) is None]
     make_worker = partial(EmbedWorker, replace(settings, shards=()), out)
     answers = chain.from_iterable(executor.map(make_worker, in_rows(tasks, workers=executor.size)))
@@ -125,23 +140,48 @@ def _decisive(settings: EmbedSettings, facts: EncoderFacts) -> dict[str, Any]:
         "batch_size": settings.batch_size,
         "seed": settings.seed,
     }
-    later = {"decode": (settings.decode, "exact"), "towers": (settings.towers, "both")}
+    later = {
+        "decode": (settings.decode, "exact"),
+        "towers": (settings.towers, "both"),
+        "compiled": (settings.compiled, False),
+    }
     return decisive | {name: value for name, (value, always) in later.items() if value != always}
+
+
+def _precision_of(out: Path, facts: EncoderFacts) -> dict[str, Precision]:
+    """The precision, as a setting: a store that was begun on a GPU is not to be completed without one.
+
+    Plain features have none. A store from before precisions were told is left without.
+
+    Raises:
+        MismatchError: the store at ``out`` was begun in another one.
+    """
+    if not facts.precision:
+        return {}
+    if not (out / "stage.json").exists():
+        return {"precision": facts.precision}
+    begun = StageFolder(out).settings.get("precision")
+    if begun not in (None, facts.precision):
+        raise MismatchError(
+            f"{out} was begun in {begun}, and would go on in {facts.precision} here: "
+            f"embed with --precision {begun}, or into another folder"
+        )
+    return {"precision": begun} if begun else {}
 
 
 def describe_encoder(settings: EmbedSettings, executor: Executor) -> EncoderFacts:
     """The encoder's facts. A CLIP is opened in a worker: the driver stays free of torch."""
     if settings.encoder == PLAIN:
-        return open_encoder(PLAIN).facts
-    (facts,) = executor.map(partial(_Describer, settings.encoder, settings.seed), [None])
+        return settings.open_encoder().facts
+    (facts,) = executor.map(partial(_Describer, replace(settings, shards=())), [None])
     return facts
 
 
 class _Describer:
-    """Opens an encoder to tell its facts."""
+    """Opens an encoder to tell its facts; compiled if told, so that what cannot be is known at once."""
 
-    def __init__(self, spec: str, seed: int) -> None:
-        self._facts = open_encoder(spec, seed=seed).facts
+    def __init__(self, settings: EmbedSettings) -> None:
+        self._facts = settings.open_encoder().facts
 
     def __call__(self, task: None) -> EncoderFacts:
         return self._facts
@@ -169,7 +209,7 @@ class EmbedWorker:
     """Embeds shards with one encoder. ``settings.shards`` is not looked at."""
 
     def __init__(self, settings: EmbedSettings, out: Path) -> None:
-        self._encoder: Encoder = open_encoder(settings.encoder, seed=settings.seed)
+        self._encoder: Encoder = settings.open_encoder()
         self._settings = settings
         self._threads = settings.threads or own_cores()
         self._folder = StageFolder(out)

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from roclip_sanitize.backoff import MicroBatches
-from roclip_sanitize.encoder_facts import MODEL_FILE, EncoderFacts
+from roclip_sanitize.compiling import compiled_tower
+from roclip_sanitize.encoder_facts import MODEL_FILE, EncoderFacts, Precision
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import read_json, write_json
@@ -31,13 +32,24 @@ OPEN_CLIP = "open_clip:"
 WEIGHTS_FILE = "weights.safetensors"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+PROBES = 8  # pairs that a compiled model is compared on
 
 
 class ClipEncoder:
     """An open_clip model in evaluation mode."""
 
-    def __init__(self, spec: str, *, seed: int = 0, device: str = "") -> None:
+    def __init__(
+        self,
+        spec: str,
+        *,
+        seed: int = 0,
+        device: str = "",
+        precision: Precision | Literal["auto"] = "auto",
+        compiled: bool = False,
+    ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if precision == "auto":
+            precision = "bfloat16" if self.device.type == "cuda" else "float32"
         self.model, self.model_name, fit = load_clip(spec, seed=seed)
         self.model = self.model.to(self.device, memory_format=torch.channels_last).eval()
         self._tokenize = tokenizer_for(self.model_name)
@@ -45,8 +57,15 @@ class ClipEncoder:
         self._pictures_at_once, self._captions_at_once = MicroBatches(release), MicroBatches(release)
         side, _ = _side_and_context(self.model_name)
         self.facts = EncoderFacts(
-            name=spec, digest=weights_digest(self.model), joint=True, side=side, fit=fit
+            name=spec,
+            digest=weights_digest(self.model),
+            joint=True,
+            side=side,
+            fit=fit,
+            precision=precision,
         )
+        if compiled:
+            self._compile()
 
     def encode_images(self, image_NHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Encoder.encode_images."""
@@ -70,10 +89,24 @@ class ClipEncoder:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """No gradients; on a GPU matrices are multiplied in bfloat16."""
-        on_gpu = self.device.type == "cuda"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):
+        """No gradients, and matrices multiplied in the precision of the facts."""
+        low = self.facts.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             yield
+
+    def _compile(self) -> None:
+        """Replace both towers, tried out on pictures of noise and a few captions."""
+        side = self.facts.side
+        image_N3HW = torch.rand(PROBES, 3, side, side, generator=torch.Generator().manual_seed(0))
+        pixels = normalise_pixels(image_N3HW.to(self.device))
+        tokens_NL = self._tokenize([f"picture {number}" for number in range(PROBES)]).to(self.device)
+        with self._inference():
+            self.model.encode_image = compiled_tower(
+                self.model.encode_image, pixels, name=f"{self.model_name}, pictures"
+            )
+            self.model.encode_text = compiled_tower(
+                self.model.encode_text, tokens_NL, name=f"{self.model_name}, captions"
+            )
 
     def _moved(self, array: NDArray[Any]) -> torch.Tensor:
         """To the model's device. From pinned memory the copy to a GPU need not be waited for."""

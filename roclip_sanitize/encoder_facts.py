@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from roclip_sanitize.images import Fit
 
 MODEL_FILE = "model.json"  # beside weights: which open_clip model they are of
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class EncoderFacts:
         joint: whether images and captions lie in one space.
         side: pixels that it wants a side.
         fit: how a picture becomes square.
+        precision: what its matrices are multiplied in; "" where there are none.
     """
 
     name: str
@@ -36,10 +39,11 @@ class EncoderFacts:
     joint: bool
     side: int
     fit: Fit
+    precision: Precision | Literal[""] = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The facts as plain values."""
-        return asdict(self)
+        """What names the encoder, as plain values. The precision is not of it: the machine chooses that."""
+        return {name: value for name, value in asdict(self).items() if name != "precision"}
 
 
 class Encoder(Protocol):

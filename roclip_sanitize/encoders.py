@@ -11,21 +11,34 @@ here unless a CLIP is opened: drivers and readers of stores need the facts, not 
 
 from __future__ import annotations
 
-from roclip_sanitize.encoder_facts import Encoder
+from typing import Literal
+
+from roclip_sanitize.encoder_facts import Encoder, Precision
 
 PLAIN = "plain"
 
 
-def open_encoder(spec: str, *, seed: int = 0, device: str = "") -> Encoder:
+def open_encoder(
+    spec: str,
+    *,
+    seed: int = 0,
+    device: str = "",
+    precision: Precision | Literal["auto"] = "auto",
+    compiled: bool = False,
+) -> Encoder:
     """Open an encoder by its specification.
 
     Args:
         spec: "plain", "open_clip:NAME", "open_clip:NAME/WEIGHTS" or a folder made by training.
         seed: of the random weights, where no weights are named.
         device: "" takes a GPU where there is one.
+        precision: "auto" is bfloat16 on a GPU and float32 elsewhere. Plain features have none.
+        compiled: let torch.compile make the towers quicker. Plain features have nothing to compile.
 
     Raises:
-        ConfigError: the specification, the model's name or its weights are unknown.
+        ConfigError: the specification, the model's name or its weights are unknown, or the model cannot
+            be compiled here.
+        MismatchError: the compiled model answers otherwise than the model.
     """
     if spec == PLAIN:
         from roclip_sanitize.features import PlainEncoder
@@ -33,4 +46,4 @@ def open_encoder(spec: str, *, seed: int = 0, device: str = "") -> Encoder:
         return PlainEncoder()
     from roclip_sanitize.encoder import ClipEncoder
 
-    return ClipEncoder(spec, seed=seed, device=device)
+    return ClipEncoder(spec, seed=seed, device=device, precision=precision, compiled=compiled)

@@ -96,6 +96,8 @@ def _settings_of(settings: Mapping[str, Any], *, threads: int) -> EmbedSettings:
         seed=settings["seed"],
         decode=settings.get("decode", "exact"),
         towers=settings.get("towers", "both"),
+        precision=settings.get("precision", "auto"),
+        compiled=settings.get("compiled", False),
         threads=threads,
     )
 

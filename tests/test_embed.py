@@ -30,7 +30,7 @@ from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.features import CAPTION_WIDTH, PlainEncoder
 from roclip_sanitize.images import decode_image, to_square
 from roclip_sanitize.limits import Work
-from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.runfiles import Marker, StageFolder, read_json, write_json
 from roclip_sanitize.shards import shard_tasks
 from roclip_sanitize.store import EmbeddingStore, metadata_file
 from tests.corpora import forged_jpeg, pair_members, picture, read_shard, uid, write_shard, write_tar
@@ -209,6 +209,72 @@ def test_one_tower_makes_the_same_rows_without_the_other(
     StageFolder(tmp_path).verify()
 
 
+# Precision and compiling
+
+
+class HalfEncoder(PlainEncoder):
+    """Plain features that say what a CLIP on a GPU says."""
+
+    facts = replace(PlainEncoder.facts, name="half", precision="bfloat16")
+
+
+@pytest.fixture
+def on_a_gpu(settings: EmbedSettings, monkeypatch: pytest.MonkeyPatch) -> EmbedSettings:
+    """Settings whose encoder computes in bfloat16 as long as nobody asks otherwise."""
+
+    def opened(spec: str, *, seed: int, precision: str, compiled: bool) -> PlainEncoder:
+        encoder = HalfEncoder()
+        asked = {"auto": "bfloat16"}.get(precision, precision)
+        encoder.facts = replace(encoder.facts, precision=asked)  # type: ignore[arg-type]
+        return encoder
+
+    monkeypatch.setattr("roclip_sanitize.embed.open_encoder", opened)
+    return replace(settings, encoder="half")
+
+
+def test_a_store_tells_its_precision(on_a_gpu: EmbedSettings, out: Path, tmp_path: Path) -> None:
+    embed_shards(on_a_gpu, out=tmp_path, executor=LocalExecutor())
+    assert StageFolder(tmp_path).settings["precision"] == "bfloat16"
+    assert "precision" not in StageFolder(tmp_path).settings["encoder"]
+    assert "precision" not in StageFolder(out).settings  # plain features multiply no matrices
+
+
+def test_a_store_goes_on_in_its_own_precision_only(on_a_gpu: EmbedSettings, tmp_path: Path) -> None:
+    embed_shards(on_a_gpu, out=tmp_path, executor=LocalExecutor())
+    before = data_of(tmp_path)
+    (tmp_path / "done" / "00001.json").unlink()
+    without_gpu = replace(on_a_gpu, precision="float32")
+    line = r"was begun in bfloat16, and would go on in float32 here: embed with --precision bfloat16, or into"
+    with pytest.raises(MismatchError, match=line) as caught:
+        embed_shards(without_gpu, out=tmp_path, executor=LocalExecutor())
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "done" / "00001.json").exists()
+    embed_shards(replace(on_a_gpu, precision="bfloat16"), out=tmp_path, executor=LocalExecutor())
+    assert data_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_store_from_before_precisions_were_told_goes_on(
+    on_a_gpu: EmbedSettings, tmp_path: Path, precision: Any
+) -> None:
+    embed_shards(on_a_gpu, out=tmp_path, executor=LocalExecutor())
+    told = read_json(tmp_path / "stage.json")
+    del told["settings"]["precision"]
+    write_json(tmp_path / "stage.json", told)
+    (tmp_path / "done" / "00001.json").unlink()
+    embed_shards(replace(on_a_gpu, precision=precision), out=tmp_path, executor=LocalExecutor())
+    assert read_json(tmp_path / "stage.json") == told
+    assert EmbeddingStore.open(tmp_path).rows == 9
+
+
+def test_a_compiled_encoders_store_is_not_completed_by_another(
+    on_a_gpu: EmbedSettings, tmp_path: Path
+) -> None:
+    embed_shards(replace(on_a_gpu, compiled=True), out=tmp_path, executor=LocalExecutor())
+    with pytest.raises(MismatchError, match="compiled was True, now None"):
+        embed_shards(on_a_gpu, out=tmp_path, executor=LocalExecutor())
+
+
 # What bounds it
 
 
@@ -312,8 +378,8 @@ def test_a_row_of_shards_tried_again_goes_on_where_it_was(settings: EmbedSetting
     """As when a worker dies: its row is given to another one."""
     first, *_ = tasks = shard_tasks(settings.shards)
     EmbedWorker(settings, tmp_path)(ShardRow((first,)))
-    markers = EmbedWorker(settings, tmp_path)(ShardRow(tuple(tasks)))
-    assert [marker.name for marker in markers] == ["00001", "00002"]
+    answers = EmbedWorker(settings, tmp_path)(ShardRow(tuple(tasks)))
+    assert [answer.name for answer in answers if isinstance(answer, Marker)] == ["00001", "00002"]
     assert len(StageFolder(tmp_path).markers()) == 3
 
 
@@ -335,6 +401,9 @@ def test_another_encoders_store_is_refused(settings: EmbedSettings, tmp_path: Pa
         ({"threads": -1}, "threads is -1, wanted 0"),
         ({"decode": "quick"}, "decode is 'quick', wanted one of exact, fast"),
         ({"towers": "eiffel"}, "towers is 'eiffel', wanted one of both, image, text"),
+        ({"precision": "half"}, "precision is 'half', wanted one of auto, float32, bfloat16"),
+        ({"precision": "float32"}, "encoder 'plain' multiplies no matrices"),
+        ({"compiled": True}, "encoder 'plain' multiplies no matrices: .* nothing to compile"),
     ],
     ids=str,
 )

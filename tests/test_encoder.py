@@ -67,6 +67,17 @@ def test_vectors_are_open_clips_own(encoder: Any) -> None:
     assert np.array_equal(encoder.encode_images(PIXELS), wanted)
 
 
+def test_half_precision_is_a_fact_and_stays_near(encoder: Any) -> None:
+    from roclip_sanitize.encoder import ClipEncoder
+
+    half = ClipEncoder(SPEC, device="cpu", precision="bfloat16")
+    assert (encoder.facts.precision, half.facts.precision) == ("float32", "bfloat16")
+    assert encoder.facts.to_json() == half.facts.to_json()
+    whole_ND, half_ND = encoder.encode_images(PIXELS), half.encode_images(PIXELS)
+    assert half_ND.dtype == np.float32
+    assert 0 < (1 - np.einsum("nd,nd->n", whole_ND, half_ND)).max() < 1e-2
+
+
 def test_captions_that_repeat_are_told_apart_by_nothing(encoder: Any) -> None:
     import torch
 

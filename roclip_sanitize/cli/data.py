@@ -88,6 +88,15 @@ def embed(
     towers: Annotated[
         str, typer.Option(help="What gets vectors: 'both', or only 'image' or 'text'.")
     ] = "both",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="A CLIP's matrices are multiplied in 'float32', 'bfloat16', or 'auto': the latter on a GPU."
+        ),
+    ] = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile make a CLIP quicker, after a minute or two.")
+    ] = False,
     threads: Threads = 0,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
@@ -108,6 +117,8 @@ def embed(
         seed=seed,
         decode=decode,  # type: ignore[arg-type]
         towers=towers,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        compiled=compiled,
         threads=threads,
     )
     where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
