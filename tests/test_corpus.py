@@ -238,7 +238,7 @@ class TestPictures:
         assert max(green, blue) < 90
 
     @given(seed=SEEDS)
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def test_any_seed_gives_a_picture_of_the_size_it_announces(self, seed: int) -> None:
         pair = render_pair(np.random.default_rng(seed))
         image = decode_image(pair.image)

@@ -113,7 +113,7 @@ def test_a_forged_header_costs_neither_time_nor_memory() -> None:
     assert peak < 1_000_000
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_bytes_make_the_decoder_raise_anything_else(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]))
@@ -143,7 +143,7 @@ def test_squashing_is_pillows_bicubic_resize(size: tuple[int, int]) -> None:
         assert np.array_equal(square, wanted)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(width=st.integers(8, 120), height=st.integers(8, 120), side=st.integers(1, 64))
 def test_cropping_is_torchvisions_resize_and_centre_crop(width: int, height: int, side: int) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -178,7 +178,7 @@ def test_a_ribbon_costs_no_memory(size: tuple[int, int], fit: Fit) -> None:
 # The fast way
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(width=st.integers(8, 300), height=st.integers(8, 300), enough=st.integers(8, 64))
 def test_a_jpeg_is_never_shrunk_below_what_is_needed(width: int, height: int, enough: int) -> None:
     data = encoded(Image.new("RGB", (width, height), (9, 99, 199)), "JPEG")

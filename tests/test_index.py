@@ -153,7 +153,7 @@ def careless(vectors_MD: NDArray[np.float32], seed: int) -> Find:
     return find
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     rows=st.integers(1, 120),
     distinct=st.integers(1, 9),
@@ -193,7 +193,7 @@ def test_the_plain_search_finds_the_best_across_its_blocks() -> None:
 # The index
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     sizes=st.lists(st.integers(0, 12), min_size=1, max_size=4).filter(lambda sizes: sum(sizes) > 2),
     parts=st.integers(1, 5),

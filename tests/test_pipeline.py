@@ -88,7 +88,7 @@ def test_an_error_comes_in_its_place_as_it_was_raised(threads: int) -> None:
 # Ahead
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(length=st.integers(0, 12), depth=st.integers(1, 5))
 def test_a_stream_made_ahead_is_the_same_stream(length: int, depth: int) -> None:
     source = Source(length)
