@@ -37,7 +37,7 @@ def compiled_tower(tower: Tower, probe: torch.Tensor, *, name: str) -> Tower:
         ConfigError: there is no compiler here, or it cannot compile this tower.
         MismatchError: the compiled tower's vectors differ by more than rounding.
     """
-    quicker: Tower = torch.compile(tower, dynamic=True)  # one program: a last, short batch changes no bits
+    quicker: Tower = torch.compile(tower, dynamic=True)  # one program, whatever the batch
     try:
         found_ND = quicker(probe)
     except (RuntimeError, OSError) as error:

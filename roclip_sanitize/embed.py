@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.decoding import decode_pairs
 from roclip_sanitize.embed_parts import Batch, Part, Rows
-from roclip_sanitize.encoder_facts import Encoder, EncoderFacts, Precision
+from roclip_sanitize.encoder_facts import AskedPrecision, Encoder, EncoderFacts, Precision
 from roclip_sanitize.encoders import PLAIN, open_encoder
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError, ShardMissing, ShardUnreadable
 from roclip_sanitize.executors.base import Executor
@@ -40,7 +40,6 @@ from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
 from roclip_sanitize.store import MODALITIES, Modality
 
 Towers = Literal["both", "image", "text"]
-Asked = Literal["auto", "float32", "bfloat16"]
 MODALITIES_OF: dict[Towers, tuple[Modality, ...]] = {
     "both": MODALITIES,
     "image": ("image",),
@@ -76,7 +75,7 @@ class EmbedSettings:
     seed: int = 0
     decode: Decode = "exact"
     towers: Towers = "both"
-    precision: Asked = "auto"
+    precision: AskedPrecision = "auto"
     compiled: bool = False
     threads: int = 0
 
@@ -85,7 +84,7 @@ class EmbedSettings:
             raise ConfigError(f"batch-size is {self.batch_size}, wanted 1 or more")
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, wanted 0 (the worker's cores) or more")
-        for name, choices in (("decode", Decode), ("towers", Towers), ("precision", Asked)):
+        for name, choices in (("decode", Decode), ("towers", Towers), ("precision", AskedPrecision)):
             if (told := getattr(self, name)) not in get_args(choices):
                 raise ConfigError(f"{name} is {told!r}, wanted one of {', '.join(get_args(choices))}")
         if self.encoder == PLAIN and (self.compiled or self.precision != "auto"):

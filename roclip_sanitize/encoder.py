@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.backoff import MicroBatches
 from roclip_sanitize.compiling import compiled_tower
-from roclip_sanitize.encoder_facts import MODEL_FILE, EncoderFacts, Precision
+from roclip_sanitize.encoder_facts import MODEL_FILE, AskedPrecision, EncoderFacts
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import read_json, write_json
@@ -32,7 +32,7 @@ OPEN_CLIP = "open_clip:"
 WEIGHTS_FILE = "weights.safetensors"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-PROBES = 8  # pairs that a compiled model is compared on
+PROBES = 32  # pairs that a compiled model is compared on; for fewer than 16 torch compiles another program
 
 
 class ClipEncoder:
@@ -44,7 +44,7 @@ class ClipEncoder:
         *,
         seed: int = 0,
         device: str = "",
-        precision: Precision | Literal["auto"] = "auto",
+        precision: AskedPrecision = "auto",
         compiled: bool = False,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -97,10 +97,11 @@ class ClipEncoder:
     def _compile(self) -> None:
         """Replace both towers, tried out on pictures of noise and a few captions."""
         side = self.facts.side
-        image_N3HW = torch.rand(PROBES, 3, side, side, generator=torch.Generator().manual_seed(0))
-        pixels = normalise_pixels(image_N3HW.to(self.device))
-        tokens_NL = self._tokenize([f"picture {number}" for number in range(PROBES)]).to(self.device)
-        with self._inference():
+        image_NHW3 = np.random.default_rng(0).integers(0, 256, (PROBES, side, side, 3)).astype(np.uint8)
+        probe_NL = self._tokenize([f"picture {number}" for number in range(PROBES)]).numpy()
+        with self._inference():  # probes are made here: other tensors than a batch's would compile twice
+            pixels = normalise_pixels(self._moved(image_NHW3).permute(0, 3, 1, 2))
+            tokens_NL = self._moved(probe_NL)
             self.model.encode_image = compiled_tower(
                 self.model.encode_image, pixels, name=f"{self.model_name}, pictures"
             )

@@ -19,6 +19,7 @@ from roclip_sanitize.images import Fit
 MODEL_FILE = "model.json"  # beside weights: which open_clip model they are of
 
 Precision = Literal["float32", "bfloat16"]
+AskedPrecision = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 on a GPU, float32 elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

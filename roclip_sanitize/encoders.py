@@ -11,9 +11,7 @@ here unless a CLIP is opened: drivers and readers of stores need the facts, not 
 
 from __future__ import annotations
 
-from typing import Literal
-
-from roclip_sanitize.encoder_facts import Encoder, Precision
+from roclip_sanitize.encoder_facts import AskedPrecision, Encoder
 
 PLAIN = "plain"
 
@@ -23,7 +21,7 @@ def open_encoder(
     *,
     seed: int = 0,
     device: str = "",
-    precision: Precision | Literal["auto"] = "auto",
+    precision: AskedPrecision = "auto",
     compiled: bool = False,
 ) -> Encoder:
     """Open an encoder by its specification.

@@ -103,3 +103,20 @@ def test_halves_are_what_the_whole_was(encoder: Any) -> None:
     whole = encoder.encode_images(PIXELS)
     halves = np.concatenate([encoder.encode_images(PIXELS[:2]), encoder.encode_images(PIXELS[2:])])
     assert np.abs(whole - halves).max() < 1e-5
+
+
+def test_a_compiled_encoder_moves_by_rounding_alone_and_is_compiled_once(encoder: Any) -> None:
+    import torch
+
+    from roclip_sanitize.encoder import ClipEncoder
+
+    quicker = ClipEncoder(SPEC, device="cpu", compiled=True)
+    assert quicker.facts == encoder.facts
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 64, 64, 3)).astype(np.uint8)
+    captions = [f"item {number}" for number in range(40)]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for rows in (40, 17):
+            image_ND = quicker.encode_images(pixels[:rows])
+            text_ND = quicker.encode_captions(captions[:rows])
+            assert np.abs(image_ND - encoder.encode_images(pixels[:rows])).max() < 1e-4
+            assert np.abs(text_ND - encoder.encode_captions(captions[:rows])).max() < 1e-4
