@@ -32,7 +32,7 @@ from roclip_sanitize.retry import retry_failed
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan import ScanSettings, scan_store
-from roclip_sanitize.shards import expand_shards
+from roclip_sanitize.shards import content_uid, expand_shards
 from roclip_sanitize.sources import open_source, source_path
 from tests.corpora import read_shard
 from tests.faulty import (
@@ -255,7 +255,10 @@ def test_workers_of_ray_ask_again_too(
 
 
 class Overloaded(SimpleHTTPRequestHandler):
-    """A web server that answers every third request with 503, and breaks off every fifth answer."""
+    """A web server that answers two requests in seven with 503, and breaks off every fifth answer.
+
+    Two in a row, since fsspec asks for a file's facts by HEAD and then by GET.
+    """
 
     requests: ClassVar[int] = 0
     failed: ClassVar[Counter[str]] = Counter()
@@ -279,10 +282,11 @@ class Overloaded(SimpleHTTPRequestHandler):
 
     def _refuses(self) -> bool:
         Overloaded.requests += 1
-        if self.requests % 3 == 0:
+        refuses = self.requests % 7 in {2, 3}
+        if refuses:
             Overloaded.failed["refused"] += 1
             self.send_error(503)
-        return self.requests % 3 == 0
+        return refuses
 
     def log_message(self, *told: object) -> None:
         """Say nothing."""
@@ -291,7 +295,7 @@ class Overloaded(SimpleHTTPRequestHandler):
 @pytest.fixture
 def web(shards: tuple[Path, ...]) -> Iterator[str]:
     """The shards behind such a server."""
-    folder = str(shards[0].parent)
+    Overloaded.requests, folder = 0, str(shards[0].parent)
     server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *told: Overloaded(*told, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -303,7 +307,8 @@ def web(shards: tuple[Path, ...]) -> Iterator[str]:
 def test_an_overloaded_web_server_is_neither_missing_nor_fatal(web: str, shards: tuple[Path, ...]) -> None:
     remote = expand_shards(f"{web}/{{00000..00005}}.tar")
     assert [read_shard(path) for path in remote] == [read_shard(path) for path in shards]
-    assert min(Overloaded.failed["refused"], Overloaded.failed["broke off"]) > 1
+    assert Overloaded.failed["refused"] > 1
+    assert Overloaded.failed["broke off"] > 0
     with (
         pytest.raises(ShardMissing, match=r"/00006\.tar does not exist"),
         open_source(source_path(f"{web}/00006.tar")),
@@ -386,7 +391,7 @@ def test_a_file_replaced_while_it_is_fetched_is_never_half_old_and_half_new(
     new = new.ljust(path.stat().st_size, b"\0")[: path.stat().st_size]  # as large as the old one
     Restless(monkeypatch, versions=[new], path=path, every=5)
     with open_source(behind("shaky", (path,))[0]) as opened:
-        assert opened.data[:] == new
+        assert content_uid(b"", opened.data[:]) == content_uid(b"", new)
         assert opened.retries == {"replaced": 1}
 
 
