@@ -112,7 +112,7 @@ def pair_store(settings: PairSettings, *, out: Path, executor: Executor) -> Tall
         laps.start()
         for part, *found in zip(parts, *matches, strict=True):
             assert pool is not None
-            _write_part(folder, store, part, found=found, pool=pool, laps=laps)
+            _write_part(folder, store, part, found=found, pool=pool, laps=laps, workers=executor.size)
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in folder.markers())
     folder.finish({"method": settings.method, "tally": tally.to_json()})
     return tally
@@ -261,6 +261,7 @@ def _write_part(
     found: Sequence[_Match],
     pool: _Pool,
     laps: Laps,
+    workers: int,
 ) -> Marker:
     import polars
 
@@ -279,7 +280,8 @@ def _write_part(
     path = pairs_file(folder.path, part.name)
     write_parquet(path, frame)
     laps.lap("write")
-    work = Work.total([laps.work(part.rows), *(match.work for match in found)])
+    own = laps.work(part.rows, workers=workers)  # they wait meanwhile
+    work = Work.total([own, *(match.work for match in found)])
     facts = {
         "rows": part.rows,
         "tally": Tally(seen=part.rows, seconds=work.wall).to_json(),

@@ -2,7 +2,7 @@
 
     uids, shard by shard ─▶ sorted runs, in a file without a name ─▶ merged block by block ─▶ keep.npy
 
-Memory: about 10 MB. Disk: the list twice, until it is done.
+Memory: a few megabytes, whatever the number. Disk: the list twice, until it is done.
 
 Dimension key: N uids; 2 the high and the low half.
 """
@@ -21,7 +21,7 @@ from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import atomic_file
 from roclip_sanitize.scan.uids import UID_RECORD, join_uids
 
-RUN_UIDS = 1 << 17  # sorted at once, and merged at once
+RUN_UIDS = 1 << 16  # sorted at once, and merged at once: 1 MB
 UID_BYTES = np.dtype("S16")  # sixteen bytes compare as the number that they are, and quickly
 
 
@@ -43,7 +43,7 @@ def write_keep_list(path: Path, batches: Iterable[Sequence[str]]) -> int:
         runs = [_Run.spill(run, spilled) for run in _sorted_runs(batches)]
         _write_header(file, count)
         for block in _merged(runs):
-            file.write(np.frombuffer(block.tobytes(), ">u8").astype("<u8").tobytes())
+            file.write(block.view(">u8").astype("<u8").data)
             count += len(block)
         file.seek(0)
         _write_header(file, count)  # of the same length: numpy leaves room for any number
@@ -85,7 +85,7 @@ def _distinct(some: Sequence[NDArray[np.bytes_]]) -> NDArray[np.bytes_]:
     ordered.sort()
     first = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    return ordered[first]
+    return ordered if first.all() else ordered[first]
 
 
 class _Run:
@@ -103,7 +103,7 @@ class _Run:
     def spill(cls, run: NDArray[np.bytes_], file: IO[bytes]) -> _Run:
         """Append a run to a file."""
         start = file.tell()
-        file.write(run.tobytes())
+        file.write(run.data)
         return cls(file, start, file.tell())
 
     @property
