@@ -22,7 +22,7 @@ The rest are handing over, reading ahead and writing. On a machine that is busy 
 and shares of them may come out above one; processor time says the most there.
 
 The shard is $ROCLIP_DATA/fashion/test/00000.tar (../shared/data where that is not set), or pairs of noise
-without it; of its pairs as many as the model's speed allows, with --quick few: half a minute.
+without it; of its pairs as many as the model's speed allows, with --quick few: under a minute.
 """
 
 from __future__ import annotations
