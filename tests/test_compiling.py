@@ -36,15 +36,14 @@ def test_a_tower_that_compiling_changes_is_refused(answer: float) -> None:
         compiled_tower(fickle, torch.rand(3, 6), name="fickle")
 
 
-def test_where_there_is_no_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_compiler_one_line_says_so() -> None:
     import torch
     import torch._inductor.config as inductor
 
     from roclip_sanitize.compiling import compiled_tower
     from roclip_sanitize.errors import ConfigError
 
-    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(inductor, "force_disable_caches", True)
-    with pytest.raises(ConfigError, match=r"^--compile: toy cannot be compiled here \(") as caught:
+    without = inductor.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
+    with without, pytest.raises(ConfigError, match=r"^--compile: toy cannot be compiled here \(") as caught:
         compiled_tower(lambda rows: rows.sin() + 2, torch.rand(3, 6), name="toy")
     assert str(caught.value).isprintable()

@@ -117,6 +117,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from roclip_sanitize.executors import crew
 
     ray.shutdown()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))  # nodes import these tests too
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
