@@ -163,9 +163,13 @@ def _connect() -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": False,
+    }
     if not os.environ.get("RAY_ADDRESS"):
-        quiet["include_dashboard"] = False
+        quiet |= {"include_dashboard": False, "address": "local"}  # else Ray joins whatever runs here
     try:
         ray.init(**quiet)
     except Exception as error:
