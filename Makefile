@@ -24,8 +24,8 @@ demo: setup            ## the closed loop; DEMO="--shards … --test-shards … 
 test: setup            ## every test
 	$(BIN)/python -m pytest
 
-quick: setup           ## the tests that start no Ray and train nothing
-	$(BIN)/python -m pytest -m "not slow" -n auto
+quick: setup           ## the tests that start no Ray, train nothing and run no whole command
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal --hypothesis-profile quick
 
 check: lint types imports quick
 

@@ -2,5 +2,7 @@
 
 from hypothesis import settings
 
-settings.register_profile("house", deadline=None)  # a busy machine is slow, not wrong
+# A busy machine is slow, not wrong: no deadlines. `make quick` takes fewer examples than `make test`.
+settings.register_profile("house", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("house")

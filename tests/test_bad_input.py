@@ -135,6 +135,7 @@ def require_sum(result: dict[str, Any]) -> None:
     assert result["seen"] == result["kept"] + quarantined + failed
 
 
+@pytest.mark.slow
 def test_hostile_shards_cost_nothing_good(
     shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,8 @@ from roclip_sanitize.store import EmbeddingStore
 from tests.stores import make_store, unit_rows
 from tests.test_index import Idle, Workers, files_of, search_all, whole
 
+pytestmark = pytest.mark.slow  # every test trains an index
+
 KINDS = ("ivf_flat", "ivf_pq", "hnsw")
 ROWS = 800
 PARTS = [600, 50, 0, 120, 30]
@@ -70,7 +72,6 @@ def threads(count: int) -> Iterator[None]:
 # What they find
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("transform", ["", "pca8"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_found_has_its_exact_cosine_and_most_is_found(
@@ -154,7 +155,6 @@ def test_a_search_that_has_no_more_to_offer_is_not_asked_again() -> None:
 # The same from anyone
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("transform", ["", "pca8"])
 def test_ivf_flat_answers_alike_in_any_number_of_parts(
     store: EmbeddingStore, tmp_path: Path, transform: str
@@ -172,7 +172,6 @@ def test_ivf_flat_answers_alike_in_any_number_of_parts(
     assert facts[0]["nprobe"] < facts[0]["nlist"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_threads_and_cuts_change_no_bit(store: EmbeddingStore, tmp_path: Path, kind: str) -> None:
     told = settings(store, kind, parts=3, recall=0.7)
@@ -190,7 +189,6 @@ def test_workers_threads_and_cuts_change_no_bit(store: EmbeddingStore, tmp_path:
     assert np.array_equal(together.cosine_NK, np.concatenate([piece.cosine_NK for piece in pieces]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_a_kill_only_what_is_missing_is_built_and_is_the_same(
     store: EmbeddingStore, tmp_path: Path, kind: str
