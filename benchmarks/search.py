@@ -37,6 +37,7 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index, open_index
 from roclip_sanitize.index_plan import KINDS
 from roclip_sanitize.neighbours import Neighbours, SearchTask
+from roclip_sanitize.pairing import QUERIES_AT_ONCE
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.searcher import ShardedIndex
@@ -47,7 +48,7 @@ ROWS, QUICK_ROWS = 1_000_000, 100_000
 KIND_ROWS = (200_000, WIDTH)
 QUICK_KIND_ROWS = (20_000, 128)
 ALL_QUERIES, ALL_ROWS = 100_000, 1_000_000
-QUERIES, QUERIES_AT_ONCE = 2_048, 512
+QUERIES = 2_048
 NEIGHBOURS = 10
 STORE_PARTS = 8
 CENTRES, DIMENSIONS, NOISE = 2_000, 24, 0.02
