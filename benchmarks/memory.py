@@ -6,6 +6,7 @@ Flat: the peak at several times the pairs is at most 1.1 times the peak.
 
     read      walk every shard and hash every picture
     copy      copy every pair into a new shard, as a worker of rewrite or poison does
+    embed     the whole stage with a small ResNet of random weights, both towers
     rewrite   the whole stage, driver included, a tenth of the pairs set aside
     scan      all of it, pictures of width 96. Up to here its peak is what weighing words takes once, 2**20
               of them; vectors, columns and the driver's 60 bytes a pair grow beneath, unseen
@@ -38,6 +39,7 @@ import numpy as np
 
 from benchmarks.claims import Claim, report
 from benchmarks.reading import noise_shard
+from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.pairing import PairSettings, pair_store
@@ -64,6 +66,7 @@ PAIRS_PER_SHARD = 1_000
 SIDE_PX = 16
 FLAGGED = 10  # one pair in so many is set aside
 ROWS_PER_PART = 2_000
+SMALL_CLIP = "open_clip:roclip-rn-64"
 CLIP_WIDTH, PLAIN_WIDTH = 512, 96
 HOLDS_VECTORS = ("index", "pair")
 WORDS = ("the", "old", "red", "house", "car", "dog", "with", "small", "tree", "boat", "shoe", "blue")
@@ -132,6 +135,12 @@ def copy(shards: Path, folder: Path, pairs: int) -> None:
         with Shard(path) as shard, ShardWriter(folder / path.name) as writer:
             for pair in shard.pairs():
                 writer.copy(shard, pair)
+
+
+def embed(shards: Path, folder: Path, pairs: int) -> None:
+    """Embed every shard, as the command does."""
+    settings = EmbedSettings(shards=tuple(_paths(shards, pairs)), encoder=SMALL_CLIP)
+    assert embed_shards(settings, out=folder / "store", executor=LOCAL).kept == pairs
 
 
 def tables_of(shards: Path, folder: Path, pairs: int) -> None:
@@ -240,6 +249,7 @@ def _generated_names(rng: np.random.Generator, name: str) -> Iterator[tuple[str,
 PASSES = {
     "read": Pass(prepare=shards_of, run=read, pairs=(100_000, 1_000_000), quick=(5_000, 50_000)),
     "copy": Pass(prepare=shards_of, run=copy, pairs=(100_000, 1_000_000), quick=(5_000, 50_000)),
+    "embed": Pass(prepare=shards_of, run=embed, pairs=(100_000, 1_000_000), quick=(2_000, 20_000)),
     "rewrite": Pass(prepare=tables_of, run=rewrite, pairs=(100_000, 1_000_000), quick=(5_000, 50_000)),
     "index": Pass(prepare=clip_store, run=index, pairs=(20_000, 200_000), quick=(20_000, 200_000)),
     "pair": Pass(prepare=clip_index, run=pair, pairs=(4_000, 40_000), quick=(2_000, 20_000)),

@@ -36,8 +36,8 @@ from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index, open_index
 from roclip_sanitize.index_plan import KINDS
+from roclip_sanitize.matching import QUERIES_AT_ONCE
 from roclip_sanitize.neighbours import Neighbours, SearchTask
-from roclip_sanitize.pairing import QUERIES_AT_ONCE
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.searcher import ShardedIndex

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.errors import BadPair
 from roclip_sanitize.images import Decode, Fit, square_pixels
 from roclip_sanitize.pipeline import Seconds, chunked, in_order, timed
-from roclip_sanitize.records import Failure, FailureReason
+from roclip_sanitize.records import Failure
 from roclip_sanitize.shards import Pair, Shard
 
 __all__ = ["chunked", "decode_pairs"]
@@ -62,7 +62,7 @@ def decode_pairs(
             seconds["decode"] += spent
             for pair, picture in zip(pairs, pictures, strict=True):
                 if isinstance(picture, BadPair):
-                    failures.append(_failure(shard, pair, picture))
+                    failures.append(Failure.of(picture, uid=pair.uid, key=pair.key, shard=shard.path.name))
                 else:
                     yield pair, picture
     failures.extend(shard.failures)
@@ -73,10 +73,3 @@ def _decoded(pair: Pair, *, side: int, fit: Fit, decode: Decode) -> NDArray[np.u
         return square_pixels(pair.image, side, fit=fit, decode=decode)
     except BadPair as error:
         return error
-
-
-def _failure(shard: Shard, pair: Pair, error: BadPair) -> Failure:
-    reason, _, detail = str(error).partition(": ")
-    return Failure(
-        uid=pair.uid, key=pair.key, shard=shard.path.name, reason=FailureReason(reason), detail=detail
-    )

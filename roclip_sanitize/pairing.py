@@ -16,20 +16,19 @@ Dimension key: N pairs of a store part, P pairs of the pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.index import indexed_rows, inspect_index, open_index
+from roclip_sanitize.index import indexed_rows, inspect_index
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
-from roclip_sanitize.neighbours import Neighbours, SearchTask
+from roclip_sanitize.matching import PARTS_AT_ONCE, Exclusion, Matches, Pool, Question
+from roclip_sanitize.neighbours import Neighbours
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.store import EmbeddingStore, Modality, StorePart, write_parquet
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 
 Method = Literal["first", "final"]
 STEPS = ("pool", "text search", "image search", "write", "hash")
-QUERIES_AT_ONCE = 4_096
-PARTS_AT_ONCE = 64  # parts matched before any is written: what a kill can cost
 PAIR_SCHEMA: dict[str, Any] = {
     "uid": str,
     "caption_uid": str,  # the pair whose caption replaces this one's; "" for none
@@ -90,7 +87,7 @@ def pair_store(settings: PairSettings, *, out: Path, executor: Executor) -> Tall
     Memory here: uids and captions of the pool.
     """
     store = EmbeddingStore.open(settings.store)
-    directions = _directions(settings, store)
+    questions = _questions(settings, store)
     folder = StageFolder.create(
         out,
         stage="pair",
@@ -98,21 +95,21 @@ def pair_store(settings: PairSettings, *, out: Path, executor: Executor) -> Tall
             "store": str(settings.store),
             "model": store.model,
             "method": settings.method,
-            "indexes": [str(direction.index) for direction in directions],
+            "indexes": [str(question.index) for question in questions],
             "exclude_equal_captions": settings.exclude_equal_captions,
         },
     )
     missing = [part for part in store.parts if folder.marker(part.name) is None]
     laps = Laps()
-    pool = _Pool.read(store, directions) if missing else None
+    pool = _read_pool(questions) if missing else None
     laps.lap("pool")
     for first in range(0, len(missing), PARTS_AT_ONCE):
         parts = missing[first : first + PARTS_AT_ONCE]
-        matches = [direction.match(store, parts, executor) for direction in directions]
+        answers = [question.ask(store, parts, executor) for question in questions]
         laps.start()
-        for part, *found in zip(parts, *matches, strict=True):
+        for part, *matches in zip(parts, *answers, strict=True):
             assert pool is not None
-            _write_part(folder, store, part, found=found, pool=pool, laps=laps, workers=executor.size)
+            _write_part(folder, store, part, matches=matches, pool=pool, laps=laps, workers=executor.size)
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in folder.markers())
     folder.finish({"method": settings.method, "tally": tally.to_json()})
     return tally
@@ -144,67 +141,20 @@ def pairs_file(out: Path, name: str) -> Path:
     return out / "pairs" / f"pairs_{name}.parquet"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Match:
-    """The best of the pool for N queries: store rows, -1 for none; cosines; what finding them cost."""
-
-    row_N: NDArray[np.int64]
-    cosine_N: NDArray[np.float32]
-    work: Work
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Direction:
-    """Which vectors ask which index."""
-
-    modality: Modality
-    index: Path
-    exclude_caption: bool = False
-
-    def match(self, store: EmbeddingStore, parts: Sequence[StorePart], executor: Executor) -> list[_Match]:
-        """One match per part. All workers search side by side, so that each second costs one of every."""
-        laps = Laps()
-        with open_index(self.index, executor) as index:
-            answers = index.search(task for part in parts for task in self._questions(store, part))
-            return [self._collect(answers, part, laps, workers=executor.size) for part in parts]
-
-    def _questions(self, store: EmbeddingStore, part: StorePart) -> Iterator[SearchTask]:
-        for start in range(0, part.rows, QUERIES_AT_ONCE):
-            yield SearchTask(
-                store=store.path,
-                part=part.name,
-                modality=self.modality,
-                start=start,
-                stop=min(start + QUERIES_AT_ONCE, part.rows),
-                k=1,
-                exclude_self=True,
-                exclude_hash=True,
-                exclude_caption=self.exclude_caption,
-            )
-
-    def _collect(self, answers: Iterator[Neighbours], part: StorePart, laps: Laps, *, workers: int) -> _Match:
-        own = list(islice(answers, -(-part.rows // QUERIES_AT_ONCE))) or [Neighbours.none(0, 1)]
-        laps.lap(f"{self.modality} search")
-        return _Match(
-            row_N=np.concatenate([answer.rows_NK[:, 0] for answer in own]),
-            cosine_N=np.concatenate([answer.cosine_NK[:, 0] for answer in own]),
-            work=laps.work(0, workers=workers),
-        )
-
-
-def _directions(settings: PairSettings, store: EmbeddingStore) -> list[_Direction]:
+def _questions(settings: PairSettings, store: EmbeddingStore) -> list[Question]:
     """Captions first, then images; each index checked against the store."""
     _require_index(settings.index_text, store, modality="text")
     if settings.method == "final":
         store.require_joint("final pairing")
-        return [_Direction(modality="image", index=settings.index_text)]
+        return [Question(modality="image", index=settings.index_text)]
     assert settings.index_image is not None
     _require_index(settings.index_image, store, modality="image")
+    exclude: tuple[Exclusion, ...] = ("uid", "image", "caption")
+    if not settings.exclude_equal_captions:
+        exclude = exclude[:2]
     return [
-        _Direction(
-            modality="text", index=settings.index_text, exclude_caption=settings.exclude_equal_captions
-        ),
-        _Direction(modality="image", index=settings.index_image),
+        Question(modality="text", index=settings.index_text, exclude=exclude),
+        Question(modality="image", index=settings.index_image),
     ]
 
 
@@ -216,41 +166,22 @@ def _require_index(path: Path, store: EmbeddingStore, *, modality: Modality) -> 
         raise MismatchError(f"{path} indexes {facts['store']} (model {facts['model']}), wanted {store.path}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pool:
-    """Who can give.
+def _read_pool(questions: Sequence[Question]) -> Pool:
+    """The pool that the indexes of all questions share."""
+    rows = [indexed_rows(question.index) for question in questions]
+    if not all(np.array_equal(rows[0], other_P) for other_P in rows[1:]):
+        paths = " and ".join(str(question.index) for question in questions)
+        raise MismatchError(f"{paths} hold different pools: build both with the same pool and seed")
+    return Pool.read(questions[0].index, ["uid", "caption"])
 
-    Attributes:
-        row_P: store rows, ascending.
-        names: their uid and caption, and a last row of "" for none.
-    """
 
-    row_P: NDArray[np.int64]
-    names: polars.DataFrame
+def _givers(pool: Pool, found: Neighbours) -> polars.DataFrame:
+    """uid, caption and cosine of the nearest; "", "" and null for none."""
+    import polars
 
-    @classmethod
-    def read(cls, store: EmbeddingStore, directions: Sequence[_Direction]) -> _Pool:
-        """The pool that the indexes of all directions share."""
-        import polars
-
-        row_P, *others = (indexed_rows(direction.index) for direction in directions)
-        if not all(np.array_equal(row_P, other_P) for other_P in others):
-            paths = " and ".join(str(direction.index) for direction in directions)
-            raise MismatchError(f"{paths} hold different pools: build both with the same pool and seed")
-        names = [polars.DataFrame(schema={"uid": str, "caption": str})]
-        for part in store.parts:
-            first, last = np.searchsorted(row_P, (part.start, part.start + part.rows))
-            names.append(store.metadata(part.name, ["uid", "caption"])[row_P[first:last] - part.start])
-        none = polars.DataFrame({"uid": [""], "caption": [""]})
-        return cls(row_P=row_P, names=polars.concat([*names, none]))
-
-    def givers(self, match: _Match) -> polars.DataFrame:
-        """uid, caption and cosine of what was matched; "", "" and null for none."""
-        import polars
-
-        place_N = np.where(match.row_N < 0, len(self.row_P), np.searchsorted(self.row_P, match.row_N))
-        cosine = polars.Series("cosine", np.where(match.row_N < 0, np.float32(np.nan), match.cosine_N))
-        return self.names[place_N].with_columns(cosine.fill_nan(None))
+    row_N, cosine_N = found.rows_NK[:, 0], found.cosine_NK[:, 0]
+    cosine = polars.Series("cosine", np.where(row_N < 0, np.float32(np.nan), cosine_N))
+    return pool.of(row_N).with_columns(cosine.fill_nan(None))
 
 
 def _write_part(
@@ -258,14 +189,14 @@ def _write_part(
     store: EmbeddingStore,
     part: StorePart,
     *,
-    found: Sequence[_Match],
-    pool: _Pool,
+    matches: Sequence[Matches],
+    pool: Pool,
     laps: Laps,
     workers: int,
 ) -> Marker:
     import polars
 
-    captions, *images = (pool.givers(match) for match in found)
+    captions, *images = (_givers(pool, each.found) for each in matches)
     frame = polars.DataFrame(
         {
             "uid": store.metadata(part.name, ["uid"])["uid"],
@@ -281,11 +212,11 @@ def _write_part(
     write_parquet(path, frame)
     laps.lap("write")
     own = laps.work(part.rows, workers=workers)  # they wait meanwhile
-    work = Work.total([own, *(match.work for match in found)])
+    work = Work.total([own, *(each.work for each in matches)])
     facts = {
         "rows": part.rows,
         "tally": Tally(seen=part.rows, seconds=work.wall).to_json(),
-        "matched": int((found[0].row_N >= 0).sum()),
+        "matched": int((matches[0].found.rows_NK >= 0).sum()),
         WORK_KEY: work.to_json(),
     }
     marker = folder.commit(part.name, files=[path], facts=facts)

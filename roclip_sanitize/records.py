@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
+
+from roclip_sanitize.errors import BadPair
 
 
 class FailureReason(StrEnum):
@@ -57,6 +59,12 @@ class Failure:
     shard: str
     reason: FailureReason
     detail: str
+
+    @classmethod
+    def of(cls, error: BadPair, *, uid: str, key: str, shard: str) -> Self:
+        """What a BadPair says of one pair."""
+        reason, _, detail = str(error).partition(": ")
+        return cls(uid=uid, key=key, shard=shard, reason=FailureReason(reason), detail=detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

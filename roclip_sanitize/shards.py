@@ -179,8 +179,8 @@ class Shard:
             try:
                 pair = self._read_pair(key, by_extension)
             except BadPair as error:
-                reason, _, detail = str(error).partition(": ")
-                self._fail(self._uid_of_bad(by_extension), key, FailureReason(reason), detail)
+                uid = self._uid_of_bad(by_extension)
+                self.failures.append(Failure.of(error, uid=uid, key=key, shard=self.path.name))
                 continue
             copies = seen_uids.get(pair.uid, 0)
             seen_uids[pair.uid] = copies + 1

@@ -1,4 +1,4 @@
-"""Commands that find which pairs are alike: an index over a store, and RoCLIP's pairing by it."""
+"""Commands that find which pairs are alike: an index over a store, who is near whom, and RoCLIP's pairing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     indexes = typer.Typer(invoke_without_command=True, callback=index)
     indexes.command()(inspect)
     app.add_typer(indexes, name="index")
+    app.command()(match)
     app.command()(pair)
 
 
@@ -97,6 +98,42 @@ def inspect(
     for name, value in sorted(facts.items()):
         text = f"{value:,}" if isinstance(value, int | float) else str(value)
         print(f"{name:<{width}}  {text or '-'}")
+
+
+def match(
+    store: Annotated[Path, typer.Option(help="Embedding store whose pairs ask.")],
+    index: Annotated[
+        Path, typer.Option(help="Index that answers: of that store, or of another by its model.")
+    ],
+    out: Out,
+    asks: Annotated[str, typer.Option(help="Which vectors of a pair ask: 'image' or 'text'.")] = "image",
+    k: Annotated[int, typer.Option(min=1, help="Neighbours of each pair.")] = 10,
+    exclude: Annotated[
+        str,
+        typer.Option(
+            help="What a neighbour must not share with the pair: any of 'uid', 'image', 'caption', "
+            "joined by commas."
+        ),
+    ] = "uid",
+    max_cosine: Annotated[float | None, typer.Option(help="Pass over what is nearer than this.")] = None,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """List the nearest pairs of every pair: images or captions, asking images or captions."""
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.matching import MatchSettings, match_limits, match_store
+
+    settings = MatchSettings(
+        store=store,
+        index=index,
+        asks=asks,  # type: ignore[arg-type]
+        k=k,
+        exclude=tuple(name for name in exclude.split(",") if name),  # type: ignore[arg-type]
+        max_cosine=max_cosine,
+    )
+    tally = match_store(settings, out=out, executor=open_executor(executor, workers=workers))
+    finish(tally, match_limits(out), max_failed=1.0, as_json=as_json, matches=str(out / "matches"))
 
 
 def pair(
