@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,13 @@ from numpy.typing import NDArray
 from roclip_sanitize.attacks.census import UNLABELLED, Census
 from roclip_sanitize.attacks.triggers import Trigger, trigger_from_json
 
-if TYPE_CHECKING:
-    from roclip_sanitize.attacks.poison import PoisonSettings
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poison:
     """One planned change of one shard.
 
     Attributes:
-        attack: the attack's name.
+        attack: what the ledger calls the attack; filled in by Plan.named().
         variant: which form of it; names the trigger in Plan.triggers, if there is one.
         shard: ordinal of the shard.
         row: number of a usable pair in that shard: the one replaced, or the one before which
@@ -41,7 +38,7 @@ class Poison:
         caption: what it is replaced by.
     """
 
-    attack: str
+    attack: str = ""
     variant: str
     shard: str
     row: int
@@ -91,6 +88,10 @@ class Plan:
     triggers: Mapping[str, Trigger] = field(default_factory=dict)
     poisons: tuple[Poison, ...] = ()
 
+    def named(self, name: str) -> Plan:
+        """The same plan with this name on every poison."""
+        return replace(self, poisons=tuple(replace(poison, attack=name) for poison in self.poisons))
+
     def to_json(self) -> dict[str, Any]:
         """The plan without its poisons, which belong in tables."""
         return {
@@ -120,6 +121,7 @@ class Scene:
         held_out: the test shards; pictures never trained on. Empty if there are none.
         classes: the commonest labels of the training shards, commonest first.
         taken_N: bool, which training pairs an earlier attack has replaced already.
+        wanted: uids of the held-out pictures that earlier attacks are after.
         seed: the run's.
     """
 
@@ -127,15 +129,17 @@ class Scene:
     held_out: Census
     classes: tuple[str, ...]
     taken_N: NDArray[np.bool_]
+    wanted: frozenset[str] = frozenset()
     seed: int
 
     def after(self, plan: Plan) -> Scene:
-        """The scene for the next attack: pairs that this plan replaces are taken."""
+        """The scene for the next attack: pairs that this plan replaces are taken, and so are its targets."""
         taken_N = self.taken_N.copy()
         for poison in plan.poisons:
             if not poison.added:
                 taken_N[self.census.row_at(poison.shard, poison.row)] = True
-        return replace(self, taken_N=taken_N)
+        wanted = self.wanted.union(target.uid for target in plan.targets)
+        return replace(self, taken_N=taken_N, wanted=wanted)
 
     def free_rows(self, *, other_than: str) -> NDArray[np.int64]:
         """Training pairs with a label other than this one, that no attack has taken."""
@@ -145,18 +149,17 @@ class Scene:
 
 
 class Attack(Protocol):
-    """An attack: a frozen dataclass of its parameters that checks itself."""
+    """An attack: a frozen dataclass of its parameters, each with a default, that checks itself.
+
+    Its docstring is what ``roclip attacks show`` prints.
+
+    Attributes:
+        name: what specs, and unless they say otherwise ledgers and results, call it.
+        held_out: whether it takes pictures from the test shards.
+    """
 
     name: ClassVar[str]
-
-    @classmethod
-    def of(cls, settings: PoisonSettings) -> Self:
-        """Take from a run's settings what concerns this attack.
-
-        Raises:
-            ConfigError: a parameter is out of range.
-        """
-        ...
+    held_out: ClassVar[bool]
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """Decide what to do. The same scene and stream give the same plan.
