@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.attacks.contract import Plan, Poison, Scene
+from roclip_sanitize.attacks.contract import Backdoor, Plan, Poison, Scene
 from roclip_sanitize.attacks.triggers import PatchTrigger
 from roclip_sanitize.errors import ConfigError, DataError
 
@@ -71,8 +71,12 @@ class Patch:
             )
             for victim, donor in zip(victims, donors, strict=True)
         )
-        triggers = {self.trigger.kind: self.trigger}
-        return Plan(parameters=asdict(self), target=target, triggers=triggers, poisons=poisons)
+        return Plan(
+            parameters=asdict(self),
+            backdoors=(Backdoor(variant=self.trigger.kind, target=target),),
+            triggers={self.trigger.kind: self.trigger},
+            poisons=poisons,
+        )
 
     def _draw_victims(self, target: str, scene: Scene, rng: np.random.Generator) -> NDArray[np.int64]:
         wanted = round(self.rate * scene.census.size) if self.rate < 1 else int(self.rate)
