@@ -27,19 +27,25 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 from benchmarks.claims import Claim, report
-from benchmarks.sweep.cells import cells_of
+from benchmarks.sweep.cells import Cell, cells_of, undefended
+from benchmarks.sweep.controls import successes
 from benchmarks.sweep.corpus import find_corpus, survey
+from benchmarks.sweep.figure import draw_figure
 from benchmarks.sweep.preparing import poison_settings
 from benchmarks.sweep.rates import find_rates, read_rates
-from benchmarks.sweep.running import run_cells, say, sole_user
+from benchmarks.sweep.report import write_report
+from benchmarks.sweep.running import is_done, results_of, run_cells, say, sole_user
 from benchmarks.sweep.sweep_file import Resources, Sweep, load_sweep
+from benchmarks.sweep.table import write_table
 from roclip_sanitize.errors import ConfigError, RoclipError
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.outcome import CONTROL_SUCCESS
 
 INTERRUPTED = 130
 
@@ -80,14 +86,45 @@ def sweep_in(
     known = survey(corpus, run, executor=executor)
     if find_rate:
         found = find_rates(sweep, corpus, run, known=known, executor=executor)
-        claims = [
-            Claim(name=f"{each.attack}, undefended", value=each.best, target=">= 0.8", holds=each.takes)
-            for each in found
-        ]
-        report("attack_success", claims)
+        report("attack_success", [_took(each.attack, each.best) for each in found])
         return 0
-    failed = run_cells(cells, run, resources=sweep.resources, known=known, executor=executor)
+    failed = run_cells(
+        cells,
+        run,
+        resources=sweep.resources,
+        known=known,
+        executor=executor,
+        after_wave=lambda: publish(sweep.name, cells, run),
+    )
+    publish(sweep.name, cells, run, failed=failed)
+    print((run / "table.md").read_text("utf-8"))
+    report("attack_success", controls(cells, run))
     return 3 if failed else 0
+
+
+def publish(name: str, cells: Sequence[Cell], run: Path, *, failed: Mapping[str, str] | None = None) -> None:
+    """Write table and figure of the cells that are done."""
+    frame = write_table(name, cells, run)
+    words = {str(cell): (failed or {})[cell.name] for cell in cells if cell.name in (failed or {})}
+    write_report(frame, run, failed=words)
+    draw_figure(frame, run / "figure.svg")
+
+
+def controls(cells: Sequence[Cell], run: Path) -> list[Claim]:
+    """A claim per attack: at some rate, undefended CLIP falls to it with every seed and model."""
+    by_rate = dict[tuple[str, float | None], list[float]]()
+    for cell in undefended(cells):
+        if cell.poisoning.specs and is_done(run, cell):
+            values = successes(results_of(run, cell)).values()
+            by_rate.setdefault((cell.attack, cell.rate), []).append(min(values, default=0.0))
+    best = dict[str, float]()
+    for (attack, _), values in by_rate.items():
+        best[attack] = max(best.get(attack, 0.0), min(values))
+    return [_took(attack, value) for attack, value in best.items()]
+
+
+def _took(attack: str, value: float) -> Claim:
+    return Claim(name=f"{attack}, undefended", value=value, target=">= 0.8", holds=value >= CONTROL_SUCCESS)
 
 
 def open_for(resources: Resources, name: str, *, workers: int) -> Executor:

@@ -20,7 +20,7 @@ from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.evaluation.results import Result
 from roclip_sanitize.outcome import CONTROL_SUCCESS
 
-SUCCESS_METRICS = ("attack_success",)
+SUCCESS_METRICS = ("attack_success", "hit_at_1")  # of pictures; of captions that ask for pictures
 PUBLISHED = Path(__file__).with_name("published.toml")
 
 
@@ -29,7 +29,7 @@ class Published:
     """A figure that authors reported of their own work.
 
     Attributes:
-        attack: name of this package's nearest attack.
+        attack: what theirs was after: "targeted" or "backdoor".
         method: name of the nearest method here.
         percent: success of the attack, as it was printed.
         about: what exactly was measured.

@@ -10,10 +10,9 @@ The same seed plants the same bytes, so that what was dropped can be made again.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.sweep.cells import Cell, Poisoning
 from benchmarks.sweep.corpus import Survey
@@ -39,6 +38,7 @@ class Prepared:
         pairs: usable pairs of ``shards``: lengths of training are counted in them, so that a method
             that trains on fewer does not train for less.
         poisons: pairs planted.
+        goals: attack → what it is after: "targeted", "backdoor" or "text".
     """
 
     scratch: Path
@@ -47,6 +47,7 @@ class Prepared:
     kept: tuple[Path, ...]
     pairs: int
     poisons: int
+    goals: Mapping[str, str]
 
     @property
     def cache(self) -> Path:
@@ -71,7 +72,7 @@ def poison_settings(poisoning: Poisoning) -> PoisonSettings:
         label=corpus.label,
         classes=corpus.classes,
         seed=poisoning.seed,
-        **_old_parameters(poisoning.specs),
+        attacks=poisoning.specs,
     )
 
 
@@ -91,12 +92,12 @@ def prepare(
         DataError: the shards have too few pairs of a kind, or a poison is a held-out pair.
     """
     scratch = run / "scratch" / poisoning.name
-    ledger, shards, pairs, poisons = None, poisoning.corpus.shards, known.pairs, 0
+    ledger, shards, pairs, poisons, goals = None, poisoning.corpus.shards, known.pairs, 0, dict[str, str]()
     if poisoning.specs:
         ledger = scratch / "poison"
         pairs = poison_shards(poison_settings(poisoning), out=ledger, executor=executor).kept
         shards = tuple(poisoned_shards(ledger))
-        poisons = _require_apart(ledger, known.held_out)
+        poisons, goals = _require_apart(ledger, known.held_out), _goals(Ledger.open(ledger))
     scanning = [cell for cell in cells if cell.arm.scan]
     prepared = Prepared(
         scratch=scratch,
@@ -105,6 +106,7 @@ def prepare(
         kept=_scan(shards, scratch, scanning[0], executor) if scanning else (),
         pairs=pairs,
         poisons=poisons,
+        goals=goals,
     )
     for cell in cells:  # side by side here, one by one in the cells
         facts = model_facts(cell.settings(prepared.shards), executor)
@@ -132,6 +134,17 @@ def _require_apart(ledger: Path, held_out: frozenset[str]) -> int:
     return len(uids)
 
 
+def _goals(ledger: Ledger) -> dict[str, str]:
+    return {
+        attack: "targeted"
+        if ledger.targets_of(attack)
+        else "backdoor"
+        if ledger.backdoors(attack)
+        else "text"
+        for attack in ledger.attacks
+    }
+
+
 def _scan(shards: tuple[Path, ...], scratch: Path, cell: Cell, executor: Executor) -> tuple[Path, ...]:
     from roclip_sanitize.embed import EmbedSettings, embed_shards
     from roclip_sanitize.index import IndexSettings, build_index
@@ -151,21 +164,3 @@ def _scan(shards: tuple[Path, ...], scratch: Path, cell: Cell, executor: Executo
     rewrite = RewriteSettings(store=store, verdicts=scratch / "scan")
     rewrite_shards(rewrite, out=scratch / "rewrite", executor=executor)
     return tuple(kept_shards(scratch / "rewrite"))
-
-
-def _old_parameters(specs: tuple[str, ...]) -> dict[str, Any]:
-    """TEMPORARY"""
-    names, parameters = [], {}
-    fields = {
-        "patch": {"rate": "patch_rate", "target": "patch_target"},
-        "targeted": {"targets": "targets", "captions": "captions_per_target"},
-    }
-    for spec in specs:
-        name, _, told = spec.partition(":")
-        names.append(name)
-        for part in filter(None, told.split(",")):
-            key, _, value = part.partition("=")
-            parameters[fields[name][key]] = (
-                value if key == "target" else float(value) if key == "rate" else int(value)
-            )
-    return {"attacks": tuple(names), **parameters}

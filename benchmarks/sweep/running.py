@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -105,6 +105,7 @@ class CellWorker:
             {
                 "samples": samples,
                 "poisons": prepared.poisons,
+                "goals": dict(prepared.goals),
                 "train_seconds": round(trained - started, 1),
                 "evaluate_seconds": round(time.perf_counter() - trained, 1),
             }
@@ -112,9 +113,23 @@ class CellWorker:
 
 
 def run_cells(
-    cells: Sequence[Cell], run: Path, *, resources: Resources, known: Survey, executor: Executor
+    cells: Sequence[Cell],
+    run: Path,
+    *,
+    resources: Resources,
+    known: Survey,
+    executor: Executor,
+    after_wave: Callable[[], object] = lambda: None,
 ) -> dict[str, str]:
     """Run those cells that are not done yet.
+
+    Args:
+        cells: all that are wanted.
+        run: the sweep's folder.
+        resources: what one cell needs.
+        known: of the clean shards.
+        executor: where cells, and the workers that prepare their shards, run.
+        after_wave: called now and then, when some cells are done.
 
     Returns:
         Why each cell that could not be done could not, by its name.
@@ -140,6 +155,7 @@ def run_cells(
             say(f"{done}/{len(waiting)} {waiting[name]}: {why or _in_short(run, waiting[name])}")
         for prepared in {task.prepared.scratch: task.prepared for task in tasks}.values():
             drop_scratch(prepared, run)
+        after_wave()
     for name, why in failed.items():
         say(f"could not be done: {waiting[name]}: {why}")
     return failed

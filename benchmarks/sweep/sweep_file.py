@@ -71,7 +71,7 @@ class AttackRow:
     def __post_init__(self) -> None:
         if not self.specs or not ATTACK_NAME.fullmatch(self.name) or self.name == CLEAN:
             raise ConfigError(
-                f"attack {self.name!r} wants a spec, and a name (letters, digits, _ . + -) other than {CLEAN!r}"
+                f"attack {self.name!r} wants a spec, and a name of letters, digits, _ . + - but not {CLEAN!r}"
             )
         asks = any(RATE in spec for spec in self.specs)
         if asks != bool(self.rates):
