@@ -50,7 +50,7 @@ def _success_lines(frame: polars.DataFrame) -> list[str]:
     methods = [method for (method,) in _unique(found, "method")]
     lines = [
         "Share of cases in which the attack succeeds, mean over seeds with the lowest and highest. "
-        f"*Void*: undefended CLIP fell in less than {CONTROL_SUCCESS:.0%} of cases with some seed, so that the "
+        f"*Void*: undefended CLIP fell in less than {CONTROL_SUCCESS:.0%} of cases with some seed: that "
         "row says nothing about defences. † shares its training with another attack: not independent.",
         "",
         "| attack | rate | poisons | seeds | " + " | ".join(methods) + " | |",
