@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ FILE = """
 label = "colour"
 shards = "{folder}/train/{{00000..00001}}.tar"
 test_shards = "{folder}/test.tar"
-methods = ["roclip_final", "scan_clip"]
+methods = ["roclip_final"]
 models = ["roclip-vit-64"]
 classes = 4
 [[attacks]]
@@ -44,7 +45,7 @@ match_for = 32
 [resources]
 cores = 1
 """
-ARMS = ["clip", "clip_augmented", "roclip_final", "scan_clip"]
+ARMS = ["clip", "clip_augmented", "roclip_final"]
 
 
 def write_sweep(folder: Path, *more: str) -> Sweep:
@@ -81,7 +82,7 @@ class TestRun:
             for method in ARMS
         )
         useful = frame.filter(polars.col("metric") == "zero_shot_top1")
-        assert set(useful["row"].value_counts().rows()) == {("patch", 8), ("clean", 4), ("both", 4)}
+        assert set(useful["row"].value_counts().rows()) == {("patch", 6), ("clean", 3), ("both", 3)}
 
     def test_a_cell_is_void_if_its_own_control_failed(self, run: Path) -> None:
         frame = polars.read_parquet(run / "table.parquet").filter(polars.col("metric") == "attack_success")
@@ -124,21 +125,13 @@ class TestRun:
         assert sweep_in(run, load_sweep(str(folder / "tiny.toml")), LocalExecutor()) == 0
         assert {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*")} == before
 
-    @pytest.mark.parametrize("workers", [1, 2])
-    def test_any_number_of_workers_gives_the_same_numbers(
-        self, run: Path, folder: Path, workers: int
-    ) -> None:
-        sweep = load_sweep(
-            str(folder / "tiny.toml"),
-            changes=['attacks = [{spec = "patch:rate=16"}]', "clean = false", 'methods = ["roclip_final"]'],
-        )
-        executor = open_executor("ray", workers=workers)
-        assert sweep_in(folder / f"run_{workers}", sweep, executor) == 0
+    def test_two_workers_give_the_same_numbers_as_one(self, run: Path, folder: Path) -> None:
+        changes = ['attacks = [{spec = "patch:rate=16"}]', "clean = false"]
+        sweep = load_sweep(str(folder / "tiny.toml"), changes=changes)
+        assert sweep_in(folder / "run_2", sweep, open_executor("ray", workers=2)) == 0
         columns = ["cell", "metric", "attack", "value", "low", "high", "n", "control", "poisons", "samples"]
-        mine = polars.read_parquet(folder / f"run_{workers}" / "table.parquet").select(columns)
-        whole = polars.read_parquet(run / "table.parquet").filter(
-            polars.col("rate").is_in([16.0]) & (polars.col("method") != "scan_clip")
-        )
+        mine = polars.read_parquet(folder / "run_2" / "table.parquet").select(columns)
+        whole = polars.read_parquet(run / "table.parquet").filter(polars.col("rate") == 16)
         assert len(mine)
         assert mine.sort(columns[:3]).equals(whole.select(columns).sort(columns[:3]))
 
@@ -162,16 +155,17 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(tmp_path: Path) -> No
     command = [sys.executable, "-m", "benchmarks.attack_success", str(tmp_path / "tiny.toml")]
     command += ["--run", str(tmp_path / "run"), "--executor", "local"]
     command += ["--set", 'attacks = [{spec = "patch:rate=16"}]', "--set", "clean = false"]
+    command += ["--set", 'methods = ["scan_clip"]']
     started = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert started.stderr is not None
-    seen = next(line for line in started.stderr if "1/4" in line)
+    seen = next(line for line in started.stderr if "1/3" in line)
     os.kill(started.pid, signal.SIGTERM)
     rest = started.stderr.read()
     assert started.wait() == 130
     assert "the same command goes on from here" in rest
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "4 cells, 3 of them to do" in again.stderr or "4 cells, 2 of them to do" in again.stderr
-    assert seen.split("1/4 ")[1].split(":")[0] not in again.stderr
+    assert re.search("3 cells, [12] of them to do", again.stderr)
+    assert seen.split("1/3 ")[1].split(":")[0] not in again.stderr
 
 
 def test_a_folder_has_one_sweep_at_a_time(tmp_path: Path) -> None:

@@ -34,7 +34,10 @@ rates = [0.01, 30]
 
 
 def sweep(text: str = "", *, base: str = BASE) -> Sweep:
-    return sweep_from(tomllib.loads(text) if not base else tomllib.loads(f"{text}\n{base}"), name="s")
+    """The sweep of BASE, with what another file says put in place or, of attacks, added."""
+    more, values = tomllib.loads(text), tomllib.loads(base)
+    attacks = [*values["attacks"], *more.pop("attacks", [])]
+    return sweep_from({**values, **more, "attacks": attacks}, name="s")
 
 
 def cells(text: str = "", **told: Any) -> list[Cell]:
@@ -186,7 +189,7 @@ def test_unknown_methods_attacks_models_and_lengths_are_refused() -> None:
     ):
         sweep(base=BASE.replace("roclip_final", "magic"))
     with pytest.raises(ConfigError, match="no attack 'warp_drive': known are targeted, patch"):
-        poison_settings(cells('clean = false\n[[attacks]]\nspec = "warp_drive"')[0].poisoning)
+        poison_settings(cells('[[attacks]]\nspec = "warp_drive"')[-1].poisoning)
     with pytest.raises(ConfigError, match="open_clip has no model 'resnet'"):
         require_models(sweep(base=BASE.replace("roclip-rn-64", "resnet")))
     with pytest.raises(ConfigError, match=r"\[model.RN50\] is of none of the sweep's models"):
