@@ -228,7 +228,7 @@ def test_means_have_their_range() -> None:
 
 def test_a_void_row_says_so(tmp_path: Path) -> None:
     shared = {"sweep": "s", "row": "patch", "attack": "patch", "rate": 30.0, "poisons": 30, "together": False}
-    shared |= {"model": "m", "samples": 640, "seed": 0, "metric": "attack_success", "control": 0.5}
+    shared |= {"model": "m", "length": "4 epochs", "seed": 0, "metric": "attack_success", "control": 0.5}
     rows = [
         {**shared, "method": "clip", "value": 0.5, "void": True},
         {**shared, "method": "roclip_final", "value": 0.25, "void": True},

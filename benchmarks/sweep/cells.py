@@ -99,6 +99,12 @@ class Cell:
         """Its identity: sixteen hex digits."""
         return fingerprint(self.to_json())
 
+    @property
+    def length(self) -> str:
+        """How long it trains: "49,920 pairs", or "4 epochs" of the poisoned shards."""
+        samples = self.train["samples"]
+        return f"{samples:,} pairs" if samples else f"{self.settings(()).epochs} epochs"
+
     def to_json(self) -> dict[str, Any]:
         """Everything that decides its result, as plain values."""
         return {
@@ -115,8 +121,7 @@ class Cell:
 
     def __str__(self) -> str:
         rate = "" if self.rate is None else f" at {self.rate:g}"
-        samples = f", {self.train['samples']:,} pairs" if self.train.get("samples") else ""
-        return f"{self.attack}{rate} · {self.arm.name} · {self.model} · seed {self.seed}{samples}"
+        return f"{self.attack}{rate} · {self.arm.name} · {self.model} · seed {self.seed} · {self.length}"
 
 
 def cells_of(sweep: Sweep, corpus: Corpus, *, rates: Mapping[str, float | None] | None = None) -> list[Cell]:

@@ -31,11 +31,9 @@ def write_report(frame: polars.DataFrame, run: Path, *, failed: Mapping[str, str
         failed: cell, in words → why it could not be done.
     """
     parts = ["# Attacks against methods", ""]
-    for model, samples in _unique(frame, "model", "samples"):
-        mine = frame.filter((frame["model"] == model) & (frame["samples"] == samples))
-        if mine["attack"].is_null().all():
-            continue  # clean shards, which are a little shorter: they stand in the second table
-        parts += [f"## {model}, {samples:,} training pairs", "", *_success_lines(mine), ""]
+    for model, length in _unique(frame, "model", "length"):
+        mine = frame.filter((frame["model"] == model) & (frame["length"] == length))
+        parts += [f"## {model}, {length}", "", *_success_lines(mine), ""]
     parts += ["## What it costs", "", *_utility_lines(frame), ""]
     parts += ["## What authors published, on their own data and models", "", *_published_lines(), ""]
     if failed:
@@ -83,11 +81,15 @@ def _utility_lines(frame: polars.DataFrame) -> list[str]:
         "| method | model | "
         + " | ".join(f"{title}, clean | {title}, poisoned" for _, title in UTILITY)
         + " |",
-        "|---|---|" + "---|" * (2 * len(UTILITY)),
+        "|---|---|---|" + "---|" * (2 * len(UTILITY)),
     ]
-    for method, model in _unique(frame, "method", "model"):
-        its = frame.filter((polars.col("method") == method) & (polars.col("model") == model))
-        cells = [method, model]
+    for method, model, length in _unique(frame, "method", "model", "length"):
+        its = frame.filter(
+            (polars.col("method") == method)
+            & (polars.col("model") == model)
+            & (polars.col("length") == length)
+        )
+        cells = [method, model, length]
         for metric, _ in UTILITY:
             values = its.filter(polars.col("attack").is_null() & (polars.col("metric") == metric))
             for clean in (True, False):

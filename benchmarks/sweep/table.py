@@ -8,7 +8,8 @@
 | goal | what it is after: "targeted", "backdoor" or "text" |
 | specs, rate, poisons | what was planted, the rate in it, pairs planted in all |
 | together | whether another attack was planted in the same shards |
-| method, scan, augmentation, model, seed, samples | how it was trained, on how many pairs |
+| method, scan, augmentation, model, seed | how it was trained |
+| length, samples | for how long, as the sweep says and in pairs |
 | metric, value, low, high, n | as in every table of the package |
 | control | success of the same attack on the undefended cell; null for utility and clean shards |
 | void | whether the control failed; of utility, whether any control of the cell did |
@@ -46,6 +47,7 @@ SCHEMA: dict[str, Any] = {
     "augmentation": str,
     "model": str,
     "seed": int,
+    "length": str,
     "samples": int,
     "metric": str,
     "value": float,
@@ -86,6 +88,7 @@ def _rows(name: str, cell: Cell, cells: Sequence[Cell], run: Path) -> Iterator[d
         "augmentation": cell.settings(()).augmentation,
         "model": cell.model,
         "seed": cell.seed,
+        "length": cell.length,
         "samples": facts["samples"],
     }
     for result in results_of(run, cell):
