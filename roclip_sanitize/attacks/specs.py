@@ -81,8 +81,8 @@ def parameter_types(attack: type[Attack]) -> dict[str, Any]:
 
 def parameter_defaults(attack: type[Attack]) -> dict[str, str]:
     """An attack's parameters and their defaults, written as a spec would have them."""
-    default = attack()
-    return {name: write_value(getattr(default, name)) for name in parameter_types(attack)}
+    fields = dataclasses.fields(attack)  # type: ignore[arg-type]
+    return {field.name: write_value(field.default) for field in fields}
 
 
 def write_value(value: Any) -> str:
