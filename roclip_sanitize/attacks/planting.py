@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -135,14 +135,25 @@ class _Copy:
             if pair is None:
                 self._writer.copy_raw(self._shard, members)
                 continue
-            for poison in added[row]:
+            for poison in added.get(row, ()):
                 self._add(poison, key=next(keys))
             if row in replaced:
                 self._replace(replaced[row], pair)
             else:
                 self._writer.copy(self._shard, pair)
             row += 1
+        self._require_all_planted(row, added, replaced)
         self._pairs = row + sum(map(len, added.values()))
+
+    def _require_all_planted(
+        self, rows: int, added: Mapping[int, Sequence[Poison]], replaced: Mapping[int, Poison]
+    ) -> None:
+        beyond = [row for row in (*added, *replaced) if row >= rows]
+        if beyond:
+            raise MismatchError(
+                f"{self._shard.path} does not fit the plan, which changes pair {max(beyond)}: it has only "
+                f"{rows:,} usable pairs"
+            )
 
     def _add(self, poison: Poison, *, key: str) -> None:
         original, fields = self._materials.target(poison)
