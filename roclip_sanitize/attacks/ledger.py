@@ -1,11 +1,11 @@
 """The ledger: which pairs are poisoned, how, and what for.
 
     ledger.parquet    one row per poisoned pair, in shard order
-    ledger.json       seed, label field, classes, and for each attack its parameters, triggers and targets
+    ledger.json       seed, label field, classes, and for each attack its parameters, triggers and goals
     targets/UID.jpg   the pictures that targeted attacks are after, as they were encoded
 
-It is the ground truth of every detection score, and tells evaluation what to look for. The
-shards themselves give no hint.
+It is the ground truth of every detection score, tells evaluation what to look for, and with the
+clean shards gives the poisoned ones again (rebuilding.py). The shards themselves give no hint.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from roclip_sanitize.attacks.contract import Plan, Target
+from roclip_sanitize.attacks.contract import Backdoor, Plan, Swap, Target, TextBackdoor
+from roclip_sanitize.attacks.text_triggers import TextTrigger
 from roclip_sanitize.attacks.triggers import Trigger
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
@@ -24,6 +25,8 @@ from roclip_sanitize.store import write_parquet
 if TYPE_CHECKING:
     import polars
 
+Found = TypeVar("Found", Trigger, TextTrigger)
+
 POISON_STAGE = "poison"
 LEDGER_SCHEMA: dict[str, Any] = {
     "uid": str,
@@ -31,14 +34,28 @@ LEDGER_SCHEMA: dict[str, Any] = {
     "variant": str,
     "shard": str,
     "key": str,
+    "row": int,
     "target": str,
     "true_label": str,
-    "target_uid": str,
+    "added": bool,
+    "cover": bool,
+    "stale_hash": bool,
+    "picture_uid": str,
+    "picture_shard": str,
+    "original_uid": str,
     "original_caption": str,
     "poisoned_caption": str,
     "original_image_hash": str,
     "image_hash": str,
 }
+"""One row per poison: what Poison says of it, and
+
+    uid                   what the pair is called now; original_uid is what it was called, and differs
+                          only where a pair is named by its content
+    key                   its key in the poisoned shard
+    original_image_hash   of the replaced pair's picture, or for a new pair of the picture it copies
+    image_hash            of the picture it has now
+"""
 
 
 class Ledger:
@@ -96,15 +113,51 @@ class Ledger:
         return frozenset(frame["uid"])
 
     def target(self, attack: str) -> str:
-        """The class that an attack's trigger stands for.
+        """The class that an attack's triggers stand for.
 
         Raises:
-            ConfigError: the attack is not in the ledger, or its poisons share no class.
+            ConfigError: the attack is not in the ledger, or its triggers stand for no class or several.
         """
         plan = self._plan(attack)
-        if not plan.target:
-            raise ConfigError(f"the poisons of {attack!r} have no class in common: ask for its targets")
-        return plan.target
+        targets = sorted({goal.target for goal in (*plan.backdoors, *plan.text_backdoors)})
+        if len(targets) != 1:
+            raise ConfigError(
+                f"the triggers of {attack!r} have no class in common: they stand for "
+                f"{', '.join(targets) or 'none'}"
+            )
+        return targets[0]
+
+    def backdoors(self, attack: str) -> tuple[Backdoor, ...]:
+        """Which triggers test pictures should get, by trigger(attack, variant), and what for; () for none.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).backdoors
+
+    def text_backdoors(self, attack: str) -> tuple[TextBackdoor, ...]:
+        """Which text triggers captions should get, by text_trigger(attack, variant), and what for.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).text_backdoors
+
+    def swaps(self, attack: str) -> tuple[Swap, ...]:
+        """Which classes' captions should find which classes' pictures; () for an attack without such a goal.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).swaps
+
+    def goal_classes(self, attack: str) -> frozenset[str]:
+        """Every class that the attack's goals name.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).classes
 
     def trigger(self, attack: str, variant: str = "") -> Trigger:
         """What an attack stamps.
@@ -116,13 +169,19 @@ class Ledger:
         Raises:
             ConfigError: the attack is not in the ledger, or has no such trigger.
         """
-        triggers = self._plan(attack).triggers
-        if not variant and len(triggers) == 1:
-            return next(iter(triggers.values()))
-        if variant not in triggers:
-            known = ", ".join(sorted(triggers)) or "none"
-            raise ConfigError(f"attack {attack!r} has no trigger {variant!r}: it has {known}")
-        return triggers[variant]
+        return _only(self._plan(attack).triggers, variant, what=f"attack {attack!r} has no trigger")
+
+    def text_trigger(self, attack: str, variant: str = "") -> TextTrigger:
+        """What an attack puts into captions.
+
+        Args:
+            attack: its name.
+            variant: which of its text triggers; "" where it has only one.
+
+        Raises:
+            ConfigError: the attack is not in the ledger, or has no such text trigger.
+        """
+        return _only(self._plan(attack).text_triggers, variant, what=f"attack {attack!r} has no text trigger")
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -154,6 +213,16 @@ class Ledger:
         return self._plans[attack]
 
 
+def _only(triggers: Mapping[str, Found], variant: str, *, what: str) -> Found:
+    """The trigger of a variant, or the only one there is."""
+    if not variant and len(triggers) == 1:
+        return next(iter(triggers.values()))
+    if variant not in triggers:
+        known = ", ".join(sorted(triggers)) or "none"
+        raise ConfigError(f"{what} {variant!r}: it has {known}")
+    return triggers[variant]
+
+
 def plans_from_header(header: Mapping[str, Any]) -> dict[str, Plan]:
     """What the attacks were to do, by name in the order in which they chose; without the poisons."""
     return {plan["name"]: Plan.from_json(plan) for plan in header["attacks"]}
@@ -162,6 +231,11 @@ def plans_from_header(header: Mapping[str, Any]) -> dict[str, Plan]:
 def target_file(folder: Path, uid: str) -> Path:
     """Where a target's picture lies."""
     return folder / "targets" / f"{uid}.jpg"
+
+
+def picture_file(folder: Path, uid: str) -> Path:
+    """Where a training pair's picture lies that another pair is to show."""
+    return folder / "pictures" / f"{uid}.jpg"
 
 
 def planted_file(folder: Path, name: str) -> Path:

@@ -58,7 +58,7 @@ def train_all(
     waiting = {out: told for out, told in runs.items() if not folders[out].finished}
     decoded, members = {}, []
     for out, told in waiting.items():
-        model = _model_facts(told, executor)
+        model = model_facts(told, executor)
         decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
         members.append(partial(_run_member, told, decoded[out], out, model["fit"]))
     if members:
@@ -97,7 +97,7 @@ def _finish(folder: StageFolder, settings: TrainSettings, tally: Tally) -> None:
     )
 
 
-def _model_facts(settings: TrainSettings, executor: Executor) -> dict[str, Any]:
+def model_facts(settings: TrainSettings, executor: Executor) -> dict[str, Any]:
     """What the decoder must know. Models of others are asked in a worker: the driver stays free of torch."""
     own = Path(__file__).parent.parent / "models" / f"{settings.model}.json"
     if own.exists() and not settings.pretrained:

@@ -1,0 +1,177 @@
+"""Known attacks against known defences: a sweep, cell by cell, into one table.
+
+    python -m benchmarks.attack_success fashion --run runs/fashion_sweep
+    python -m benchmarks.attack_success my.toml --find-rate
+    python -m benchmarks.attack_success cc3m --scale 0.01 --set 'shards="cc3m/{00000..00003}.tar"'
+    ray job submit --working-dir . -- python -m benchmarks.attack_success laion --run /shared/laion
+
+SWEEP is a TOML file (benchmarks/sweep/sweep_file.py says what is in one) or a preset: smoke, fashion,
+cc3m, laion. Every attack × rate × method × seed × model is a cell: one training, one measurement,
+one folder, one line of log. The same command goes on where it was stopped, by whatever signal.
+
+Each cell has its control. Plain CLIP without augmentation and plain CLIP with the methods' own are
+always trained too, and a cell is void unless the former falls to the attack in 80 % of cases. Attacks
+share a training only where the sweep puts them "together": what they do to each other, and to
+accuracy, is then in every one of their numbers.
+
+    --find-rate     for each attack, the lowest of its rates at which undefended CLIP falls: RUN/rates.json
+    --rates found   run the sweep at those rates only
+    --quick         the smoke preset
+
+Leaves RUN/table.parquet (a row per cell and metric), RUN/table.md and RUN/figure.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from benchmarks.claims import Claim, report
+from benchmarks.sweep.cells import Cell, cells_of, undefended
+from benchmarks.sweep.controls import successes
+from benchmarks.sweep.corpus import find_corpus, survey
+from benchmarks.sweep.figure import draw_figure
+from benchmarks.sweep.preparing import poison_settings
+from benchmarks.sweep.rates import find_rates, read_rates
+from benchmarks.sweep.report import write_report
+from benchmarks.sweep.running import is_done, results_of, run_cells, say, sole_user
+from benchmarks.sweep.sweep_file import Resources, Sweep, load_sweep
+from benchmarks.sweep.table import write_table
+from roclip_sanitize.errors import ConfigError, RoclipError
+from roclip_sanitize.executors import open_executor
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.outcome import CONTROL_SUCCESS
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run a sweep; the exit code is that of the package's commands."""
+    told = _arguments()
+    try:
+        sweep = load_sweep("smoke" if told.quick else told.sweep, changes=told.set).scaled(told.scale)
+        run = told.run or Path("runs") / f"attack_success_{sweep.name}"
+        with sole_user(run):
+            executor = open_for(sweep.resources, told.executor, workers=told.workers)
+            signal.signal(signal.SIGTERM, _interrupt)
+            return sweep_in(run, sweep, executor, find_rate=told.find_rate, rates=told.rates)
+    except RoclipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("interrupted: the same command goes on from here")
+        return INTERRUPTED
+
+
+def sweep_in(
+    run: Path, sweep: Sweep, executor: Executor, *, find_rate: bool = False, rates: str = "all"
+) -> int:
+    """Run a sweep in a folder that is ours.
+
+    Returns:
+        0, or 3 if some cells could not be done.
+    """
+    require_models(sweep)
+    corpus = find_corpus(sweep, run, executor=executor)
+    cells = cells_of(sweep, corpus, rates=read_rates(run) if rates == "found" else None)
+    for cell in cells:  # whatever cannot work is refused before anything runs
+        cell.to_json()
+        if cell.poisoning.specs:
+            poison_settings(cell.poisoning)
+    known = survey(corpus, run, executor=executor)
+    if find_rate:
+        found = find_rates(sweep, corpus, run, known=known, executor=executor)
+        report("attack_success", [_took(each.attack, each.best) for each in found])
+        return 0
+    failed = run_cells(
+        cells,
+        run,
+        resources=sweep.resources,
+        known=known,
+        executor=executor,
+        after_wave=lambda: publish(sweep.name, cells, run),
+    )
+    publish(sweep.name, cells, run, failed=failed)
+    print((run / "table.md").read_text("utf-8"))
+    if claims := controls(cells, run):
+        report("attack_success", claims)
+    return 3 if failed else 0
+
+
+def publish(name: str, cells: Sequence[Cell], run: Path, *, failed: Mapping[str, str] | None = None) -> None:
+    """Write table and figure of the cells that are done."""
+    frame = write_table(name, cells, run)
+    words = {str(cell): (failed or {})[cell.name] for cell in cells if cell.name in (failed or {})}
+    write_report(frame, run, failed=words)
+    draw_figure(frame, run / "figure.svg")
+
+
+def controls(cells: Sequence[Cell], run: Path) -> list[Claim]:
+    """A claim per attack: at some rate, undefended CLIP falls to it with every seed and model."""
+    by_rate = dict[tuple[str, float | None], list[float]]()
+    for cell in undefended(cells):
+        if cell.poisoning.specs and is_done(run, cell):
+            values = successes(results_of(run, cell)).values()
+            by_rate.setdefault((cell.attack, cell.rate), []).append(min(values, default=0.0))
+    best = dict[str, float]()
+    for (attack, _), values in by_rate.items():
+        best[attack] = max(best.get(attack, 0.0), min(values))
+    return [_took(attack, value) for attack, value in best.items()]
+
+
+def _took(attack: str, value: float) -> Claim:
+    return Claim(name=f"{attack}, undefended", value=value, target=">= 0.8", holds=value >= CONTROL_SUCCESS)
+
+
+def open_for(resources: Resources, name: str, *, workers: int) -> Executor:
+    """An executor whose workers each hold what one cell needs.
+
+    Args:
+        resources: what that is.
+        name: "ray" or "local".
+        workers: how many; 0 takes as many as this machine, or the cluster's GPUs, can hold.
+    """
+    if not workers and not resources.gpus:
+        workers = max(1, (os.cpu_count() or 1) // resources.cores)
+    if resources.ranks > 1 and name == "ray":
+        workers = resources.ranks
+    return open_executor(name, workers=workers, gpus_per_worker=resources.gpus)
+
+
+def require_models(sweep: Sweep) -> None:
+    """Refuse a model that open_clip does not know. Raises ConfigError."""
+    from roclip_sanitize.encoder import require_model
+
+    for model in sweep.models:
+        require_model(model)
+    if unused := sorted(set(sweep.model_train) - set(sweep.models)):
+        raise ConfigError(f"[model.{unused[0]}] is of none of the sweep's models: {', '.join(sweep.models)}")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweep", nargs="?", default="fashion", help="a TOML file or a preset")
+    parser.add_argument("--run", type=Path, help="folder; runs/attack_success_NAME if not named")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in TOML")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the shards to run on")
+    parser.add_argument("--find-rate", action="store_true")
+    parser.add_argument("--rates", choices=("all", "found"), default="all")
+    parser.add_argument("--workers", type=int, default=0, help="cells side by side; 0 for what fits")
+    parser.add_argument("--executor", default="ray")
+    parser.add_argument("--quick", action="store_true", help="the smoke preset")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

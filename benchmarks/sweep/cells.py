@@ -1,0 +1,184 @@
+"""A sweep, cell by cell.
+
+A cell is one training and what was measured on it. Its identity is the fingerprint of everything
+that decides its result and of nothing else: not of the sweep's name, nor of the method's, nor of
+where it runs. So the same cell of two sweeps in one folder is trained once, a sweep can grow, and
+cells on clean shards are shared by all attacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sweep.methods import UNDEFENDED, Arm
+from benchmarks.sweep.sweep_file import CLEAN, AttackRow, Sweep
+from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.runfiles import fingerprint
+from roclip_sanitize.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """The shards of a sweep, one by one.
+
+    Attributes:
+        shards: to train on.
+        test_shards: never trained on.
+        label: JSON field that holds a pair's class.
+        classes: how many of the commonest labels count as classes.
+    """
+
+    shards: tuple[Path, ...]
+    test_shards: tuple[Path, ...]
+    label: str
+    classes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "shards": [str(path) for path in self.shards],
+            "test_shards": [str(path) for path in self.test_shards],
+            "label": self.label,
+            "classes": self.classes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poisoning:
+    """Shards with attacks planted in them; or the clean ones, where ``specs`` is ().
+
+    Attributes:
+        corpus: what is poisoned.
+        specs: the attacks.
+        seed: decides every draw; 0 for clean shards, which draw nothing.
+    """
+
+    corpus: Corpus
+    specs: tuple[str, ...]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its identity: sixteen hex digits."""
+        return fingerprint(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that decides it, as plain values."""
+        return {"corpus": self.corpus.to_json(), "specs": list(self.specs), "seed": self.seed}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One training of a sweep.
+
+    Attributes:
+        poisoning: the shards it is trained on.
+        attack: name of the sweep's row, "clean" for clean shards.
+        rate: of the attack; None where it has none.
+        arm: the sweep's column.
+        model: open_clip name.
+        seed: of poisons and training.
+        train: all settings of training but shards, model and seed.
+        scan: settings of the scan, if the arm trains on what it keeps.
+    """
+
+    poisoning: Poisoning
+    attack: str
+    rate: float | None
+    arm: Arm
+    model: str
+    seed: int
+    train: Mapping[str, Any]
+    scan: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its identity: sixteen hex digits."""
+        return fingerprint(self.to_json())
+
+    @property
+    def length(self) -> str:
+        """How long it trains: "49,920 pairs", or "4 epochs" of the poisoned shards."""
+        samples = self.train["samples"]
+        return f"{samples:,} pairs" if samples else f"{self.settings(()).epochs} epochs"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that decides its result, as plain values."""
+        return {
+            "poisoning": self.poisoning.to_json(),
+            "scan": dict(self.scan) if self.arm.scan else None,
+            "train": self.settings(self.poisoning.corpus.shards).to_json() | {"shards": []},
+        }
+
+    def settings(self, shards: Sequence[Path], **changes: Any) -> TrainSettings:
+        """What its training is told."""
+        return TrainSettings(
+            shards=tuple(shards), model=self.model, seed=self.seed, **{**self.train, **changes}
+        )
+
+    def __str__(self) -> str:
+        rate = "" if self.rate is None else f" at {self.rate:g}"
+        return f"{self.attack}{rate} · {self.arm.name} · {self.model} · seed {self.seed} · {self.length}"
+
+
+def cells_of(sweep: Sweep, corpus: Corpus, *, rates: Mapping[str, float | None] | None = None) -> list[Cell]:
+    """All cells of a sweep: poisonings in the order of its rows, so that each is prepared once.
+
+    Args:
+        sweep: what to run.
+        corpus: its shards.
+        rates: attack → the one of its rates to run; attacks that are not in it are left out.
+
+    Raises:
+        ConfigError: an attack, a method or a setting of training is not what it should be.
+    """
+    clean = [(CLEAN, None, Poisoning(corpus=corpus, specs=(), seed=0), sweep.seeds)] if sweep.clean else []
+    poisoned = [
+        (row.name, rate, Poisoning(corpus=corpus, specs=row.specs_at(rate), seed=seed), (seed,))
+        for row in sweep.attacks
+        for rate in _rates_of(row, rates)
+        for seed in row.seeds or sweep.seeds
+    ]
+    return [
+        Cell(
+            poisoning=poisoning,
+            attack=attack,
+            rate=rate,
+            arm=arm,
+            model=model,
+            seed=seed,
+            train=train,
+            scan=sweep.scan,
+        )
+        for attack, rate, poisoning, seeds in [*clean, *poisoned]
+        for seed in seeds
+        for model in sweep.models
+        for arm in sweep.arms
+        for train in _trainings(sweep, model, arm)
+    ]
+
+
+def undefended(cells: Sequence[Cell]) -> list[Cell]:
+    """Those that train plain CLIP on everything, without augmentation: the control of all others."""
+    return [cell for cell in cells if cell.arm.name == UNDEFENDED]
+
+
+def _rates_of(row: AttackRow, chosen: Mapping[str, float | None] | None) -> Sequence[float | None]:
+    rates = row.rates or (None,)
+    if chosen is None:
+        return rates
+    if row.name not in chosen:
+        return ()
+    if chosen[row.name] not in rates:
+        raise ConfigError(f"rate {chosen[row.name]} of {row.name!r} is none of the sweep's {list(rates)}")
+    return (chosen[row.name],)
+
+
+def _trainings(sweep: Sweep, model: str, arm: Arm) -> Iterator[dict[str, Any]]:
+    """Settings of training, one set per length: the sweep's, the model's, then the method's own."""
+    told = {**sweep.train, **sweep.model_train.get(model, {}), **arm.train}
+    for samples in sweep.samples or (told.get("samples", 0),):
+        yield {**told, "samples": samples}

@@ -1,0 +1,130 @@
+"""The figure of a sweep: success against rate, attack by attack; below, utility against success.
+
+Rates are drawn as poisoned pairs, since it is their number that makes an attack take. A void cell is
+drawn hollow. Door to matplotlib, as report/figures.py is for the package.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.sweep.controls import SUCCESS_METRICS
+from roclip_sanitize.outcome import CONTROL_SUCCESS
+from roclip_sanitize.runfiles import atomic_file
+
+if TYPE_CHECKING:
+    import polars
+
+COLUMNS = 3
+PANEL_INCHES = (3.4, 2.3)
+UTILITY_INCHES = 3.4
+COLOURS = ("#444444", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<")
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "roclip",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+}
+
+
+def draw_figure(frame: polars.DataFrame, path: Path) -> bool:
+    """Draw what table.py made.
+
+    Returns:
+        Whether there was something to draw: at least one cell with an attack.
+    """
+    import matplotlib
+    import polars
+    from matplotlib.figure import Figure
+
+    success = frame.filter(polars.col("metric").is_in(SUCCESS_METRICS))
+    if not len(success):
+        return False
+    methods = success["method"].unique(maintain_order=True).to_list()
+    panels = success.select("row", "attack", "model", "metric").unique(maintain_order=True).rows()
+    rows = math.ceil(len(panels) / COLUMNS)
+    with matplotlib.rc_context(STYLE):
+        height = rows * PANEL_INCHES[1] + UTILITY_INCHES
+        figure = Figure(figsize=(COLUMNS * PANEL_INCHES[0], height), layout="constrained")
+        grid = figure.add_gridspec(
+            rows + 1, COLUMNS, height_ratios=[*[PANEL_INCHES[1]] * rows, UTILITY_INCHES]
+        )
+        for number, (row, attack, model, metric) in enumerate(panels):
+            axes = figure.add_subplot(grid[number // COLUMNS, number % COLUMNS])
+            its = success.filter(
+                (polars.col("row") == row)
+                & (polars.col("attack") == attack)
+                & (polars.col("model") == model)
+                & (polars.col("metric") == metric)
+            )
+            _draw_rates(axes, its, methods)
+            several = success["model"].n_unique() > 1
+            axes.set_title(" · ".join([row if row == attack else f"{row}: {attack}", *[model] * several]))
+        axes = figure.add_subplot(grid[rows, :])
+        _draw_utility(axes, frame, success, methods)
+        with atomic_file(path) as file:
+            figure.savefig(file, format=path.suffix[1:], metadata={"Date": None})
+    return True
+
+
+def _draw_rates(axes: Any, its: polars.DataFrame, methods: list[str]) -> None:
+    import polars
+
+    for method in its["method"].unique(maintain_order=True):
+        look = methods.index(method) % len(COLOURS)
+        line = (
+            its.filter(polars.col("method") == method)
+            .group_by("rate", maintain_order=True)
+            .agg(polars.col("poisons").mean(), polars.col("value").mean(), polars.col("void").any())
+            .sort("poisons")
+        )
+        axes.plot(line["poisons"], 100 * line["value"], color=COLOURS[look], linewidth=1.5)
+        for poisons, value, void in line.select("poisons", "value", "void").rows():
+            face = "white" if void else COLOURS[look]
+            axes.plot(
+                poisons,
+                100 * value,
+                marker=MARKERS[look],
+                markersize=5,
+                color=COLOURS[look],
+                markerfacecolor=face,
+                clip_on=False,
+            )
+    axes.axhline(100 * CONTROL_SUCCESS, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_ylim(0, 100)
+    axes.set_xscale("log")
+    axes.set_xlabel("poisoned pairs")
+    axes.set_ylabel("success, %")
+
+
+def _draw_utility(axes: Any, frame: polars.DataFrame, success: polars.DataFrame, methods: list[str]) -> None:
+    import polars
+
+    useful = frame.filter(polars.col("attack").is_null() & (polars.col("metric") == "zero_shot_top1"))
+    points = success.join(useful.select("cell", "row", utility="value"), on=["cell", "row"])
+    for method in methods:
+        look = methods.index(method) % len(COLOURS)
+        its = points.filter(polars.col("method") == method)
+        for void, face in ((False, COLOURS[look]), (True, "white")):
+            some = its.filter(polars.col("void") == void)
+            axes.scatter(
+                100 * some["value"],
+                100 * some["utility"],
+                marker=MARKERS[look],
+                s=26,
+                edgecolors=COLOURS[look],
+                facecolors=face,
+                label=method if not void else None,
+                clip_on=False,
+            )
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("success of the attack, % (hollow: void, undefended CLIP did not fall)")
+    axes.set_ylabel("zero-shot, %")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

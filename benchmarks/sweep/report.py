@@ -1,0 +1,131 @@
+"""The table of a sweep for readers: Markdown.
+
+Success of each attack by method, mean over seeds; then what each method costs; what authors
+published, apart; what could not be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from benchmarks.sweep.controls import SUCCESS_METRICS, published
+from benchmarks.sweep.sweep_file import CLEAN
+from roclip_sanitize.outcome import CONTROL_SUCCESS
+from roclip_sanitize.runfiles import write_bytes
+
+if TYPE_CHECKING:
+    import polars
+
+UTILITY = (("zero_shot_top1", "zero-shot"), ("retrieval_r1", "R@1"))
+
+
+def write_report(frame: polars.DataFrame, run: Path, *, failed: Mapping[str, str]) -> None:
+    """RUN/table.md.
+
+    Args:
+        frame: what table.py made.
+        run: the sweep's folder.
+        failed: cell, in words → why it could not be done.
+    """
+    parts = ["# Attacks against methods", ""]
+    for model, length in _unique(frame, "model", "length"):
+        mine = frame.filter((frame["model"] == model) & (frame["length"] == length))
+        parts += [f"## {model}, {length}", "", *_success_lines(mine), ""]
+    parts += ["## What it costs", "", *_utility_lines(frame), ""]
+    parts += ["## What authors published, on their own data and models", "", *_published_lines(), ""]
+    if failed:
+        parts += ["## Could not be done", "", *(f"- {cell}: {why}" for cell, why in failed.items()), ""]
+    write_bytes(run / "table.md", "\n".join(parts).encode())
+
+
+def _success_lines(frame: polars.DataFrame) -> list[str]:
+    import polars
+
+    found = frame.filter(polars.col("metric").is_in(SUCCESS_METRICS))
+    methods = [method for (method,) in _unique(found, "method")]
+    lines = [
+        "Share of cases in which the attack succeeds, mean over seeds with the lowest and highest. "
+        f"*Void*: undefended CLIP fell in less than {CONTROL_SUCCESS:.0%} of cases with some seed: that "
+        "row says nothing about defences. † shares its training with another attack: not independent.",
+        "",
+        "| attack | rate | poisons | seeds | " + " | ".join(methods) + " | |",
+        "|---|---|---|---|" + "---|" * (len(methods) + 1),
+    ]
+    for row, attack, rate, metric in _unique(found, "row", "attack", "rate", "metric"):
+        its = found.filter(
+            (polars.col("row") == row)
+            & (polars.col("attack") == attack)
+            & polars.col("rate").eq_missing(rate)
+            & (polars.col("metric") == metric)
+        )
+        values = [its.filter(polars.col("method") == method)["value"].to_list() for method in methods]
+        title = attack if row == attack else f"{row}: {attack}"
+        title += " †" if its["together"].any() else ""
+        title += "" if metric == SUCCESS_METRICS[0] else f" ({metric})"
+        void = "*void*" if its["void"].any() else ""
+        cells = [title, "" if rate is None else f"{rate:g}", _several(its["poisons"].to_list())]
+        cells += [str(its["seed"].n_unique()), *map(share_of, values), void]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _utility_lines(frame: polars.DataFrame) -> list[str]:
+    import polars
+
+    lines = [
+        "Mean over all trainings of a method, by model; on clean shards, then on poisoned ones.",
+        "",
+        "| method | model | "
+        + " | ".join(f"{title}, clean | {title}, poisoned" for _, title in UTILITY)
+        + " |",
+        "|---|---|---|" + "---|" * (2 * len(UTILITY)),
+    ]
+    for method, model, length in _unique(frame, "method", "model", "length"):
+        its = frame.filter(
+            (polars.col("method") == method)
+            & (polars.col("model") == model)
+            & (polars.col("length") == length)
+        )
+        cells = [method, model, length]
+        for metric, _ in UTILITY:
+            values = its.filter(polars.col("attack").is_null() & (polars.col("metric") == metric))
+            for clean in (True, False):
+                cells.append(
+                    share_of(values.filter((polars.col("row") == CLEAN) == clean)["value"].to_list())
+                )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _published_lines() -> list[str]:
+    lines = [
+        "Not measured here, and not comparable one by one: other data, models and poisons of the same kind.",
+        "",
+        "| attack | method | success | what | source |",
+        "|---|---|---|---|---|",
+    ]
+    return lines + [
+        f"| {each.attack} | {each.method} | {each.percent} % | {each.about} | {each.source} |"
+        for each in published()
+    ]
+
+
+def share_of(values: Sequence[float]) -> str:
+    """A mean in per cent, with the range of several: "94.0 %", "93.1 % (91.0–95.2)", "–" for none."""
+    if not values:
+        return "–"
+    mean = f"{fmean(values):.1%}".replace("%", " %")
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({100 * min(values):.1f}–{100 * max(values):.1f})"
+
+
+def _several(counts: Sequence[int]) -> str:
+    return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,}–{max(counts):,}"
+
+
+def _unique(frame: polars.DataFrame, *columns: str) -> list[tuple[object, ...]]:
+    return frame.select(columns).unique(maintain_order=True).rows()
