@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.encoders import open_encoder
-from roclip_sanitize.evaluation.attack_success import Count
+from roclip_sanitize.evaluation.counts import Count
 from roclip_sanitize.evaluation.pictures import TestPictures
 from roclip_sanitize.evaluation.results import Result, read_results, write_results
 from roclip_sanitize.evaluation.settings import EvaluateSettings
@@ -94,7 +94,8 @@ class EvaluateWorker:
         write_json(files[0], [_curve_line(count, task) for count in drawn])
         if task.final:
             files.append(_records_file(self._folder.path, task))
-            write_results(files[1], [_result(count, task.arm, self._settings.seed) for count in counts])
+            seed = self._settings.seed
+            write_results(files[1], [Result.of(count, arm=task.arm, seed=seed) for count in counts])
         self._folder.commit(task.name, files=files, facts={"arm": task.arm, "samples": task.samples})
         return task.name
 
@@ -116,12 +117,6 @@ def _records_file(out: Path, task: WeightsTask) -> Path:
 
 def _curve_file(out: Path, task: WeightsTask) -> Path:
     return out / "curves" / f"{task.name}.json"
-
-
-def _result(count: Count, arm: str, seed: int) -> Result:
-    return Result.of_share(
-        count.hits, count.trials, arm=arm, attack=count.attack, metric=count.metric, seed=seed
-    )
 
 
 def _curve_line(count: Count, task: WeightsTask) -> dict[str, Any]:

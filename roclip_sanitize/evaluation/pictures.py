@@ -16,15 +16,17 @@ from roclip_sanitize.attacks.triggers import stamp
 from roclip_sanitize.decoding import chunked, decode_pairs
 from roclip_sanitize.encoder_facts import Encoder
 from roclip_sanitize.errors import ConfigError, DataError
-from roclip_sanitize.evaluation.attack_success import Count, targeted_success, trigger_success
+from roclip_sanitize.evaluation.attack_success import TARGETED_CUTOFFS, targeted_success, trigger_success
+from roclip_sanitize.evaluation.counts import Count
 from roclip_sanitize.evaluation.retrieval import retrieval_ranks
 from roclip_sanitize.evaluation.settings import EvaluateSettings
-from roclip_sanitize.evaluation.zero_shot import class_vectors, image_vectors, predict
+from roclip_sanitize.evaluation.zero_shot import class_vectors, image_vectors, predict, top_classes
 from roclip_sanitize.images import Fit, decode_image, to_square
 from roclip_sanitize.records import Failure
 from roclip_sanitize.shards import Pair, Shard
 
 RETRIEVAL_CUTOFFS = (1, 5, 10)
+SEEN_CLASSES = max(TARGETED_CUTOFFS)
 ENCODED_AT_ONCE = 512
 
 
@@ -52,12 +54,11 @@ class TestPictures:
         shown = labelled[: self._settings.curve_pictures] if curve else labelled
         class_CD = class_vectors(encoder, self._classes, self._settings.templates)
         image_ND = image_vectors(encoder, self._image_NSS3[shown])
-        label_N, clean_N = self._label_N[shown], predict(image_ND, class_CD)
-        yield Count(
-            attack=None, metric="zero_shot_top1", hits=int((clean_N == label_N).sum()), trials=len(shown)
-        )
+        label_N, clean_NK = self._label_N[shown], top_classes(image_ND, class_CD, most=SEEN_CLASSES)
+        hits = int((clean_NK[:, 0] == label_N).sum())
+        yield Count(attack=None, metric="zero_shot_top1", hits=hits, trials=len(shown))
         for attack in self._ledger.attacks if self._ledger else ():
-            yield from self._attack(attack, encoder, class_CD, shown, clean_N)
+            yield from self._attack(attack, encoder, class_CD, shown, clean_NK)
         if not curve:
             yield from self._retrieval(encoder)
 
@@ -67,18 +68,18 @@ class TestPictures:
         encoder: Encoder,
         class_CD: NDArray[np.float32],
         shown: NDArray[np.int64],
-        clean_N: NDArray[np.int64],
+        clean_NK: NDArray[np.int64],
     ) -> Iterator[Count]:
         assert self._ledger is not None
         label_N = self._label_N[shown]
         targets = self._ledger.targets_of(attack)
         if targets:
-            target_class = predict(image_vectors(encoder, self._target_pictures(attack)), class_CD)
+            target_TD = image_vectors(encoder, self._target_pictures(attack))
             yield from targeted_success(
                 attack,
                 targets=targets,
-                target_class=target_class,
-                clean_class_N=clean_N,
+                target_class_TK=top_classes(target_TD, class_CD, most=SEEN_CLASSES),
+                clean_class_NK=clean_NK,
                 label_N=label_N,
                 classes=self._classes,
             )
@@ -88,7 +89,7 @@ class TestPictures:
             attack,
             target=self._classes.index(self._ledger.target(attack)),
             triggered_class_N=triggered_N,
-            clean_class_N=clean_N,
+            clean_class_N=clean_NK[:, 0],
             label_N=label_N,
         )
 

@@ -4,7 +4,7 @@ Each class name goes into several templates; its vector is the mean of theirs, r
 (Radford et al. 2021). Labels are often plural ("Watches") where captions speak of one thing, so
 that a name and its singular both go in.
 
-Dimension key: N pictures, C classes, T templates × wordings, D width.
+Dimension key: N pictures, C classes, K best of them, T templates × wordings, D width.
 """
 
 from __future__ import annotations
@@ -62,6 +62,23 @@ def predict(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32]) -> NDA
     """Number of the most similar class: (N,) int64; equal ones give the lowest number."""
     class_N: NDArray[np.int64] = (image_ND @ class_CD.T).argmax(axis=1)
     return class_N
+
+
+def top_classes(
+    image_ND: NDArray[np.float32], class_CD: NDArray[np.float32], *, most: int
+) -> NDArray[np.int64]:
+    """Numbers of the most similar classes, best first; of equal ones the lower number comes first.
+
+    Args:
+        image_ND: unit rows.
+        class_CD: unit rows.
+        most: how many at most.
+
+    Returns:
+        (N, K) int64 with K = min(most, C); column 0 is predict()'s.
+    """
+    class_NC = np.argsort(-(image_ND @ class_CD.T), axis=1, kind="stable")
+    return class_NC[:, :most].astype(np.int64)
 
 
 def _mean_D(encoder: Encoder, name: str, templates: Sequence[str]) -> NDArray[np.float32]:
