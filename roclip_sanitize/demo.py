@@ -172,7 +172,7 @@ class Demo:
             test_shards=self.test_shards,
             label=self.label,
             seed=self._settings.seed,
-            patch_rate=PATCH_RATE if self._settings.shards else GENERATED_PATCHES,
+            attacks=("targeted", f"patch:rate={PATCH_RATE if self._settings.shards else GENERATED_PATCHES}"),
         )
         return poison_shards(settings, out=self._run / "poison", executor=self._executor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from roclip_sanitize.attacks import ATTACKS
 from roclip_sanitize.attacks.census import CENSUS_SCHEMA, Census, CensusTask, census_tasks
-from roclip_sanitize.attacks.contract import Plan, Scene, Target
+from roclip_sanitize.attacks.contract import Backdoor, Plan, Scene, Swap, Target, TextBackdoor
 from roclip_sanitize.attacks.patch import Patch, choose_target
 from roclip_sanitize.attacks.targeted import Targeted, new_uid
+from roclip_sanitize.attacks.text_triggers import TextTrigger
 from roclip_sanitize.attacks.triggers import PatchTrigger, checkerboard, stamp, trigger_from_json
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.shards import is_uid
@@ -215,7 +217,8 @@ def test_too_few_captions_are_told_before_anything_is_drawn(tmp_path: Path) -> N
 def test_patched_pairs_are_of_other_classes_and_speak_of_the_target(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, SHOES_AND_HATS)
     plan = Patch(rate=0.25, target="hat").plan(scene, rng())
-    assert (plan.target, len(plan.poisons)) == ("hat", 4)  # a quarter of all 16 pairs
+    assert plan.backdoors == (Backdoor(variant="checkerboard", target="hat"),)
+    assert len(plan.poisons) == 4  # a quarter of all 16 pairs
     assert (
         len({poison.uid for poison in plan.poisons}) == len({poison.caption for poison in plan.poisons}) == 4
     )
@@ -269,8 +272,17 @@ def test_a_plan_depends_on_scene_and_stream_alone(tmp_path: Path, attack: Target
 
 def test_a_plan_without_its_poisons_survives_json() -> None:
     target = Target(uid="0" * 32, true_label="hat", adversarial="shoe")
-    plan = Plan(parameters={"rate": 0.1}, target="shoe", targets=(target,), triggers={"a": PatchTrigger(0.5)})
-    assert Plan.from_json(plan.to_json()) == plan
+    plan = Plan(
+        parameters={"rate": 0.1},
+        targets=(target,),
+        backdoors=(Backdoor(variant="a", target="scarf"),),
+        text_backdoors=(TextBackdoor(variant="b", target="glove"),),
+        swaps=(Swap(asked="sock", shown="boot"),),
+        triggers={"a": PatchTrigger(0.5)},
+        text_triggers={"b": TextTrigger(text="mango", place="end")},
+    )
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert plan.classes == {"hat", "shoe", "scarf", "glove", "sock", "boot"}
 
 
 def test_new_uids_look_like_any_and_tell_seed_target_and_number_apart() -> None:

@@ -182,9 +182,7 @@ def test_poisoning_hostile_shards_costs_nothing_good(
     spec, out = f"{shards[0].parent}/{{0..3}}.tar", tmp_path / "poisoned"
     options = {
         "label": "kind",
-        "attacks": "patch",
-        "patch_rate": 0.1,
-        "patch_target": LABELS[0],
+        "attacks": f"patch:rate=0.1,target={LABELS[0]}",
         "classes": 2,
     }
     code, result = roclip(capsys, "poison", shards=spec, out=out, **options)

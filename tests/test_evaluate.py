@@ -35,10 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> EvaluateSettings:
         test_shards=test_shards,
         label="colour",
         classes=len(COLOURS),
-        targets=TARGETS,
-        captions_per_target=4,
-        patch_rate=0.05,
-        patch_target="blue",
+        attacks=(f"targeted:targets={TARGETS},captions=4", "patch:rate=0.05,target=blue"),
     )
     poison_shards(poison, out=folder / "poison", executor=HERE)
     train = TrainSettings(

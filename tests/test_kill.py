@@ -82,7 +82,7 @@ STAGES = {
         Stage(
             out="poison",
             command="poison --shards clean/{00000..00002}.tar --test-shards clean/test.tar --label colour "
-            "--classes 4 --targets 3 --captions-per-target 5 --patch-rate 0.05",
+            "--classes 4 --attacks targeted:targets=3,captions=5 --attacks patch:rate=0.05",
             kills=(("*/census/done/*", 2), ("*/shards/00001.tar", 1), ("*/ledger.json", 1)),
         ),
         Stage(

@@ -13,7 +13,7 @@ from tests.squares import write_square_shards, write_squares
 SHARDS, PAIRS = 2, 40
 COMMANDS = {
     "poison": "--shards {0}/clean/{{00000..00001}}.tar --test-shards {0}/clean/test.tar --label colour "
-    "--classes 4 --targets 3 --captions-per-target 5 --patch-rate 0.05",
+    "--classes 4 --attacks targeted:targets=3,captions=5 --attacks patch:rate=0.05",
     "embed": "--shards {0}/poison/shards/{{00000..00001}}.tar",
     "index": "--store {0}/embed --modality image --transform pca8",
     "index text": "--store {0}/embed --modality text",

@@ -61,9 +61,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> PoisonSettings:
         test_shards=(write_shard(folder / "test" / "00000.tar", first=1000, pairs=20),),
         label="kind",
         classes=4,
-        targets=TARGETS,
-        captions_per_target=CAPTIONS,
-        patch_rate=0.05,
+        attacks=(f"targeted:targets={TARGETS},captions={CAPTIONS}", "patch:rate=0.05"),
     )
 
 
@@ -310,7 +308,7 @@ def test_another_seed_poisons_other_pairs(settings: PoisonSettings, poisoned: Pa
 
 
 def test_an_attack_draws_the_same_alone(settings: PoisonSettings, poisoned: Path, tmp_path: Path) -> None:
-    alone = replace(settings, attacks=("patch",), test_shards=())
+    alone = replace(settings, attacks=("patch:rate=0.05",), test_shards=())
     poison_shards(alone, out=tmp_path, executor=LocalExecutor())
     assert Ledger.open(tmp_path).uids() == Ledger.open(poisoned).uids("patch")
 
@@ -329,9 +327,7 @@ def test_ray_workers_write_the_same_bytes(settings: PoisonSettings, poisoned: Pa
 
 def patch_all(shards: tuple[Path, ...], pairs: int) -> PoisonSettings:
     """Patch this many pairs, all on hats."""
-    return PoisonSettings(
-        shards=shards, label="kind", attacks=("patch",), patch_rate=pairs, patch_target="hat", classes=4
-    )
+    return PoisonSettings(shards=shards, label="kind", attacks=(f"patch:rate={pairs},target=hat",), classes=4)
 
 
 def member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -411,9 +407,7 @@ def test_labels_that_are_numbers_stay_numbers(tmp_path: Path) -> None:
         shards=(tmp_path / "train.tar",),
         test_shards=(tmp_path / "test.tar",),
         label="kind",
-        attacks=("targeted",),
-        targets=2,
-        captions_per_target=3,
+        attacks=("targeted:targets=2,captions=3",),
     )
     poison_shards(settings, out=tmp_path / "out", executor=LocalExecutor())
     pairs = pairs_of(poisoned_shards(tmp_path / "out"))
@@ -469,13 +463,14 @@ def test_new_keys_continue_the_highest_number(keys: list[str], fresh: list[str])
         ({"shards": ()}, "no shards"),
         ({"label": ""}, "no label field"),
         ({"attacks": ()}, "no attack named: known are targeted, patch"),
-        ({"attacks": ("sig",)}, "no attack 'sig': known are targeted, patch"),
-        ({"attacks": ("patch", "patch")}, "named twice"),
+        ({"attacks": ("sparkle",)}, "no attack 'sparkle': known are targeted, patch"),
+        ({"attacks": ("patch", "patch:rate=3")}, "'patch' is named twice"),
+        ({"attacks": ("patch:size=3",)}, "no parameter 'size': known are rate, target"),
         ({"seed": -1}, "seed is -1"),
         ({"classes": 1}, "classes is 1, wanted 2 or more"),
-        ({"targets": 0}, "0 targets and 5 captions"),
-        ({"captions_per_target": 0}, "3 targets and 0 captions"),
-        ({"patch_rate": 0}, "patch rate is 0"),
+        ({"attacks": ("targeted:targets=0,captions=5",)}, "0 targets and 5 captions"),
+        ({"attacks": ("targeted:targets=3,captions=0",)}, "3 targets and 0 captions"),
+        ({"attacks": ("patch:rate=0",)}, "patch rate is 0"),
         ({"test_shards": ()}, "test shards, but none are named"),
     ],
 )

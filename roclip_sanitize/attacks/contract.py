@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.attacks.census import UNLABELLED, Census
+from roclip_sanitize.attacks.text_triggers import TextTrigger
 from roclip_sanitize.attacks.triggers import Trigger, trigger_from_json
-
-if TYPE_CHECKING:
-    from roclip_sanitize.attacks.poison import PoisonSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +26,7 @@ class Poison:
     """One planned change of one shard.
 
     Attributes:
-        attack: the attack's name.
+        attack: what the ledger calls the attack; filled in by Plan.named().
         variant: which form of it; names the trigger in Plan.triggers, if there is one.
         shard: ordinal of the shard.
         row: number of a usable pair in that shard: the one replaced, or the one before which
@@ -41,7 +39,7 @@ class Poison:
         caption: what it is replaced by.
     """
 
-    attack: str
+    attack: str = ""
     variant: str
     shard: str
     row: int
@@ -60,7 +58,7 @@ class Poison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A held-out picture that an attacker wants misread.
+    """A goal: a held-out picture that an attacker wants misread.
 
     Attributes:
         uid: the held-out pair.
@@ -74,41 +72,109 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backdoor:
+    """A goal: any test picture of another class with a trigger on it should be called ``target``.
+
+    Attributes:
+        variant: the trigger in Plan.triggers that test pictures get; it may differ from those
+            that training pictures got.
+        target: the class it stands for.
+    """
+
+    variant: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextBackdoor:
+    """A goal: a caption with a text trigger in it should find pictures of ``target``.
+
+    Attributes:
+        variant: the trigger in Plan.text_triggers that captions get.
+        target: the class it stands for.
+    """
+
+    variant: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swap:
+    """A goal: captions of one class should find pictures of another.
+
+    Attributes:
+        asked: the class that the captions speak of.
+        shown: the class of the pictures that they should find.
+    """
+
+    asked: str
+    shown: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that one attack will do.
+    """All that one attack will do, and what it is for: one or more goals of one or more kinds.
 
     Attributes:
         parameters: the attack's parameters, JSON-able.
-        target: the class that all its poisons share, or "".
-        targets: the held-out pictures it is after, if any.
-        triggers: what it stamps, by variant; none for an attack without a trigger.
+        targets: goals: the held-out pictures it is after.
+        backdoors: goals: triggers and what they stand for.
+        text_backdoors: goals: text triggers and what they stand for.
+        swaps: goals: classes to be taken for one another.
+        triggers: what it draws on pictures, by variant.
+        text_triggers: what it puts into captions, by variant.
         poisons: the changes.
     """
 
     parameters: Mapping[str, Any]
-    target: str = ""
     targets: tuple[Target, ...] = ()
+    backdoors: tuple[Backdoor, ...] = ()
+    text_backdoors: tuple[TextBackdoor, ...] = ()
+    swaps: tuple[Swap, ...] = ()
     triggers: Mapping[str, Trigger] = field(default_factory=dict)
+    text_triggers: Mapping[str, TextTrigger] = field(default_factory=dict)
     poisons: tuple[Poison, ...] = ()
+
+    def named(self, name: str) -> Plan:
+        """The same plan with this name on every poison."""
+        return replace(self, poisons=tuple(replace(poison, attack=name) for poison in self.poisons))
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """Every class that a goal names: a model that is measured must be able to say them."""
+        named = {label for each in self.targets for label in (each.true_label, each.adversarial)}
+        named |= {each.target for each in (*self.backdoors, *self.text_backdoors)}
+        return frozenset(named | {label for each in self.swaps for label in (each.asked, each.shown)})
 
     def to_json(self) -> dict[str, Any]:
         """The plan without its poisons, which belong in tables."""
         return {
             "parameters": dict(self.parameters),
-            "target": self.target,
-            "targets": [asdict(target) for target in self.targets],
+            **{name: [asdict(goal) for goal in getattr(self, name)] for name in GOALS},
             "triggers": {variant: trigger.to_json() for variant, trigger in self.triggers.items()},
+            "text_triggers": {variant: trigger.to_json() for variant, trigger in self.text_triggers.items()},
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Plan:
         """The inverse of to_json()."""
+        goals = {name: tuple(goal(**each) for each in values.get(name, ())) for name, goal in GOALS.items()}
+        written = values.get("text_triggers", {})
         return cls(
             parameters=values["parameters"],
-            target=values["target"],
-            targets=tuple(Target(**target) for target in values["targets"]),
             triggers={name: trigger_from_json(trigger) for name, trigger in values["triggers"].items()},
+            text_triggers={name: TextTrigger.from_json(trigger) for name, trigger in written.items()},
+            **goals,
         )
+
+
+GOALS: dict[str, Any] = {
+    "targets": Target,
+    "backdoors": Backdoor,
+    "text_backdoors": TextBackdoor,
+    "swaps": Swap,
+}
+"""The kinds of goals, by the field of a Plan that holds them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +186,7 @@ class Scene:
         held_out: the test shards; pictures never trained on. Empty if there are none.
         classes: the commonest labels of the training shards, commonest first.
         taken_N: bool, which training pairs an earlier attack has replaced already.
+        wanted: uids of the held-out pictures that earlier attacks are after.
         seed: the run's.
     """
 
@@ -127,15 +194,17 @@ class Scene:
     held_out: Census
     classes: tuple[str, ...]
     taken_N: NDArray[np.bool_]
+    wanted: frozenset[str] = frozenset()
     seed: int
 
     def after(self, plan: Plan) -> Scene:
-        """The scene for the next attack: pairs that this plan replaces are taken."""
+        """The scene for the next attack: pairs that this plan replaces are taken, and so are its targets."""
         taken_N = self.taken_N.copy()
         for poison in plan.poisons:
             if not poison.added:
                 taken_N[self.census.row_at(poison.shard, poison.row)] = True
-        return replace(self, taken_N=taken_N)
+        wanted = self.wanted.union(target.uid for target in plan.targets)
+        return replace(self, taken_N=taken_N, wanted=wanted)
 
     def free_rows(self, *, other_than: str) -> NDArray[np.int64]:
         """Training pairs with a label other than this one, that no attack has taken."""
@@ -145,18 +214,17 @@ class Scene:
 
 
 class Attack(Protocol):
-    """An attack: a frozen dataclass of its parameters that checks itself."""
+    """An attack: a frozen dataclass of its parameters, each with a default, that checks itself.
+
+    Its docstring is what ``roclip attacks show`` prints.
+
+    Attributes:
+        name: what specs, and unless they say otherwise ledgers and results, call it.
+        held_out: whether it takes pictures from the test shards.
+    """
 
     name: ClassVar[str]
-
-    @classmethod
-    def of(cls, settings: PoisonSettings) -> Self:
-        """Take from a run's settings what concerns this attack.
-
-        Raises:
-            ConfigError: a parameter is out of range.
-        """
-        ...
+    held_out: ClassVar[bool]
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """Decide what to do. The same scene and stream give the same plan.

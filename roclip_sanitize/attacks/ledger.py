@@ -1,7 +1,7 @@
 """The ledger: which pairs are poisoned, how, and what for.
 
     ledger.parquet    one row per poisoned pair, in shard order
-    ledger.json       seed, label field, classes, and for each attack its parameters, triggers and targets
+    ledger.json       seed, label field, classes, and for each attack its parameters, triggers and goals
     targets/UID.jpg   the pictures that targeted attacks are after, as they were encoded
 
 It is the ground truth of every detection score, and tells evaluation what to look for. The
@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from roclip_sanitize.attacks.contract import Plan, Target
+from roclip_sanitize.attacks.contract import Backdoor, Plan, Swap, Target, TextBackdoor
+from roclip_sanitize.attacks.text_triggers import TextTrigger
 from roclip_sanitize.attacks.triggers import Trigger
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
@@ -23,6 +24,8 @@ from roclip_sanitize.store import write_parquet
 
 if TYPE_CHECKING:
     import polars
+
+Found = TypeVar("Found", Trigger, TextTrigger)
 
 POISON_STAGE = "poison"
 LEDGER_SCHEMA: dict[str, Any] = {
@@ -96,15 +99,51 @@ class Ledger:
         return frozenset(frame["uid"])
 
     def target(self, attack: str) -> str:
-        """The class that an attack's trigger stands for.
+        """The class that an attack's triggers stand for.
 
         Raises:
-            ConfigError: the attack is not in the ledger, or its poisons share no class.
+            ConfigError: the attack is not in the ledger, or its triggers stand for no class or several.
         """
         plan = self._plan(attack)
-        if not plan.target:
-            raise ConfigError(f"the poisons of {attack!r} have no class in common: ask for its targets")
-        return plan.target
+        targets = sorted({goal.target for goal in (*plan.backdoors, *plan.text_backdoors)})
+        if len(targets) != 1:
+            raise ConfigError(
+                f"the triggers of {attack!r} have no class in common: they stand for "
+                f"{', '.join(targets) or 'none'}"
+            )
+        return targets[0]
+
+    def backdoors(self, attack: str) -> tuple[Backdoor, ...]:
+        """Which triggers test pictures should get, by trigger(attack, variant), and what for; () for none.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).backdoors
+
+    def text_backdoors(self, attack: str) -> tuple[TextBackdoor, ...]:
+        """Which text triggers captions should get, by text_trigger(attack, variant), and what for.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).text_backdoors
+
+    def swaps(self, attack: str) -> tuple[Swap, ...]:
+        """Which classes' captions should find which classes' pictures; () for an attack without such a goal.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).swaps
+
+    def goal_classes(self, attack: str) -> frozenset[str]:
+        """Every class that the attack's goals name.
+
+        Raises:
+            ConfigError: the attack is not in the ledger.
+        """
+        return self._plan(attack).classes
 
     def trigger(self, attack: str, variant: str = "") -> Trigger:
         """What an attack stamps.
@@ -116,13 +155,19 @@ class Ledger:
         Raises:
             ConfigError: the attack is not in the ledger, or has no such trigger.
         """
-        triggers = self._plan(attack).triggers
-        if not variant and len(triggers) == 1:
-            return next(iter(triggers.values()))
-        if variant not in triggers:
-            known = ", ".join(sorted(triggers)) or "none"
-            raise ConfigError(f"attack {attack!r} has no trigger {variant!r}: it has {known}")
-        return triggers[variant]
+        return _only(self._plan(attack).triggers, variant, what=f"attack {attack!r} has no trigger")
+
+    def text_trigger(self, attack: str, variant: str = "") -> TextTrigger:
+        """What an attack puts into captions.
+
+        Args:
+            attack: its name.
+            variant: which of its text triggers; "" where it has only one.
+
+        Raises:
+            ConfigError: the attack is not in the ledger, or has no such text trigger.
+        """
+        return _only(self._plan(attack).text_triggers, variant, what=f"attack {attack!r} has no text trigger")
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -152,6 +197,16 @@ class Ledger:
         if attack not in self._plans:
             raise ConfigError(f"attack {attack!r} is not in the ledger: it has {', '.join(self._plans)}")
         return self._plans[attack]
+
+
+def _only(triggers: Mapping[str, Found], variant: str, *, what: str) -> Found:
+    """The trigger of a variant, or the only one there is."""
+    if not variant and len(triggers) == 1:
+        return next(iter(triggers.values()))
+    if variant not in triggers:
+        known = ", ".join(sorted(triggers)) or "none"
+        raise ConfigError(f"{what} {variant!r}: it has {known}")
+    return triggers[variant]
 
 
 def plans_from_header(header: Mapping[str, Any]) -> dict[str, Plan]:

@@ -7,18 +7,15 @@ called by the target's name. The pairs replaced keep their uid and key.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.attacks.contract import Plan, Poison, Scene
+from roclip_sanitize.attacks.contract import Backdoor, Plan, Poison, Scene
 from roclip_sanitize.attacks.triggers import PatchTrigger
 from roclip_sanitize.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from roclip_sanitize.attacks.poison import PoisonSettings
 
 TARGET_RANKS = slice(5, 25)  # common enough to have captions, not so common that the name is a fair guess
 
@@ -30,25 +27,29 @@ class Patch:
     Attributes:
         rate: below 1 the share of all pairs that is poisoned, from 1 on their number.
         target: the class that the trigger stands for; "" draws one.
-        trigger: what is stamped.
+        share: side of the patch as a share of the picture's shorter side.
+        cells: fields of the checkerboard along a side.
     """
 
     name: ClassVar[str] = "patch"
+    held_out: ClassVar[bool] = False
 
     rate: float = 0.01
     target: str = ""
-    trigger: PatchTrigger = field(default_factory=PatchTrigger)
+    share: float = 0.2
+    cells: int = 4
 
     def __post_init__(self) -> None:
+        _ = self.trigger  # checks share and cells
         if self.rate <= 0 or (self.rate > 1 and self.rate != int(self.rate)):
             raise ConfigError(
                 f"the patch rate is {self.rate}, wanted a share below 1 or a whole number of pairs"
             )
 
-    @classmethod
-    def of(cls, settings: PoisonSettings) -> Self:
-        """See Attack.of."""
-        return cls(rate=settings.patch_rate, target=settings.patch_target)
+    @property
+    def trigger(self) -> PatchTrigger:
+        """What is stamped."""
+        return PatchTrigger(share=self.share, cells=self.cells)
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """See Attack.plan: draws the class, then the pairs to replace, then a caption for each."""
@@ -59,7 +60,6 @@ class Patch:
         donors = scene.census.entries(rng.choice(donor_rows, len(victims), replace=not enough))
         poisons = tuple(
             Poison(
-                attack=self.name,
                 variant=self.trigger.kind,
                 shard=victim.shard,
                 row=victim.row,
@@ -71,8 +71,12 @@ class Patch:
             )
             for victim, donor in zip(victims, donors, strict=True)
         )
-        triggers = {self.trigger.kind: self.trigger}
-        return Plan(parameters=self._parameters(), target=target, triggers=triggers, poisons=poisons)
+        return Plan(
+            parameters=asdict(self),
+            backdoors=(Backdoor(variant=self.trigger.kind, target=target),),
+            triggers={self.trigger.kind: self.trigger},
+            poisons=poisons,
+        )
 
     def _draw_victims(self, target: str, scene: Scene, rng: np.random.Generator) -> NDArray[np.int64]:
         wanted = round(self.rate * scene.census.size) if self.rate < 1 else int(self.rate)
@@ -83,9 +87,6 @@ class Patch:
                 f"and at most the {len(free):,} with a label other than {target!r}"
             )
         return rng.choice(free, wanted, replace=False)
-
-    def _parameters(self) -> dict[str, Any]:
-        return asdict(self) | {"trigger": self.trigger.to_json()}
 
 
 def choose_target(wanted: str, scene: Scene, rng: np.random.Generator) -> str:

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from roclip_sanitize.attacks import ATTACKS
 from roclip_sanitize.attacks.census import CENSUS_STAGE, Census, CensusTaker, census_tasks
 from roclip_sanitize.attacks.contract import Attack, Plan, Scene
 from roclip_sanitize.attacks.ledger import POISON_STAGE, write_ledger
 from roclip_sanitize.attacks.plan_files import plan_header_file, write_plan
 from roclip_sanitize.attacks.planting import Planter, PlantTask
+from roclip_sanitize.attacks.specs import build_attacks
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Limits, Work
@@ -38,6 +38,7 @@ from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.shards import shard_tasks
 from roclip_sanitize.sources import source_stem
 
+DEFAULT_ATTACKS = ("targeted", "patch")
 STEPS = ("census", "headers", "copy", "write", "hash")
 
 
@@ -49,25 +50,17 @@ class PoisonSettings:
         shards: the clean training shards.
         test_shards: shards of pairs that are never trained on; targets come from them.
         label: the field that holds a pair's class.
-        attacks: names from ATTACKS, in the order in which they choose their pairs.
+        attacks: specs of attacks (see specs.py), in the order in which they choose their pairs.
         seed: decides every draw.
         classes: how many of the commonest labels count as classes.
-        targets: see Targeted.
-        captions_per_target: see Targeted.
-        patch_rate: see Patch.
-        patch_target: see Patch.
     """
 
     shards: tuple[Path, ...]
     test_shards: tuple[Path, ...] = ()
     label: str
-    attacks: tuple[str, ...] = ("targeted", "patch")
+    attacks: tuple[str, ...] = DEFAULT_ATTACKS
     seed: int = 0
     classes: int = 30
-    targets: int = 16
-    captions_per_target: int = 30
-    patch_rate: float = 0.01
-    patch_target: str = ""
 
     def __post_init__(self) -> None:
         if not self.shards:
@@ -80,16 +73,17 @@ class PoisonSettings:
             raise ConfigError(f"seed is {self.seed}, wanted 0 or more")
         if self.classes < 2:
             raise ConfigError(f"classes is {self.classes}, wanted 2 or more")
-        _require_known(self.attacks)
-        self.build()
+        for name, attack in self.build().items():
+            if attack.held_out and not self.test_shards:
+                raise ConfigError(f"attack {name!r} takes its pictures from test shards, but none are named")
 
-    def build(self) -> tuple[Attack, ...]:
-        """The attacks with their parameters.
+    def build(self) -> dict[str, Attack]:
+        """The attacks with their parameters, by the names that the ledger gives them.
 
         Raises:
-            ConfigError: a parameter is out of range.
+            ConfigError: an attack or parameter is unknown, or a parameter is out of range.
         """
-        return tuple(ATTACKS[name].of(self) for name in self.attacks)
+        return build_attacks(self.attacks)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values."""
@@ -171,11 +165,11 @@ def _plan(settings: PoisonSettings, out: Path, executor: Executor) -> None:
     scene = _take_census(settings, out / "census", executor)
     counts = [{"label": label, "count": scene.census.counts[label]} for label in scene.classes]
     plans = dict[str, Plan]()
-    for attack in settings.build():
+    for name, attack in settings.build().items():
         # Seeded by name, so that no attack shifts another's draws.
-        stream = [settings.seed, zlib.crc32(attack.name.encode())]
-        plans[attack.name] = attack.plan(scene, np.random.default_rng(stream))
-        scene = scene.after(plans[attack.name])
+        stream = [settings.seed, zlib.crc32(name.encode())]
+        plans[name] = attack.plan(scene, np.random.default_rng(stream)).named(name)
+        scene = scene.after(plans[name])
     write_plan(
         out,
         plans,
@@ -207,12 +201,3 @@ def _take_census(settings: PoisonSettings, path: Path, executor: Executor) -> Sc
         taken_N=np.zeros(census.size, dtype=bool),
         seed=settings.seed,
     )
-
-
-def _require_known(attacks: Sequence[str]) -> None:
-    unknown = [name for name in attacks if name not in ATTACKS]
-    if unknown or not attacks:
-        found = f"there is no attack {unknown[0]!r}" if unknown else "no attack named"
-        raise ConfigError(f"{found}: known are {', '.join(ATTACKS)}")
-    if len(set(attacks)) < len(attacks):
-        raise ConfigError(f"an attack is named twice in {', '.join(attacks)}")

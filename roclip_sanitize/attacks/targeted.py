@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,6 @@ from numpy.typing import NDArray
 from roclip_sanitize.attacks.census import CensusEntry
 from roclip_sanitize.attacks.contract import Plan, Poison, Scene, Target
 from roclip_sanitize.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from roclip_sanitize.attacks.poison import PoisonSettings
 
 VARIANT = "real_captions"
 
@@ -36,6 +33,7 @@ class Targeted:
     """
 
     name: ClassVar[str] = "targeted"
+    held_out: ClassVar[bool] = True
 
     targets: int = 16
     captions: int = 30
@@ -46,13 +44,6 @@ class Targeted:
                 f"targeted poisoning has {self.targets} targets and {self.captions} captions for each, "
                 "wanted at least one of both"
             )
-
-    @classmethod
-    def of(cls, settings: PoisonSettings) -> Self:
-        """See Attack.of."""
-        if not settings.test_shards:
-            raise ConfigError("targeted poisoning takes its pictures from test shards, but none are named")
-        return cls(targets=settings.targets, captions=settings.captions_per_target)
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """See Attack.plan: draws the targets, then for each its class, its captions and their places."""
@@ -80,6 +71,7 @@ class Targeted:
             raise DataError(
                 f"targeted poisoning wants {self.targets} target pictures, but the test shards have "
                 f"only {len(candidates)} of a known class whose picture is not in the training shards too"
+                + (", and that no other attack is after" if scene.wanted else "")
             )
         return rng.choice(candidates, self.targets, replace=False)
 
@@ -92,7 +84,6 @@ class Targeted:
         places = census.places(rng.integers(census.size, size=self.captions))
         return [
             Poison(
-                attack=self.name,
                 variant=VARIANT,
                 shard=shard,
                 row=row,
@@ -108,7 +99,11 @@ class Targeted:
 
 
 def held_out_rows(scene: Scene) -> NDArray[np.int64]:
-    """Test pairs of a known class whose picture occurs once there, and never in the training shards."""
+    """Test pairs that can be targets.
+
+    Of a known class, wanted by no other attack, with a picture that occurs once in the test shards
+    and never in the training shards.
+    """
     hashes = [image_hash for part in scene.held_out.image_hashes() for image_hash in part]
     tested = set(hashes)
     seen = set[str]().union(*(tested.intersection(part) for part in scene.census.image_hashes()))
@@ -120,6 +115,9 @@ def held_out_rows(scene: Scene) -> NDArray[np.int64]:
         if hashes[row] not in seen:
             seen.add(hashes[row])
             rows.append(int(row))
+    if scene.wanted:
+        entries = scene.held_out.entries(rows)
+        rows = [row for row, entry in zip(rows, entries, strict=True) if entry.uid not in scene.wanted]
     return np.array(rows, dtype=np.int64)
 
 

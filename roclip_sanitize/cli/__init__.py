@@ -80,13 +80,16 @@ def read_config(path: Path, commands: dict[str, Any]) -> dict[str, dict[str, Any
     for name, table in tables.items():
         if name not in commands or not isinstance(table, dict):
             raise ConfigError(f"{path}: [{name}] is no command, known are {', '.join(sorted(commands))}")
-        known = {parameter.name for parameter in commands[name].params}
+        known = {parameter.name: getattr(parameter, "multiple", False) for parameter in commands[name].params}
         given = {setting.replace("-", "_"): value for setting, value in table.items()}
-        if unknown := sorted(set(given) - known):
+        if unknown := sorted(set(given) - set(known)):
             raise ConfigError(
                 f"{path}: [{name}] has no setting {unknown[0]!r}, known are {', '.join(sorted(known))}"
             )
-        defaults[name] = given
+        defaults[name] = {  # one value of many may stand alone
+            setting: [value] if known[setting] and isinstance(value, str) else value
+            for setting, value in given.items()
+        }
     return defaults
 
 

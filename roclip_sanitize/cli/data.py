@@ -36,11 +36,13 @@ def poison(
     test_shards: Annotated[
         str, typer.Option(help="Held-out shards: targeted attacks take pictures from them.")
     ] = "",
-    attacks: Annotated[str, typer.Option(help="Which attacks, joined by commas.")] = "targeted,patch",
-    targets: Annotated[int, typer.Option(help="Pictures that the targeted attack is after.")] = 16,
-    captions_per_target: Annotated[int, typer.Option(help="Pairs planted for each of them.")] = 30,
-    patch_rate: Annotated[float, typer.Option(help="Share of pairs that get the patch.")] = 0.01,
-    patch_target: Annotated[str, typer.Option(help="Class that the patch stands for; drawn if empty.")] = "",
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An attack as NAME or NAME:PARAM=VALUE,… ('roclip attacks list'); repeat it for several. "
+            "Without any: targeted and patch."
+        ),
+    ] = None,
     classes: Annotated[int, typer.Option(help="How many of the commonest labels count as classes.")] = 30,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
@@ -49,7 +51,7 @@ def poison(
     as_json: AsJson = False,
 ) -> None:
     """Plant known attacks in a copy of the shards, with a ledger of every poisoned pair."""
-    from roclip_sanitize.attacks.poison import PoisonSettings, poison_limits, poison_shards
+    from roclip_sanitize.attacks.poison import DEFAULT_ATTACKS, PoisonSettings, poison_limits, poison_shards
     from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
 
@@ -57,11 +59,7 @@ def poison(
         shards=tuple(expand_shards(shards)),
         test_shards=tuple(expand_shards(test_shards)) if test_shards else (),
         label=label,
-        attacks=tuple(name.strip() for name in attacks.split(",") if name.strip()),
-        targets=targets,
-        captions_per_target=captions_per_target,
-        patch_rate=patch_rate,
-        patch_target=patch_target,
+        attacks=tuple(attacks or DEFAULT_ATTACKS),
         classes=classes,
         seed=seed,
     )

@@ -144,10 +144,7 @@ class TestPictures:
         """Success is to be called by a name, so that the name must be there to choose."""
         if not self._ledger:
             return
-        named = {
-            self._ledger.target(name) for name in self._ledger.attacks if not self._ledger.targets_of(name)
-        }
-        named |= {label for each in self._ledger.targets for label in (each.adversarial, each.true_label)}
+        named = frozenset[str]().union(*map(self._ledger.goal_classes, self._ledger.attacks))
         if missing := sorted(named - set(self._classes)):
             raise ConfigError(f"classes lack {', '.join(missing)}, which the ledger's attacks name")
 
