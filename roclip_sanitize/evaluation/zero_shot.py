@@ -24,9 +24,16 @@ ENCODED_AT_ONCE = 512
 
 
 def class_vectors(
-    encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES
+    encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES, *, literal: bool = False
 ) -> NDArray[np.float32]:
     """One unit row per class: (C, D) float32.
+
+    Args:
+        encoder: with both towers in one space.
+        classes: their names.
+        templates: captions with {} for the name.
+        literal: whether names are captions' own words already, as those of public data sets are; else
+            see wordings().
 
     Raises:
         ConfigError: there are no classes, or a template has no place for the name.
@@ -36,7 +43,8 @@ def class_vectors(
     for template in templates:
         if "{}" not in template:
             raise ConfigError(f"template {template!r} has no {{}} for the class name")
-    mean_CD = np.stack([_mean_D(encoder, name, templates) for name in classes])
+    words = [(name,) if literal else wordings(name) for name in classes]
+    mean_CD = np.stack([_mean_D(encoder, each, templates) for each in words])
     vectors: NDArray[np.float32] = mean_CD / np.linalg.norm(mean_CD, axis=1, keepdims=True)
     return vectors
 
@@ -81,8 +89,8 @@ def top_classes(
     return class_NC[:, :most].astype(np.int64)
 
 
-def _mean_D(encoder: Encoder, name: str, templates: Sequence[str]) -> NDArray[np.float32]:
-    captions = [template.replace("{}", words) for words in wordings(name) for template in templates]
+def _mean_D(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
+    captions = [template.replace("{}", name) for name in names for template in templates]
     mean_D: NDArray[np.float32] = encoder.encode_captions(captions).mean(axis=0)
     return mean_D
 
