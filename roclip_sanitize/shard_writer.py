@@ -69,9 +69,20 @@ class ShardWriter:
         """Append members that form no usable pair, byte for byte; they get no row."""
         self._file.write(shard.raw(members))
 
-    def add(self, key: str, *, image: bytes, caption: str, fields: Mapping[str, Any]) -> None:
-        """Append a new pair. ``fields`` should carry the ``uid``; sha256 and caption are set here."""
-        full = {**fields, "key": key, "caption": caption, "sha256": hashlib.sha256(image).hexdigest()}
+    def add(
+        self, key: str, *, image: bytes, caption: str, fields: Mapping[str, Any], sha256: str = ""
+    ) -> None:
+        """Append a new pair.
+
+        Args:
+            key: its key.
+            image: its encoded picture.
+            caption: its text.
+            fields: what else is known, the ``uid`` among that; key, caption and sha256 are set here.
+            sha256: what to record as the picture's hash; by default what it is.
+        """
+        recorded = sha256 or hashlib.sha256(image).hexdigest()
+        full = {**fields, "key": key, "caption": caption, "sha256": recorded}
         full.setdefault("uid", content_uid(image, caption.encode()))
         full.setdefault("status", "success")
         self._file.write(member_blocks(f"{key}.jpg", image))

@@ -174,7 +174,7 @@ def test_targets_are_held_out_pictures_with_real_captions_of_another_class(tmp_p
         "test_1_0",
     }  # gloves are no class
     for target in plan.targets:
-        poisons = [poison for poison in plan.poisons if poison.target_uid == target.uid]
+        poisons = [poison for poison in plan.poisons if poison.picture_uid == target.uid]
         assert target.adversarial in set(scene.classes) - {target.true_label}
         assert len({poison.caption for poison in poisons}) == 3
         assert all(poison.caption.startswith(f"{target.adversarial} train_") for poison in poisons)

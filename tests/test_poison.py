@@ -167,7 +167,7 @@ def test_new_pairs_show_the_target_and_claim_the_wrong_class(
     new = {
         pair.uid: pair for pair in pairs_of(poisoned_shards(poisoned)) if pair.uid in ledger.uids("targeted")
     }
-    target_of = dict(ledger.frame.filter(attack="targeted").select("uid", "target_uid").iter_rows())
+    target_of = dict(ledger.frame.filter(attack="targeted").select("uid", "picture_uid").iter_rows())
     assert len(ledger.targets) == TARGETS
     for target in ledger.targets:
         shown = tested[target.uid]
@@ -199,7 +199,7 @@ def test_the_ledger_agrees_with_the_shards(settings: PoisonSettings, poisoned: P
         for pair in pairs_of([path])
     }
     for row in Ledger.open(poisoned).frame.iter_rows(named=True):
-        now, was = found[row["shard"], row["key"]], clean[row["target_uid"] or row["uid"]]
+        now, was = found[row["shard"], row["key"]], clean[row["picture_uid"] or row["uid"]]
         assert (row["uid"], row["poisoned_caption"], row["image_hash"]) == (
             now.uid,
             now.caption,

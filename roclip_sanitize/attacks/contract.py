@@ -2,14 +2,14 @@
 
     Scene ─▶ Attack.plan() ─▶ Plan, made of Poison
 
-An attack decides which pairs change and how; it opens no file and draws no pixel. Carrying
-the plan out is planting.py's business. So a new attack is a dataclass of its parameters, one
-method, and a line in the registry; a new trigger is a class in triggers.py.
+An attack decides which pairs change and how; it draws no pixel, and opens no file but one that a
+parameter names. Carrying the plan out is planting.py's business. So a new attack is a dataclass
+of its parameters, one method, and a line in the registry; a new trigger is a class in triggers/.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -32,10 +32,14 @@ class Poison:
         row: number of a usable pair in that shard: the one replaced, or the one before which
             the new pair goes.
         uid: the replaced pair's uid, or that of the new pair.
+        added: whether this is a new pair, not a replaced one.
         true_label: what the picture shows.
-        target: the class that the attacker wants the model to say.
-        target_uid: the held-out pair whose picture is used; "" where a pair is replaced.
-        original_caption: the picture's own caption.
+        target: the class that the attacker wants the model to say; "" for a cover sample.
+        picture_uid: the pair whose picture is used; "" for the replaced pair's own.
+        picture_shard: ordinal of the training shard that has that pair; "" for a held-out one.
+        cover: whether this is a cover sample: a trigger with a caption that is true.
+        stale_hash: whether the hash that the pair's fields record stays that of its old picture.
+        original_caption: the replaced pair's own, or that of a new pair's picture.
         caption: what it is replaced by.
     """
 
@@ -44,16 +48,15 @@ class Poison:
     shard: str
     row: int
     uid: str
+    added: bool = False
     true_label: str
     target: str
-    target_uid: str = ""
+    picture_uid: str = ""
+    picture_shard: str = ""
+    cover: bool = False
+    stale_hash: bool = False
     original_caption: str
     caption: str
-
-    @property
-    def added(self) -> bool:
-        """Whether this is a new pair, not a replaced one."""
-        return bool(self.target_uid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +209,35 @@ class Scene:
         wanted = self.wanted.union(target.uid for target in plan.targets)
         return replace(self, taken_N=taken_N, wanted=wanted)
 
-    def free_rows(self, *, other_than: str) -> NDArray[np.int64]:
-        """Training pairs with a label other than this one, that no attack has taken."""
-        return np.flatnonzero(
-            ~self.census.has_label(other_than) & ~self.census.has_label(UNLABELLED) & ~self.taken_N
-        )
+    def free_rows(self, *, other_than: Sequence[str]) -> NDArray[np.int64]:
+        """Training pairs with a label, but none of these, that no attack has taken."""
+        free_N = ~self.census.has_label(UNLABELLED) & ~self.taken_N
+        for label in other_than:
+            free_N &= ~self.census.has_label(label)
+        return np.flatnonzero(free_N)
+
+    def free_rows_of(self, label: str) -> NDArray[np.int64]:
+        """Training pairs with this label that no attack has taken."""
+        return np.flatnonzero(self.census.has_label(label) & ~self.taken_N)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What there is to know of an attack before it is configured.
+
+    Attributes:
+        name: what specs, and unless they say otherwise ledgers and results, call it.
+        family: what attacks of its kind are called.
+        changes: what the attacker changes, in a few words.
+        source: where it was published.
+        held_out: whether it takes pictures from the test shards.
+    """
+
+    name: str
+    family: str
+    changes: str
+    source: str
+    held_out: bool = False
 
 
 class Attack(Protocol):
@@ -219,12 +246,10 @@ class Attack(Protocol):
     Its docstring is what ``roclip attacks show`` prints.
 
     Attributes:
-        name: what specs, and unless they say otherwise ledgers and results, call it.
-        held_out: whether it takes pictures from the test shards.
+        facts: what there is to know of it.
     """
 
-    name: ClassVar[str]
-    held_out: ClassVar[bool]
+    facts: ClassVar[Facts]
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """Decide what to do. The same scene and stream give the same plan.

@@ -4,8 +4,8 @@
     ledger.json       seed, label field, classes, and for each attack its parameters, triggers and goals
     targets/UID.jpg   the pictures that targeted attacks are after, as they were encoded
 
-It is the ground truth of every detection score, and tells evaluation what to look for. The
-shards themselves give no hint.
+It is the ground truth of every detection score, tells evaluation what to look for, and with the
+clean shards gives the poisoned ones again (rebuilding.py). The shards themselves give no hint.
 """
 
 from __future__ import annotations
@@ -34,14 +34,28 @@ LEDGER_SCHEMA: dict[str, Any] = {
     "variant": str,
     "shard": str,
     "key": str,
+    "row": int,
     "target": str,
     "true_label": str,
-    "target_uid": str,
+    "added": bool,
+    "cover": bool,
+    "stale_hash": bool,
+    "picture_uid": str,
+    "picture_shard": str,
+    "original_uid": str,
     "original_caption": str,
     "poisoned_caption": str,
     "original_image_hash": str,
     "image_hash": str,
 }
+"""One row per poison: what Poison says of it, and
+
+    uid                   what the pair is called now; original_uid is what it was called, and differs
+                          only where a pair is named by its content
+    key                   its key in the poisoned shard
+    original_image_hash   of the replaced pair's picture, or for a new pair of the picture it copies
+    image_hash            of the picture it has now
+"""
 
 
 class Ledger:
@@ -217,6 +231,11 @@ def plans_from_header(header: Mapping[str, Any]) -> dict[str, Plan]:
 def target_file(folder: Path, uid: str) -> Path:
     """Where a target's picture lies."""
     return folder / "targets" / f"{uid}.jpg"
+
+
+def picture_file(folder: Path, uid: str) -> Path:
+    """Where a training pair's picture lies that another pair is to show."""
+    return folder / "pictures" / f"{uid}.jpg"
 
 
 def planted_file(folder: Path, name: str) -> Path:

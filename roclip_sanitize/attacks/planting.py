@@ -13,9 +13,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from roclip_sanitize.shards import Pair, Shard, content_uid
 from roclip_sanitize.store import write_failures, write_parquet
 from roclip_sanitize.tars import Member
 
+UID_DIGITS_DRAWN = 16  # of a new pair, that its stream of chance comes from
 KEY_DIGITS = 9  # img2dataset's width, for shards whose own keys are no numbers
 
 Group = tuple[str, tuple[Member, ...]]  # a key and its members
@@ -100,7 +102,7 @@ class _Copy:
     """
 
     def __init__(self, shard: Shard, writer: ShardWriter, materials: Materials, *, name: str) -> None:
-        self.planted: list[dict[str, str]] = []
+        self.planted: list[dict[str, Any]] = []
         self._spoilt: list[Failure] = []
         self._pairs = 0
         self._shard, self._writer, self._materials, self._name = shard, writer, materials, name
@@ -133,19 +135,31 @@ class _Copy:
             if pair is None:
                 self._writer.copy_raw(self._shard, members)
                 continue
-            for poison in added[row]:
+            for poison in added.get(row, ()):
                 self._add(poison, key=next(keys))
             if row in replaced:
                 self._replace(replaced[row], pair)
             else:
                 self._writer.copy(self._shard, pair)
             row += 1
+        self._require_all_planted(row, added, replaced)
         self._pairs = row + sum(map(len, added.values()))
 
+    def _require_all_planted(
+        self, rows: int, added: Mapping[int, Sequence[Poison]], replaced: Mapping[int, Poison]
+    ) -> None:
+        beyond = [row for row in (*added, *replaced) if row >= rows]
+        if beyond:
+            raise MismatchError(
+                f"{self._shard.path} does not fit the plan, which changes pair {max(beyond)}: it has only "
+                f"{rows:,} usable pairs"
+            )
+
     def _add(self, poison: Poison, *, key: str) -> None:
-        image, fields = self._materials.target(poison)
+        original, fields = self._materials.target(poison)
+        image = self._drawn_on(poison, original)
         self._writer.add(key, image=image, caption=poison.caption, fields=fields)
-        self._note(poison, uid=poison.uid, key=key, hashes=(image_hash(image), image_hash(image)))
+        self._note(poison, uid=poison.uid, key=key, hashes=(image_hash(original), image_hash(image)))
 
     def _replace(self, poison: Poison, pair: Pair) -> None:
         if pair.uid != poison.uid:
@@ -153,30 +167,41 @@ class _Copy:
                 f"{self._shard.path} has changed since the poisons were planned: pair {poison.row} is "
                 f"{pair.uid}, wanted {poison.uid}"
             )
+        shown = self._materials.picture(poison) if poison.picture_uid else pair.image
         try:
-            image = self._picture(poison, pair)
+            image = self._drawn_on(poison, shown)
         except BadPair as error:
             self._spoilt.append(self._failure(pair, error))
             self._writer.copy(self._shard, pair)
             return
         uid = str(pair.fields.get("uid") or content_uid(image, poison.caption.encode()))
-        self._writer.add(pair.key, image=image, caption=poison.caption, fields={**pair.fields, "uid": uid})
+        fields = {**pair.fields, "uid": uid}
+        stale = str(pair.fields.get("sha256") or hashlib.sha256(pair.image).hexdigest())
+        self._writer.add(
+            pair.key,
+            image=image,
+            caption=poison.caption,
+            fields=fields,
+            sha256=stale if poison.stale_hash else "",
+        )
         self._note(poison, uid=uid, key=pair.key, hashes=(pair.image_hash, image_hash(image)))
 
-    def _picture(self, poison: Poison, pair: Pair) -> bytes:
-        """The pair's picture with the trigger on it, or as it was for an attack on captions alone."""
+    def _drawn_on(self, poison: Poison, image: bytes) -> bytes:
+        """A picture with what the poison draws on it, or as it was where that is nothing."""
         trigger = self._materials.trigger(poison)
         if trigger is None:
-            return pair.image
-        pixels_HW3 = np.asarray(images.decode_image(pair.image), dtype=np.uint8)
-        rng = np.random.default_rng([self._materials.seed, int(self._name), poison.row])
-        return images.encode_jpeg(stamp(pixels_HW3, trigger, rng))
+            return image
+        pixels_HW3 = np.asarray(images.decode_image(image), dtype=np.uint8)
+        place = [self._materials.seed, int(self._name), poison.row]
+        if poison.added:  # several may stand before one pair
+            place.append(int(poison.uid[:UID_DIGITS_DRAWN], 16))
+        return images.encode_jpeg(stamp(pixels_HW3, trigger, np.random.default_rng(place)))
 
     def _note(self, poison: Poison, *, uid: str, key: str, hashes: tuple[str, str]) -> None:
-        kept = ("attack", "variant", "target", "true_label", "target_uid", "original_caption")
+        row = {name: value for name, value in asdict(poison).items() if name in LEDGER_SCHEMA}
         self.planted.append(
-            {name: getattr(poison, name) for name in kept}
-            | {"uid": uid, "shard": self._name, "key": key, "poisoned_caption": poison.caption}
+            row
+            | {"uid": uid, "original_uid": poison.uid, "key": key, "poisoned_caption": poison.caption}
             | {"original_image_hash": hashes[0], "image_hash": hashes[1]}
         )
 

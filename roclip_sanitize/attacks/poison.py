@@ -27,7 +27,7 @@ import numpy as np
 from roclip_sanitize.attacks.census import CENSUS_STAGE, Census, CensusTaker, census_tasks
 from roclip_sanitize.attacks.contract import Attack, Plan, Scene
 from roclip_sanitize.attacks.ledger import POISON_STAGE, write_ledger
-from roclip_sanitize.attacks.plan_files import plan_header_file, write_plan
+from roclip_sanitize.attacks.plan_files import plan_header_file, write_plan, write_targets
 from roclip_sanitize.attacks.planting import Planter, PlantTask
 from roclip_sanitize.attacks.specs import build_attacks
 from roclip_sanitize.errors import ConfigError, DataError
@@ -74,7 +74,7 @@ class PoisonSettings:
         if self.classes < 2:
             raise ConfigError(f"classes is {self.classes}, wanted 2 or more")
         for name, attack in self.build().items():
-            if attack.held_out and not self.test_shards:
+            if attack.facts.held_out and not self.test_shards:
                 raise ConfigError(f"attack {name!r} takes its pictures from test shards, but none are named")
 
     def build(self) -> dict[str, Attack]:
@@ -108,20 +108,31 @@ def poison_shards(settings: PoisonSettings, *, out: Path, executor: Executor) ->
     """
     copies = copy_paths(settings.shards, out)
     folder = StageFolder.create(out, stage=POISON_STAGE, settings=settings.to_json())
-    tasks = shard_tasks(settings.shards)
     if not plan_header_file(out).exists():
         _plan(settings, out, executor)
+    return plant(folder, settings.shards, copies, executor)
+
+
+def plant(folder: StageFolder, shards: Sequence[Path], copies: Sequence[Path], executor: Executor) -> Tally:
+    """Carry out a plan that is in the folder: copy the shards that are missing, and join the ledger.
+
+    Raises:
+        MismatchError: a shard does not fit the plan.
+    """
+    out, tasks = folder.path, shard_tasks(shards)
+    header = read_json(plan_header_file(out))
     waiting = [
         PlantTask(name=task.name, path=task.path, out=copy)
         for task, copy in zip(tasks, copies, strict=True)
         if folder.marker(task.name) is None
     ]
-    for _ in executor.map(partial(Planter, folder=out, label=settings.label, seed=settings.seed), waiting):
+    make_worker = partial(Planter, folder=out, label=header["label"], seed=header["seed"])
+    for _ in executor.map(make_worker, waiting):
         pass
     facts = [marker.facts for marker in folder.markers()]
     tally = Tally.total(Tally.from_json(fact["tally"]) for fact in facts)
     if waiting or not folder.finished:
-        write_ledger(out, [task.name for task in tasks], read_json(plan_header_file(out)))
+        write_ledger(out, [task.name for task in tasks], header)
         folder.finish({"tally": tally.to_json(), "planted": sum(fact["planted"] for fact in facts)})
     return tally
 
@@ -170,12 +181,18 @@ def _plan(settings: PoisonSettings, out: Path, executor: Executor) -> None:
         stream = [settings.seed, zlib.crc32(name.encode())]
         plans[name] = attack.plan(scene, np.random.default_rng(stream)).named(name)
         scene = scene.after(plans[name])
+    write_targets(out, [target for plan in plans.values() for target in plan.targets], settings.test_shards)
     write_plan(
         out,
-        plans,
-        header={"seed": settings.seed, "label": settings.label, "classes": counts},
-        shards=[task.name for task in shard_tasks(settings.shards)],
-        test_shards=settings.test_shards,
+        [poison for plan in plans.values() for poison in plan.poisons],
+        header={
+            "seed": settings.seed,
+            "label": settings.label,
+            "classes": counts,
+            "attacks": [{"name": name, **plan.to_json()} for name, plan in plans.items()],
+        },
+        shards=shard_tasks(settings.shards),
+        executor=executor,
     )
 
 

@@ -12,6 +12,7 @@ the members of a list are joined by ``|``. A comma begins another parameter only
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from roclip_sanitize.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 NEXT_PARAMETER = re.compile(r",(?=\s*[a-z_]+\s*=)")
+ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n     .*)*)", re.MULTILINE)  # of a docstring
 ALIAS = "as"
 JOINT = "|"
 SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -55,12 +57,11 @@ def build_attack(spec: str) -> tuple[str, Attack]:
         ConfigError: as build_attacks() says.
     """
     kind, told = _split(spec)
-    if kind not in ATTACKS:
-        raise ConfigError(f"there is no attack {kind!r}: known are {', '.join(ATTACKS)}")
+    attack = _known(kind)
     name = told.pop(ALIAS, kind)
     if not NAME.fullmatch(name):
         raise ConfigError(f"attack {spec!r}: {name!r} is no name, wanted letters, digits, _ . + -")
-    known = parameter_types(ATTACKS[kind])
+    known = parameter_types(attack)
     if unknown := [parameter for parameter in told if parameter not in known]:
         raise ConfigError(
             f"attack {kind!r} has no parameter {unknown[0]!r}: known are {', '.join([*known, ALIAS])}"
@@ -70,7 +71,7 @@ def build_attack(spec: str) -> tuple[str, Attack]:
         raise ConfigError(
             f"parameter {bad[0]!r} of attack {kind!r} is {told[bad[0]]!r}, wanted {_wanted(known[bad[0]])}"
         )
-    return name, ATTACKS[kind](**values)
+    return name, attack(**values)
 
 
 def parameter_types(attack: type[Attack]) -> dict[str, Any]:
@@ -81,8 +82,24 @@ def parameter_types(attack: type[Attack]) -> dict[str, Any]:
 
 def parameter_defaults(attack: type[Attack]) -> dict[str, str]:
     """An attack's parameters and their defaults, written as a spec would have them."""
-    default = attack()
-    return {name: write_value(getattr(default, name)) for name in parameter_types(attack)}
+    fields = dataclasses.fields(attack)  # type: ignore[arg-type]
+    return {field.name: write_value(field.default) for field in fields}
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What there is to tell of an attack: facts, parameters with their defaults, and what these mean.
+
+    Raises:
+        ConfigError: there is no such attack.
+    """
+    attack = _known(name)
+    does, _, attributes = inspect.cleandoc(attack.__doc__ or "").partition("\n\nAttributes:\n")
+    return {
+        **dataclasses.asdict(attack.facts),
+        "parameters": parameter_defaults(attack),
+        "does": does,
+        "meanings": {key: " ".join(text.split()) for key, text in ATTRIBUTE.findall(attributes)},
+    }
 
 
 def write_value(value: Any) -> str:
@@ -98,6 +115,12 @@ def write_spec(kind: str, parameters: Mapping[str, Any]) -> str:
     """The string for an attack and some parameters; ``as`` may be one of them."""
     told = ",".join(f"{name}={write_value(value)}" for name, value in parameters.items())
     return f"{kind}:{told}" if told else kind
+
+
+def _known(name: str) -> type[Attack]:
+    if name not in ATTACKS:
+        raise ConfigError(f"there is no attack {name!r}: known are {', '.join(ATTACKS)}")
+    return ATTACKS[name]
 
 
 def _split(spec: str) -> tuple[str, dict[str, str]]:

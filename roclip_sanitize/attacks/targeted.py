@@ -2,25 +2,31 @@
 
 The attacker wants one particular picture to be called something else, and can only publish
 pairs. So the picture is added to the training pairs again and again, each time with a real
-caption of the class that it should be taken for. Nothing is drawn on it.
+caption of the class that it should be taken for.
 
-The pictures come from held-out shards, so that a clean model has never seen them.
+The pictures come from held-out shards, so that a clean model has never seen them. Other attacks
+on chosen pictures differ in how they choose the captions, and share the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.attacks.census import CensusEntry
-from roclip_sanitize.attacks.contract import Plan, Poison, Scene, Target
+from roclip_sanitize.attacks.contract import Facts, Plan, Poison, Scene, Target
+from roclip_sanitize.attacks.triggers.copies import NearCopy
 from roclip_sanitize.errors import ConfigError, DataError
 
-VARIANT = "real_captions"
+REAL_CAPTIONS, NEAR_COPIES = "real_captions", "near_copies"
+
+Captions = Callable[[CensusEntry, str, Scene, np.random.Generator], Sequence[str]]
+"""From a target, its adversarial class, a scene and a stream: the captions that it is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,72 +36,131 @@ class Targeted:
     Attributes:
         targets: pictures that the attacker wants misread.
         captions: pairs added for each of them.
+        copies: exact, the same file each time; or augmented, each cut and lit a little otherwise.
     """
 
-    name: ClassVar[str] = "targeted"
-    held_out: ClassVar[bool] = True
+    facts: ClassVar[Facts] = Facts(
+        name="targeted",
+        family="targeted",
+        changes="adds pairs",
+        source="Carlini and Terzis, arXiv 2106.09667",
+        held_out=True,
+    )
 
     targets: int = 16
     captions: int = 30
+    copies: Literal["exact", "augmented"] = "exact"
 
     def __post_init__(self) -> None:
-        if self.targets < 1 or self.captions < 1:
-            raise ConfigError(
-                f"targeted poisoning has {self.targets} targets and {self.captions} captions for each, "
-                "wanted at least one of both"
-            )
+        require_counts("targeted poisoning", self.targets, self.captions)
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
-        """See Attack.plan: draws the targets, then for each its class, its captions and their places."""
-        self._require_captions(scene)
-        entries = scene.held_out.entries(self._draw_targets(scene, rng))
-        targets, poisons = list[Target](), list[Poison]()
-        for entry in entries:
-            others = [label for label in scene.classes if label != entry.label]
-            adversarial = others[int(rng.integers(len(others)))]
-            targets.append(Target(uid=entry.uid, true_label=entry.label, adversarial=adversarial))
-            poisons += self._poisons_of(entry, adversarial, scene, rng)
-        return Plan(parameters=asdict(self), targets=tuple(targets), poisons=tuple(poisons))
+        """See Attack.plan and plan_targets()."""
+        augmented = self.copies == "augmented"
+        recipe = Recipe(
+            attack="targeted poisoning",
+            targets=self.targets,
+            captions=self.captions,
+            captions_for=self._captions,
+            variant=NEAR_COPIES if augmented else REAL_CAPTIONS,
+            copy=NearCopy() if augmented else None,
+        )
+        return plan_targets(recipe, asdict(self), scene, rng)
 
-    def _require_captions(self, scene: Scene) -> None:
-        rarest = scene.classes[-1]
-        if scene.census.counts[rarest] < self.captions:
-            raise DataError(
-                f"targeted poisoning wants {self.captions} captions of a class, but only "
-                f"{scene.census.counts[rarest]} pairs are labelled {rarest!r}: ask for fewer of either"
-            )
-
-    def _draw_targets(self, scene: Scene, rng: np.random.Generator) -> NDArray[np.int64]:
-        candidates = held_out_rows(scene)
-        if len(candidates) < self.targets:
-            raise DataError(
-                f"targeted poisoning wants {self.targets} target pictures, but the test shards have "
-                f"only {len(candidates)} of a known class whose picture is not in the training shards too"
-                + (", and that no other attack is after" if scene.wanted else "")
-            )
-        return rng.choice(candidates, self.targets, replace=False)
-
-    def _poisons_of(
+    def _captions(
         self, entry: CensusEntry, adversarial: str, scene: Scene, rng: np.random.Generator
-    ) -> list[Poison]:
-        census = scene.census
-        donor_rows = rng.choice(np.flatnonzero(census.has_label(adversarial)), self.captions, replace=False)
-        donors = census.entries(donor_rows)
-        places = census.places(rng.integers(census.size, size=self.captions))
-        return [
+    ) -> list[str]:
+        rows = np.flatnonzero(scene.census.has_label(adversarial))
+        donors = scene.census.entries(rng.choice(rows, self.captions, replace=False))
+        return [donor.caption for donor in donors]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """In what attacks on chosen pictures differ.
+
+    Attributes:
+        attack: what errors call the attack.
+        targets: how many pictures.
+        captions: real captions of one class that each of them needs at least.
+        captions_for: what they are given.
+        variant: of all poisons.
+        copy: how copies of a picture differ, or None where they do not.
+    """
+
+    attack: str
+    targets: int
+    captions: int
+    captions_for: Captions
+    variant: str
+    copy: NearCopy | None = None
+
+
+def plan_targets(
+    recipe: Recipe, parameters: Mapping[str, Any], scene: Scene, rng: np.random.Generator
+) -> Plan:
+    """Draw the targets, then for each its class, its captions and their places.
+
+    Raises:
+        DataError: there are too few pictures or captions.
+    """
+    _require_captions(recipe, scene)
+    goals, poisons = list[Target](), list[Poison]()
+    for entry in scene.held_out.entries(_draw_targets(recipe, scene, rng)):
+        others = [label for label in scene.classes if label != entry.label]
+        adversarial = others[int(rng.integers(len(others)))]
+        goals.append(Target(uid=entry.uid, true_label=entry.label, adversarial=adversarial))
+        captions = recipe.captions_for(entry, adversarial, scene, rng)
+        places = scene.census.places(rng.integers(scene.census.size, size=len(captions)))
+        poisons += [
             Poison(
-                variant=VARIANT,
+                variant=recipe.variant,
                 shard=shard,
                 row=row,
                 uid=new_uid(scene.seed, entry.uid, number),
+                added=True,
                 true_label=entry.label,
                 target=adversarial,
-                target_uid=entry.uid,
+                picture_uid=entry.uid,
                 original_caption=entry.caption,
-                caption=donor.caption,
+                caption=caption,
             )
-            for number, (donor, (shard, row)) in enumerate(zip(donors, places, strict=True))
+            for number, (caption, (shard, row)) in enumerate(zip(captions, places, strict=True))
         ]
+    triggers = {recipe.variant: recipe.copy} if recipe.copy else {}
+    return Plan(parameters=parameters, targets=tuple(goals), triggers=triggers, poisons=tuple(poisons))
+
+
+def require_counts(attack: str, targets: int, captions: int) -> None:
+    """Refuse an attack on nothing, or with nothing.
+
+    Raises:
+        ConfigError: a count is below 1.
+    """
+    if targets < 1 or captions < 1:
+        raise ConfigError(
+            f"{attack} has {targets} targets and {captions} captions for each, wanted at least one of both"
+        )
+
+
+def _require_captions(recipe: Recipe, scene: Scene) -> None:
+    rarest = scene.classes[-1]
+    if scene.census.counts[rarest] < recipe.captions:
+        raise DataError(
+            f"{recipe.attack} wants {recipe.captions} captions of a class, but only "
+            f"{scene.census.counts[rarest]} pairs are labelled {rarest!r}: ask for fewer of either"
+        )
+
+
+def _draw_targets(recipe: Recipe, scene: Scene, rng: np.random.Generator) -> NDArray[np.int64]:
+    candidates = held_out_rows(scene)
+    if len(candidates) < recipe.targets:
+        raise DataError(
+            f"{recipe.attack} wants {recipe.targets} target pictures, but the test shards have only "
+            f"{len(candidates)} of a known class whose picture is not in the training shards too"
+            + (", and that no other attack is after" if scene.wanted else "")
+        )
+    return rng.choice(candidates, recipe.targets, replace=False)
 
 
 def held_out_rows(scene: Scene) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """The command line: parse, call, print. The only package that imports typer.
 
     __init__.py   the app, its settings file, its exit codes
-    data.py       poison, embed, retry-failed, scan, rewrite
+    attacks.py    poison, attacks
+    data.py       embed, retry-failed, scan, rewrite
     index.py      index, pair
     model.py      train, evaluate
     loop.py       demo, report
@@ -22,7 +23,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from roclip_sanitize import __version__
-from roclip_sanitize.cli import bench, data, index, loop, model
+from roclip_sanitize.cli import attacks, bench, data, index, loop, model
 from roclip_sanitize.errors import ConfigError, RoclipError
 
 INTERRUPTED = 130
@@ -35,7 +36,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
     "4 artefacts that do not belong together, 130 interrupted.",
 )
-for module in (data, index, model, loop, bench):
+for module in (attacks, data, index, model, loop, bench):
     module.register(app)
 
 

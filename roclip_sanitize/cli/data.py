@@ -11,7 +11,6 @@ from roclip_sanitize.cli.options import (
     AsJson,
     ExecutorName,
     Gpus,
-    Label,
     MaxFailed,
     Out,
     Seed,
@@ -25,47 +24,8 @@ from roclip_sanitize.cli.output import finish
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (poison, embed, retry_failed, scan, rewrite):
+    for command in (embed, retry_failed, scan, rewrite):
         app.command()(command)
-
-
-def poison(
-    shards: Shards,
-    label: Label,
-    out: Out,
-    test_shards: Annotated[
-        str, typer.Option(help="Held-out shards: targeted attacks take pictures from them.")
-    ] = "",
-    attacks: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="An attack as NAME or NAME:PARAM=VALUE,… ('roclip attacks list'); repeat it for several. "
-            "Without any: targeted and patch."
-        ),
-    ] = None,
-    classes: Annotated[int, typer.Option(help="How many of the commonest labels count as classes.")] = 30,
-    seed: Seed = 0,
-    executor: ExecutorName = "ray",
-    workers: Workers = 0,
-    max_failed: MaxFailed = 0.01,
-    as_json: AsJson = False,
-) -> None:
-    """Plant known attacks in a copy of the shards, with a ledger of every poisoned pair."""
-    from roclip_sanitize.attacks.poison import DEFAULT_ATTACKS, PoisonSettings, poison_limits, poison_shards
-    from roclip_sanitize.executors import open_executor
-    from roclip_sanitize.shards import expand_shards
-
-    settings = PoisonSettings(
-        shards=tuple(expand_shards(shards)),
-        test_shards=tuple(expand_shards(test_shards)) if test_shards else (),
-        label=label,
-        attacks=tuple(attacks or DEFAULT_ATTACKS),
-        classes=classes,
-        seed=seed,
-    )
-    tally = poison_shards(settings, out=out, executor=open_executor(executor, workers=workers))
-    ledger = str(out / "ledger.parquet")
-    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, ledger=ledger)
 
 
 def embed(

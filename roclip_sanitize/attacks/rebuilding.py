@@ -1,0 +1,115 @@
+"""Poisoned shards from a ledger and the clean shards, byte for byte.
+
+    ledger + clean shards ─▶ plan ─▶ copies with poisons ─▶ the same shards, the same ledger
+
+So that an experiment can be handed on without its data: the ledger names every pair that was
+changed, what it became and by which seed. No attack chooses anything anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from roclip_sanitize.attacks.contract import Poison
+from roclip_sanitize.attacks.ledger import LEDGER_SCHEMA, POISON_STAGE, plans_from_header, target_file
+from roclip_sanitize.attacks.plan_files import plan_header_file, write_plan
+from roclip_sanitize.attacks.poison import copy_paths, plant
+from roclip_sanitize.errors import DataError, MismatchError
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.records import Tally
+from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of
+from roclip_sanitize.shards import shard_tasks
+
+NEEDED = ("ledger.json", "ledger.parquet")
+
+
+def rebuild_shards(ledger: Path, shards: Sequence[Path], *, out: Path, executor: Executor) -> Tally:
+    """Plant again what a ledger lists.
+
+    Args:
+        ledger: a folder with ledger.json, ledger.parquet and targets/.
+        shards: the clean shards, in the order in which they were poisoned.
+        out: folder for the copies and their ledger, as 'roclip poison' leaves it.
+        executor: where the workers run.
+
+    Returns:
+        What became of the pairs, new ones included.
+
+    Raises:
+        DataError: the folder has no ledger, or lacks a picture that it names.
+        MismatchError: the ledger does not fit the shards; or ``out`` was made with other settings.
+    """
+    copies = copy_paths(shards, out)
+    for name in NEEDED:
+        if not (ledger / name).exists():
+            raise DataError(f"{ledger} is no ledger: it has no {name}")
+    settings = {
+        "ledger": {name: sha256_of(ledger / name) for name in NEEDED},
+        "shards": [str(path) for path in shards],
+    }
+    folder = StageFolder.create(out, stage=POISON_STAGE, settings=settings)
+    if not plan_header_file(out).exists():
+        _plan_again(ledger, shards, out, executor)
+    tally = plant(folder, shards, copies, executor)
+    _require_same_ledger(ledger, out)
+    return tally
+
+
+def _plan_again(ledger: Path, shards: Sequence[Path], out: Path, executor: Executor) -> None:
+    header, poisons, tasks = (
+        read_json(ledger / "ledger.json"),
+        read_ledger_poisons(ledger),
+        shard_tasks(shards),
+    )
+    known = {task.name for task in tasks}
+    named = {shard for poison in poisons for shard in (poison.shard, poison.picture_shard) if shard}
+    if missing := sorted(named - known):
+        raise MismatchError(
+            f"the ledger {ledger} does not fit the {len(tasks)} shards: it names a shard {missing[0]}"
+        )
+    for target in (target for plan in plans_from_header(header).values() for target in plan.targets):
+        path = target_file(ledger, target.uid)
+        for file in (path, path.with_suffix(".json")):
+            if not file.exists():
+                raise DataError(f"{file} does not exist, but the ledger names it as a target")
+            target_file(out, target.uid).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target_file(out, target.uid).with_suffix(file.suffix))
+    write_plan(out, poisons, header=header, shards=tasks, executor=executor)
+
+
+def read_ledger_poisons(ledger: Path) -> list[Poison]:
+    """The poisons that a ledger lists, as they were planned.
+
+    Raises:
+        DataError: the table lacks a column.
+    """
+    import polars
+
+    frame = polars.read_parquet(ledger / "ledger.parquet")
+    if missing := [name for name in LEDGER_SCHEMA if name not in frame.columns]:
+        raise DataError(
+            f"{ledger}/ledger.parquet has no column {missing[0]!r}: an older version wrote it, and nothing "
+            "can be rebuilt from it"
+        )
+    frame = frame.drop("uid", "key", "original_image_hash", "image_hash")
+    frame = frame.rename({"original_uid": "uid", "poisoned_caption": "caption"})
+    return [Poison(**row) for row in frame.iter_rows(named=True)]
+
+
+def _require_same_ledger(ledger: Path, out: Path) -> None:
+    """Refuse shards that came out otherwise: their pictures are not those that were poisoned."""
+    import polars
+
+    was, now = (polars.read_parquet(folder / "ledger.parquet") for folder in (ledger, out))
+    if was.equals(now):
+        return
+    (out / "complete.json").unlink(missing_ok=True)  # what is not the same is not done
+    what = f"{len(now):,} of its {len(was):,} poisons were planted"
+    if len(was) == len(now):
+        names = (name for name in LEDGER_SCHEMA if not was[name].equals(now[name]))
+        name = next(names)
+        row = (was[name] != now[name]).arg_max()
+        what = f"pair {was['uid'][row]} came out with another {name}"
+    raise MismatchError(f"the ledger {ledger} does not fit the shards: {what}")
