@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.encoder import new_clip, save_clip
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.evaluation import encoding
 from roclip_sanitize.evaluation.evaluate import evaluate_arms
-from roclip_sanitize.evaluation.results import find
+from roclip_sanitize.evaluation.results import find, read_results
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.evaluation.test_sets import ShardSet
 from roclip_sanitize.executors import open_executor
@@ -93,16 +93,10 @@ def test_parts_are_resumed(
 
 @pytest.mark.slow
 def test_the_probe_learns_colours_from_a_model_that_never_learnt(measured: Path) -> None:
-    results = [find(read, arm="one", metric="linear_probe_top1") for read in [evaluate_read(measured)]]
-    assert results[0] is not None
-    assert results[0].n == 60
-    assert results[0].value > 0.5  # four colours: guessing is right in a quarter
-
-
-def evaluate_read(folder: Path) -> Any:
-    from roclip_sanitize.evaluation.results import read_results
-
-    return read_results(folder / "results.json")
+    found = find(read_results(measured / "results.json"), arm="one", metric="linear_probe_top1")
+    assert found is not None
+    assert found.n == 60
+    assert found.value > 0.5  # four colours: guessing is right in a quarter
 
 
 @pytest.mark.slow
@@ -115,7 +109,7 @@ def test_clip_benchmark_can_take_the_results_in(measured: Path) -> None:
     for line in lines:
         assert set(line) == {"dataset", "model", "pretrained", "task", "metrics", "language"}
         assert (line["model"], line["language"]) == (MODEL, "en")
-    zero_shot = find(evaluate_read(measured), arm="one", metric="zero_shot_top1")
+    zero_shot = find(read_results(measured / "results.json"), arm="one", metric="zero_shot_top1")
     assert zero_shot is not None
     assert lines[0]["metrics"]["acc1"] == pytest.approx(zero_shot.value, abs=1e-6)
     assert set(lines[0]["metrics"]) == {"acc1", "mean_per_class_recall"}  # four classes: no top-5
@@ -145,12 +139,50 @@ def test_test_pictures_that_were_trained_on_are_counted(world: EvaluateSettings,
 
 
 @pytest.mark.slow
+def test_every_kind_of_goal_is_measured_with_its_control(world: EvaluateSettings, tmp_path: Path) -> None:
+    poison = PoisonSettings(
+        shards=world.probe_shards,
+        test_shards=world.test_shards,
+        label="colour",
+        classes=len(COLOURS),
+        attacks=(
+            "multi_trigger:rate=8,triggers=checkerboard|yellow,targets=2,classes=red|green",
+            "mmpoison:rate=6,asked=blue,shown=yellow",
+            "text_trigger:rate=6,target=green",
+        ),
+    )
+    poison_shards(poison, out=tmp_path / "poison", executor=HERE)
+    settings = replace(world, ledger=tmp_path / "poison", probe_shards=(), arms={"one": world.arms["one"]})
+    results = evaluate_arms(settings, out=tmp_path / "out", executor=HERE)
+    trials = {(one.attack, one.metric): one.n for one in results if one.attack}
+    each = len(world.test_shards) * 20 // len(COLOURS)
+    pictures = {
+        (f"multi_trigger{which}", metric): count * 3 * each
+        for which, count in (("", 2), ("/checkerboard", 1), ("/yellow", 1))
+        for metric in ("attack_success", "clean_target_rate", "true_class_accuracy")
+    }
+    captions = {
+        (attack, prefix + metric): asked * each
+        for attack, prefix, asked in (
+            ("mmpoison", "", 1),
+            ("mmpoison", "clean_", 2),
+            ("text_trigger", "", 3),
+            ("text_trigger", "clean_", 3),
+        )
+        for metric in ("hit_at_1", "hit_at_5", "hit_at_10", "min_rank")
+    }
+    assert trials == pictures | captions
+
+
+@pytest.mark.slow
 def test_a_chunk_is_no_boundary(
     world: EvaluateSettings, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "SHOWN_AT_ONCE", 7)
     evaluate_arms(world, out=tmp_path, executor=HERE)
-    for ours, theirs in zip(evaluate_read(tmp_path), evaluate_read(measured), strict=True):
+    for ours, theirs in zip(
+        read_results(tmp_path / "results.json"), read_results(measured / "results.json"), strict=True
+    ):
         assert (ours.metric, ours.n) == (theirs.metric, theirs.n)
         assert ours.value == pytest.approx(theirs.value, abs=0.05)  # batches move cosines by their last bits
 
@@ -192,4 +224,3 @@ def test_parts_join_in_order(tmp_path: Path) -> None:
     found = encoding.read_parts(encoding.part_files(tmp_path, "one"))
     assert found["label"].tolist() == [1, 2, 3]
     assert found["failed"] == 6
-    assert len(COLOURS) == 4
