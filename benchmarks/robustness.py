@@ -22,13 +22,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from benchmarks.claims import Claim, report
 from roclip_sanitize import demo
 from roclip_sanitize.evaluation.evaluate import evaluate_arms
 from roclip_sanitize.evaluation.results import Result, find
+from roclip_sanitize.evaluation.seeds import Merged, merge
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.base import Executor
@@ -109,25 +109,25 @@ class Table:
     def __init__(self, results: list[Result], seeds: Sequence[int]) -> None:
         self._results, self._seeds = results, seeds
 
-    def values(self, arm: str, attack: str | None, metric: str) -> list[float]:
-        """What each training of an arm came to, in the order of the seeds."""
+    def merged(self, arm: str, attack: str | None, metric: str) -> Merged:
+        """All trainings of an arm together."""
         found = [
             find(self._results, arm=training(arm, seed), attack=attack, metric=metric) for seed in self._seeds
         ]
-        return [result.value if result else float("nan") for result in found]
+        return merge([result for result in found if result])
 
     def mean(self, arm: str, attack: str | None, metric: str) -> float:
         """The mean over an arm's trainings."""
-        return fmean(self.values(arm, attack, metric))
+        return self.merged(arm, attack, metric).mean
 
     def show(self) -> None:
         """Print a row per arm, and below it the range where there are several trainings."""
         print(f"{'':18}" + "".join(f"{title:>15}" for _, _, title in COLUMNS))
         for arm in ARMS:
-            cells = [self.values(arm, attack, metric) for attack, metric, _ in COLUMNS]
-            print(f"{arm:18}" + "".join(f"{fmean(cell):>15.1%}" for cell in cells))
+            cells = [self.merged(arm, attack, metric) for attack, metric, _ in COLUMNS]
+            print(f"{arm:18}" + "".join(f"{cell.mean:>15.1%}" for cell in cells))
             if len(self._seeds) > 1:
-                ranges = [f"{min(cell):.1%}–{max(cell):.1%}" for cell in cells]
+                ranges = [f"{cell.lowest:.1%}–{cell.highest:.1%}" for cell in cells]
                 print(f"{'':18}" + "".join(f"{text:>15}" for text in ranges))
 
 

@@ -164,6 +164,12 @@ def own_transform(side: int) -> Any:
     return open_clip.transform.image_transform(side, is_train=False)
 
 
+def imagenet_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """ImageNet-1k's 1,000 class names in the order of its classes, and OpenAI's 80 templates with {}."""
+    templates = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+    return tuple(open_clip.IMAGENET_CLASSNAMES), templates
+
+
 def image_side(name: str) -> int:
     """Pixels that a model wants a side."""
     return _side_and_context(name)[0]

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from roclip_sanitize.attacks.contract import Target
-from roclip_sanitize.evaluation.attack_success import Count, targeted_success, trigger_success
+from roclip_sanitize.evaluation.attack_success import targeted_success, trigger_success
+from roclip_sanitize.evaluation.counts import Count
 
 CLASSES = ("shoe", "hat", "scarf")
 SHOE, HAT, SCARF = range(3)
@@ -48,9 +49,9 @@ def test_targets_are_judged_each_by_its_own_class() -> None:
             Target(uid="2", true_label="shoe", adversarial="scarf"),
             Target(uid="3", true_label="hat", adversarial="scarf"),
         ],
-        target_class=np.array([HAT, SHOE, HAT]),
+        target_class_TK=np.array([[HAT], [SHOE], [HAT]]),
         label_N=np.array([SHOE, HAT, SCARF, SHOE]),
-        clean_class_N=np.array([HAT, HAT, SCARF, SCARF]),
+        clean_class_NK=np.array([[HAT], [HAT], [SCARF], [SCARF]]),
         classes=CLASSES,
     )
     assert counted(found) == {
@@ -60,6 +61,55 @@ def test_targets_are_judged_each_by_its_own_class() -> None:
         # shoe, of which one is called so.
         "clean_target_rate": (1 + 1 + 1, 3 + 3 + 3),
     }
+
+
+def test_a_target_may_be_reached_among_the_best_three_or_five() -> None:
+    classes = ("a", "b", "c", "d", "e", "f")
+    found = targeted_success(
+        "targeted",
+        targets=[
+            Target(uid="1", true_label="a", adversarial="f"),
+            Target(uid="2", true_label="b", adversarial="e"),
+            Target(uid="3", true_label="c", adversarial="d"),
+        ],
+        target_class_TK=np.array(
+            [
+                [5, 0, 1, 2, 3],  # f is first
+                [1, 2, 4, 0, 3],  # e is third
+                [2, 1, 0, 4, 3],  # d is fifth
+            ]
+        ),
+        label_N=np.array([0, 5]),
+        clean_class_NK=np.array(
+            [
+                [0, 1, 2, 3, 4],  # d and e within five, none within three
+                [5, 4, 0, 1, 2],  # e within three; shows f itself, so that f does not count
+            ]
+        ),
+        classes=classes,
+    )
+    assert counted(found) == {
+        "attack_success": (1, 3),
+        "attack_success_top3": (2, 3),
+        "attack_success_top5": (3, 3),
+        "true_class_accuracy": (2, 3),
+        # f is asked of the first picture only; e and d of both
+        "clean_target_rate": (0, 1 + 2 + 2),
+        "clean_target_rate_top3": (1, 5),
+        "clean_target_rate_top5": (3, 5),
+    }
+
+
+def test_a_cut_off_that_takes_in_every_class_is_left_out() -> None:
+    found = targeted_success(
+        "targeted",
+        targets=[Target(uid="1", true_label="shoe", adversarial="hat")],
+        target_class_TK=np.array([[HAT, SHOE, SCARF]]),
+        label_N=np.array([SHOE]),
+        clean_class_NK=np.array([[SHOE, HAT, SCARF]]),
+        classes=CLASSES,
+    )
+    assert set(counted(found)) == {"attack_success", "clean_target_rate", "true_class_accuracy"}
 
 
 def test_counts_carry_the_name_of_the_attack() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.evaluation.evaluate import evaluate_arms
@@ -21,8 +23,24 @@ from tests.squares import COLOURS, write_square_shards, write_squares
 
 HERE = LocalExecutor()
 TEST_PAIRS, TARGETS, EPOCHS = 24, 3, 2
-ATTACK_METRICS = {"attack_success", "true_class_accuracy", "clean_target_rate"}
-UTILITY_METRICS = {"zero_shot_top1", "retrieval_r1", "retrieval_r5", "retrieval_r10"}
+CLEAN_PAIRS = TEST_PAIRS - TARGETS  # what attacks are after is measured as targets alone
+ATTACK_METRICS = {
+    "patch": {"attack_success", "true_class_accuracy", "clean_target_rate"},
+    "targeted": {
+        "attack_success",
+        "attack_success_top3",
+        "true_class_accuracy",
+        "clean_target_rate",
+        "clean_target_rate_top3",
+    },
+}
+UTILITY_METRICS = {
+    "zero_shot_top1",
+    "mean_per_class_recall",
+    "retrieval_r1",
+    "retrieval_r5",
+    "retrieval_r10",
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +86,7 @@ def measured(world: EvaluateSettings, tmp_path_factory: pytest.TempPathFactory) 
 def test_every_metric_of_every_attack_is_there_once(measured: Path) -> None:
     results = read_results(measured / "results.json")
     names = [(result.attack, result.metric) for result in results]
-    attacked = {(attack, metric) for attack in ("targeted", "patch") for metric in ATTACK_METRICS}
+    attacked = {(attack, metric) for attack, metrics in ATTACK_METRICS.items() for metric in metrics}
     wanted = attacked | {(None, metric) for metric in UTILITY_METRICS}
     assert set(names) == wanted
     assert len(names) == len(wanted)
@@ -84,7 +102,7 @@ def test_a_record_has_the_fields_that_tables_rely_on(measured: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_trials_are_those_of_the_test_shards(measured: Path) -> None:
+def test_the_trials_are_those_of_the_test_shards(world: EvaluateSettings, measured: Path) -> None:
     results = read_results(measured / "results.json")
 
     def trials(attack: str | None, metric: str) -> int:
@@ -92,12 +110,18 @@ def test_the_trials_are_those_of_the_test_shards(measured: Path) -> None:
         assert found is not None
         return found.n
 
-    others = TEST_PAIRS - TEST_PAIRS // len(COLOURS)
-    assert trials(None, "zero_shot_top1") == TEST_PAIRS
-    assert trials(None, "retrieval_r1") == 2 * TEST_PAIRS  # both ways
+    ledger = Ledger.open(world.ledger) if world.ledger else None
+    assert ledger is not None
+    wanted = Counter(target.true_label for target in ledger.targets)
+    clean = {colour: TEST_PAIRS // len(COLOURS) - wanted[colour] for colour in COLOURS}
+    assert sum(clean.values()) == CLEAN_PAIRS
+    assert trials(None, "zero_shot_top1") == CLEAN_PAIRS
+    assert trials(None, "retrieval_r1") == 2 * CLEAN_PAIRS  # both ways
     assert trials("targeted", "attack_success") == TARGETS
+    others = CLEAN_PAIRS - clean["blue"]
     assert trials("patch", "attack_success") == trials("patch", "clean_target_rate") == others
-    assert trials("targeted", "clean_target_rate") == TARGETS * others
+    asked = [CLEAN_PAIRS - clean[target.adversarial] for target in ledger.targets]
+    assert trials("targeted", "clean_target_rate") == sum(asked)
 
 
 @pytest.mark.slow
@@ -161,6 +185,14 @@ def test_classes_without_an_attacks_target_are_refused(world: EvaluateSettings, 
 
 
 @pytest.mark.slow
+def test_poisons_among_the_test_pairs_are_refused(world: EvaluateSettings, tmp_path: Path) -> None:
+    assert world.ledger is not None
+    settings = replace(world, test_shards=tuple(poisoned_shards(world.ledger)))
+    with pytest.raises(DataError, match=r"test pairs are poisons of .*, [0-9a-f]{32} the first"):
+        evaluate_arms(settings, out=tmp_path, executor=HERE)
+
+
+@pytest.mark.slow
 def test_a_label_that_no_test_pair_has_is_refused(world: EvaluateSettings, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no test pair has a label 'shape'"):
         evaluate_arms(replace(world, label="shape"), out=tmp_path, executor=HERE)
@@ -170,7 +202,8 @@ def test_a_label_that_no_test_pair_has_is_refused(world: EvaluateSettings, tmp_p
 
 
 def settings_of(**told: Any) -> EvaluateSettings:
-    known = {"arms": {"one": Path("one")}, "test_shards": (Path("t.tar"),), "label": "colour"}
+    known: dict[str, Any] = {"arms": {"one": Path("one")}, "test_shards": (Path("t.tar"),)}
+    known["label"] = "colour"
     return EvaluateSettings(**{**known, **told})
 
 
@@ -182,6 +215,10 @@ def settings_of(**told: Any) -> EvaluateSettings:
         ("label", "", "label is empty"),
         ("class_count", 1, "class-count must be 2 or more"),
         ("curve_pictures", 0, "curve-pictures 1 or more"),
+        ("probe_pictures", 1, "probe-pictures must be 2 or more"),
+        ("near", 0.0, r"near is 0\.0, wanted a cosine above 0"),
+        ("test_shards", (), "either test shards or a public data set to measure on, found neither"),
+        ("dataset", "cifar10:here", "to measure on, found both"),
     ],
 )
 def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> None:

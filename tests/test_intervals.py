@@ -1,13 +1,16 @@
-"""Wilson's interval, against scipy's."""
+"""Wilson's interval, against scipy's; bootstrapped ones, against what is known of them."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from roclip_sanitize.evaluation.intervals import wilson
+from roclip_sanitize.evaluation.counts import Count, Sample
+from roclip_sanitize.evaluation.intervals import bootstrap_mean, grouped_share, wilson
+from roclip_sanitize.evaluation.results import Result
 
 
 @given(trials=st.integers(1, 3_000), data=st.data())
@@ -38,3 +41,54 @@ def test_the_share_lies_within_its_interval(trials: int, data: st.DataObject) ->
     hits = data.draw(st.integers(0, trials))
     low, high = wilson(hits, trials)
     assert 0 <= low <= hits / trials <= high <= 1
+
+
+def test_the_bootstrap_of_many_numbers_is_that_of_the_normal_law() -> None:
+    value_N = np.random.default_rng(0).normal(3, 2, 2_000)
+    half = 1.96 * value_N.std() / np.sqrt(2_000)
+    low, high = bootstrap_mean(value_N, seed=1)
+    assert (low, high) == pytest.approx((value_N.mean() - half, value_N.mean() + half), abs=0.15 * half)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    value_N = np.arange(20.0)
+    assert bootstrap_mean(value_N, seed=3) == bootstrap_mean(value_N, seed=3)
+    assert bootstrap_mean(value_N, seed=3) != bootstrap_mean(value_N, seed=4)
+
+
+def test_copies_in_one_group_are_no_further_evidence() -> None:
+    value_N = np.random.default_rng(5).normal(0, 1, 200)
+    alone = bootstrap_mean(value_N, np.arange(200), seed=0)
+    copied = bootstrap_mean(np.tile(value_N, 9), np.tile(np.arange(200), 9), seed=0)
+    believed = bootstrap_mean(np.tile(value_N, 9), seed=0)
+    assert copied == pytest.approx(alone)
+    assert believed[1] - believed[0] < 0.5 * (copied[1] - copied[0])
+
+
+def test_a_group_weighs_as_much_as_it_has() -> None:
+    value_N, group_N = np.array([1.0, 1, 1, 0]), np.array([7, 7, 7, 2])
+    low, high = bootstrap_mean(value_N, group_N, seed=0)
+    assert (low, high) == (0.0, 1.0)  # one group or the other drawn twice
+    assert Result.of(
+        Sample(attack=None, metric="m", value_N=value_N, group_N=group_N), arm="a", seed=0
+    ).value == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("values", [[], [4.0], [4.0, 4.0, 4.0]])
+def test_without_spread_there_is_no_interval(values: list[float]) -> None:
+    mean = values[0] if values else 0.0
+    assert bootstrap_mean(np.array(values)) == (mean, mean)
+
+
+@pytest.mark.parametrize(("hit", "wanted"), [(False, wilson(0, 2)), (True, wilson(2, 2))])
+def test_none_or_all_of_the_groups_hit_is_no_certainty(hit: bool, wanted: tuple[float, float]) -> None:
+    assert grouped_share(np.full(6, hit), np.array([0, 0, 0, 1, 1, 1])) == wanted
+
+
+def test_what_was_counted_gets_its_interval() -> None:
+    share = Result.of(Count(attack="patch", metric="attack_success", hits=1, trials=4), arm="a", seed=2)
+    assert (share.value, share.n, share.low, share.high) == (0.25, 4, *wilson(1, 4))
+    ranks = Sample(attack="swap", metric="min_rank", value_N=np.array([0.0, 10.0, 2.0]))
+    rank = Result.of(ranks, arm="a", seed=2)
+    assert (rank.value, rank.n) == (4.0, 3)
+    assert 0 <= rank.low < 4 < rank.high <= 10

@@ -16,6 +16,7 @@ from roclip_sanitize.evaluation.zero_shot import (
     class_vectors,
     image_vectors,
     predict,
+    top_classes,
     wordings,
 )
 
@@ -115,3 +116,11 @@ def test_the_most_similar_class_is_predicted_and_of_equals_the_first() -> None:
     class_CD = np.array([[1, 0], [0, 1], [0, 1]], np.float32)
     image_ND = np.array([[0.8, 0.6], [0.6, 0.8], [0, 1], [-1, 0]], np.float32)
     assert predict(image_ND, class_CD).tolist() == [0, 1, 1, 1]
+
+
+def test_the_best_classes_come_in_order_and_of_equals_the_lower_number_first() -> None:
+    class_CD = np.array([[1, 0], [0, 1], [0, 1], [-1, 0]], np.float32)
+    image_ND = np.array([[0.8, 0.6], [0, 1]], np.float32)
+    assert top_classes(image_ND, class_CD, most=3).tolist() == [[0, 1, 2], [1, 2, 0]]
+    assert top_classes(image_ND, class_CD, most=9).tolist() == [[0, 1, 2, 3], [1, 2, 0, 3]]
+    assert top_classes(image_ND, class_CD, most=1)[:, 0].tolist() == predict(image_ND, class_CD).tolist()

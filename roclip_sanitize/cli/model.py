@@ -10,6 +10,7 @@ import typer
 
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, Label, MaxFailed, Out, Seed, Workers
 from roclip_sanitize.cli.output import finish, show
+from roclip_sanitize.evaluation.settings import NEAR, EvaluateSettings
 from roclip_sanitize.training.settings import TrainSettings
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(TrainSettings)}
@@ -99,9 +100,13 @@ def evaluate(
     arm: Annotated[
         list[str], typer.Option(help="NAME=FOLDER of a training, or FOLDER alone; repeat for several.")
     ],
-    test_shards: Annotated[str, typer.Option(help="Shards that no model has seen.")],
-    label: Label,
     out: Out,
+    test_shards: Annotated[str, typer.Option(help="Shards that no model has seen.")] = "",
+    label: Label = "",
+    dataset: Annotated[
+        str,
+        typer.Option(help="NAME:FOLDER of a public data set instead of shards, such as cifar10:data/cifar."),
+    ] = "",
     ledger: Annotated[
         Path | None, typer.Option(help="Folder of 'roclip poison': the attacks to measure.")
     ] = None,
@@ -112,40 +117,61 @@ def evaluate(
         list[str] | None, typer.Option(help="Caption with {} for the class; repeat for several.")
     ] = None,
     curves: Annotated[bool, typer.Option(help="Measure the snapshots too.")] = True,
+    probe_data: Annotated[
+        str, typer.Option(help="Labelled training shards: fit a linear probe on their image vectors.")
+    ] = "",
+    store: Annotated[
+        Path | None, typer.Option(help="Embedding store of the training shards: count test pictures in it.")
+    ] = None,
+    near: Annotated[
+        float, typer.Option(help="Cosine in that store from which on two pictures are near-duplicates.")
+    ] = NEAR,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
     gpus_per_worker: Gpus = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure zero-shot accuracy, retrieval, and the success of every planted attack."""
+    """Measure zero-shot accuracy, retrieval, a linear probe, and the success of every planted attack."""
     from roclip_sanitize.evaluation.evaluate import evaluate_arms
-    from roclip_sanitize.evaluation.settings import EvaluateSettings
-    from roclip_sanitize.evaluation.zero_shot import TEMPLATES
     from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.runfiles import read_json
     from roclip_sanitize.shards import expand_shards
 
     settings = EvaluateSettings(
         arms={name or Path(folder).name: Path(folder) for name, folder in map(_split_arm, arm)},
-        test_shards=tuple(expand_shards(test_shards)),
+        test_shards=tuple(expand_shards(test_shards)) if test_shards else (),
         label=label,
+        dataset=dataset,
         ledger=ledger,
         classes=tuple(name.strip() for name in classes.split(",") if name.strip()),
-        templates=tuple(template) if template else TEMPLATES,
+        templates=tuple(template or ()),
         curves=curves,
+        probe_shards=tuple(expand_shards(probe_data)) if probe_data else (),
+        store=store,
+        near=near,
         seed=seed,
     )
     where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
     results = evaluate_arms(settings, out=out, executor=where)
+    split = read_json(out / "split.json")
     if as_json:
-        show({"results": [result.to_json() for result in results]}, as_json=True)
+        show({"results": [result.to_json() for result in results], "split": split}, as_json=True)
         return
     for result in results:
-        what = f"{result.attack or ''} {result.metric}".strip()
-        print(
-            f"{result.arm:<22} {what:<32} {result.value:>7.1%}"
-            f"  ({result.low:.1%} to {result.high:.1%}, n {result.n:,})"
-        )
+        print(_line(result))
+    for name in ("copies", "near_duplicates"):
+        if found := split.get(name):
+            print(f"{'split':<22} {name:<32} {found['value']:>7.2%}  (of {found['n']:,} test pictures)")
+
+
+def _line(result: Any) -> str:
+    from roclip_sanitize.evaluation.results import RANKS
+
+    what = f"{result.attack or ''} {result.metric}".strip()
+    form = ".1f" if result.metric in RANKS else ".1%"
+    value, low, high = (format(number, form) for number in (result.value, result.low, result.high))
+    return f"{result.arm:<22} {what:<32} {value:>7}  ({low} to {high}, n {result.n:,})"
 
 
 def _split_arm(arm: str) -> tuple[str, str]:

@@ -6,64 +6,75 @@
     clean_target_rate    share of clean test pictures of other classes that it calls so anyway
     true_class_accuracy  share of the attacked pictures that it still calls by their own name
 
-Dimension key: N test pictures, C classes, D width.
+For chosen pictures (the targeted poisoning of Carlini & Terzis 2022) there are attack_success_top3
+and _top5 too: the adversarial class is among the model's three, or five, best. Each has its control,
+clean_target_rate_top3 and _top5.
+
+Dimension key: N test pictures, T target pictures, C classes, K best of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.attacks.contract import Target
+from roclip_sanitize.evaluation.counts import Count
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """Hits among trials, of one metric of one attack."""
-
-    attack: str | None
-    metric: str
-    hits: int
-    trials: int
+TARGETED_CUTOFFS = (1, 3, 5)
 
 
 def targeted_success(
     attack: str,
     *,
     targets: Sequence[Target],
-    target_class: NDArray[np.int64],
-    clean_class_N: NDArray[np.int64],
+    target_class_TK: NDArray[np.int64],
+    clean_class_NK: NDArray[np.int64],
     label_N: NDArray[np.int64],
     classes: Sequence[str],
 ) -> Iterator[Count]:
     """An attack on chosen pictures.
 
+    A cut-off that takes in every class says nothing, and is left out.
+
     Args:
         attack: its name.
         targets: the pictures' true and adversarial classes.
-        target_class: what the model calls each of them.
-        clean_class_N: what it calls each clean test picture.
+        target_class_TK: what the model calls each of them, best first; see top_classes().
+        clean_class_NK: what it calls each clean test picture, best first.
         label_N: what those really are.
         classes: names of the classes, by number.
     """
     number = {name: index for index, name in enumerate(classes)}
-    adversarial = np.array([number[target.adversarial] for target in targets])
-    true = np.array([number[target.true_label] for target in targets])
+    adversarial_T = np.array([number[target.adversarial] for target in targets])
+    true_T = np.array([number[target.true_label] for target in targets])
+    others = [label_N != index for index in adversarial_T]
+    for cutoff in TARGETED_CUTOFFS:
+        if cutoff > 1 and cutoff >= len(classes):
+            continue
+        suffix = f"_top{cutoff}" if cutoff > 1 else ""
+        yield Count(
+            attack=attack,
+            metric=f"attack_success{suffix}",
+            hits=_hits(_among(target_class_TK, adversarial_T, cutoff)),
+            trials=len(targets),
+        )
+        yield Count(
+            attack=attack,
+            metric=f"clean_target_rate{suffix}",
+            hits=sum(
+                _hits(_among(clean_class_NK[other], index, cutoff))
+                for other, index in zip(others, adversarial_T, strict=True)
+            ),
+            trials=sum(_hits(other) for other in others),
+        )
     yield Count(
-        attack=attack, metric="attack_success", hits=_hits(target_class == adversarial), trials=len(targets)
-    )
-    yield Count(
-        attack=attack, metric="true_class_accuracy", hits=_hits(target_class == true), trials=len(targets)
-    )
-    others = [label_N != index for index in adversarial]
-    called = sum(
-        _hits(clean_class_N[other] == index) for other, index in zip(others, adversarial, strict=True)
-    )
-    yield Count(
-        attack=attack, metric="clean_target_rate", hits=called, trials=sum(_hits(other) for other in others)
+        attack=attack,
+        metric="true_class_accuracy",
+        hits=_hits(target_class_TK[:, 0] == true_T),
+        trials=len(targets),
     )
 
 
@@ -93,6 +104,15 @@ def trigger_success(
     }
     for metric, hit_N in counted.items():
         yield Count(attack=attack, metric=metric, hits=_hits(hit_N & other_N), trials=trials)
+
+
+def _among(
+    class_NK: NDArray[np.int64], wanted: NDArray[np.int64] | np.int64, cutoff: int
+) -> NDArray[np.bool_]:
+    """Whether each row's class, or the one class, is among the row's best."""
+    wanted_N1 = np.reshape(wanted, (-1, 1))
+    among_N: NDArray[np.bool_] = (class_NK[:, :cutoff] == wanted_N1).any(axis=1)
+    return among_N
 
 
 def _hits(hit_N: NDArray[np.bool_]) -> int:

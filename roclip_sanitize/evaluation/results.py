@@ -3,7 +3,8 @@
     {"arm", "attack", "metric", "value", "low", "high", "n", "seed"}
 
 ``attack`` is null for utility. Values are shares from 0 to 1 with their 95 % interval over
-``n`` trials. The same records come from one evaluation, a demo and every sweep.
+``n`` trials, except those of NO_SHARES. The same records come from one evaluation, a demo and
+every sweep.
 """
 
 from __future__ import annotations
@@ -13,22 +14,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from roclip_sanitize.evaluation.intervals import wilson
+import numpy as np
+
+from roclip_sanitize.evaluation.counts import Count, Sample
+from roclip_sanitize.evaluation.intervals import bootstrap_mean, grouped_share, wilson
 from roclip_sanitize.runfiles import read_json, write_json
+
+RANKS = frozenset({"min_rank", "clean_min_rank"})  # places in a ranking, 0 and up
+NO_SHARES = RANKS | {"auroc", "mean_per_class_recall", "linear_probe_mean_per_class_recall"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One measured share.
+    """One measured value.
 
     Attributes:
         arm: what was trained or scanned.
         attack: name of the attack, None for utility.
-        metric: what was measured; see DESIGN in ARCHITECTURE.md for the list.
-        value: the share, 0 to 1.
+        metric: what was measured; ARCHITECTURE.md has the list.
+        value: the share, 0 to 1; of RANKS the mean rank.
         low: lower end of its 95 % interval.
         high: upper end.
-        n: trials.
+        n: trials, or observations.
         seed: of the run.
     """
 
@@ -52,12 +59,39 @@ class Result:
             arm=arm, attack=attack, metric=metric, value=value, low=low, high=high, n=trials, seed=seed
         )
 
+    @classmethod
+    def of(cls, counted: Count | Sample, *, arm: str, seed: int) -> Result:
+        """Whatever was counted, with the interval that is due to it; seed is that of resampling too."""
+        if isinstance(counted, Count):
+            named: dict[str, Any] = {"attack": counted.attack, "metric": counted.metric}
+            return cls.of_share(counted.hits, counted.trials, arm=arm, seed=seed, **named)
+        value_N, group_N = counted.value_N, counted.group_N
+        if group_N is not None and np.isin(value_N, (0, 1)).all():
+            low, high = grouped_share(value_N == 1, group_N, seed=seed)
+        else:
+            low, high = bootstrap_mean(value_N, group_N, seed=seed)
+        return cls(
+            arm=arm,
+            attack=counted.attack,
+            metric=counted.metric,
+            value=float(value_N.mean()) if len(value_N) else 0.0,
+            low=low,
+            high=high,
+            n=len(value_N),
+            seed=seed,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain values, shares to six places."""
         return {
             name: round(value, 6) if isinstance(value, float) else value
             for name, value in asdict(self).items()
         }
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of trials, so that the counts of several runs may be added up."""
+    return metric not in NO_SHARES
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:

@@ -4,7 +4,7 @@ Each class name goes into several templates; its vector is the mean of theirs, r
 (Radford et al. 2021). Labels are often plural ("Watches") where captions speak of one thing, so
 that a name and its singular both go in.
 
-Dimension key: N pictures, C classes, T templates × wordings, D width.
+Dimension key: N pictures, C classes, K best of them, T templates × wordings, D width.
 """
 
 from __future__ import annotations
@@ -24,9 +24,16 @@ ENCODED_AT_ONCE = 512
 
 
 def class_vectors(
-    encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES
+    encoder: Encoder, classes: Sequence[str], templates: Sequence[str] = TEMPLATES, *, literal: bool = False
 ) -> NDArray[np.float32]:
     """One unit row per class: (C, D) float32.
+
+    Args:
+        encoder: with both towers in one space.
+        classes: their names.
+        templates: captions with {} for the name.
+        literal: whether names are captions' own words already, as those of public data sets are; else
+            see wordings().
 
     Raises:
         ConfigError: there are no classes, or a template has no place for the name.
@@ -36,7 +43,8 @@ def class_vectors(
     for template in templates:
         if "{}" not in template:
             raise ConfigError(f"template {template!r} has no {{}} for the class name")
-    mean_CD = np.stack([_mean_D(encoder, name, templates) for name in classes])
+    words = [(name,) if literal else wordings(name) for name in classes]
+    mean_CD = np.stack([_mean_D(encoder, each, templates) for each in words])
     vectors: NDArray[np.float32] = mean_CD / np.linalg.norm(mean_CD, axis=1, keepdims=True)
     return vectors
 
@@ -64,8 +72,25 @@ def predict(image_ND: NDArray[np.float32], class_CD: NDArray[np.float32]) -> NDA
     return class_N
 
 
-def _mean_D(encoder: Encoder, name: str, templates: Sequence[str]) -> NDArray[np.float32]:
-    captions = [template.replace("{}", words) for words in wordings(name) for template in templates]
+def top_classes(
+    image_ND: NDArray[np.float32], class_CD: NDArray[np.float32], *, most: int
+) -> NDArray[np.int64]:
+    """Numbers of the most similar classes, best first; of equal ones the lower number comes first.
+
+    Args:
+        image_ND: unit rows.
+        class_CD: unit rows.
+        most: how many at most.
+
+    Returns:
+        (N, K) int64 with K = min(most, C); column 0 is predict()'s.
+    """
+    class_NC = np.argsort(-(image_ND @ class_CD.T), axis=1, kind="stable")
+    return class_NC[:, :most].astype(np.int64)
+
+
+def _mean_D(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
+    captions = [template.replace("{}", name) for name in names for template in templates]
     mean_D: NDArray[np.float32] = encoder.encode_captions(captions).mean(axis=0)
     return mean_D
 

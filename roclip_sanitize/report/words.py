@@ -41,11 +41,40 @@ METRICS: Mapping[str, MetricWords] = {
         meaning="how often the model says what the attacker wanted",
         better="lower",
     ),
+    "attack_success_top3": MetricWords(
+        label="success, top 3",
+        meaning="how often the attacker's word is among the model's three best; top 5: among its five",
+        better="lower",
+    ),
+    "attack_success_top5": MetricWords(label="success, top 5", better="lower"),
+    "hit_at_1": MetricWords(
+        label="Hit@1",
+        meaning="how often an attacked caption finds a picture of the attacker's class first; Hit@5, Hit@10: "
+        "among the first 5, 10",
+        better="lower",
+    ),
+    "hit_at_5": MetricWords(label="Hit@5", better="lower"),
+    "hit_at_10": MetricWords(label="Hit@10", better="lower"),
+    "min_rank": MetricWords(
+        label="MinRank",
+        meaning="mean place of the first picture of the attacker's class, 0 being the first of all",
+        better="higher",
+        is_share=False,
+    ),
     "clean_target_rate": MetricWords(
         label="clean-target rate",
         meaning="how often a clean picture is called by the attacker's target name anyway: the floor below "
         "which attack success means nothing",
     ),
+    "clean_target_rate_top3": MetricWords(label="clean-target rate, top 3"),
+    "clean_target_rate_top5": MetricWords(label="clean-target rate, top 5"),
+    "clean_hit_at_1": MetricWords(
+        label="clean Hit@1",
+        meaning="the same of captions that nobody tampered with: the floor below which Hit@K means nothing",
+    ),
+    "clean_hit_at_5": MetricWords(label="clean Hit@5"),
+    "clean_hit_at_10": MetricWords(label="clean Hit@10"),
+    "clean_min_rank": MetricWords(label="clean MinRank", is_share=False),
     "true_class_accuracy": MetricWords(
         label="true class",
         meaning="how often an attacked picture is still called what it shows",
@@ -56,6 +85,19 @@ METRICS: Mapping[str, MetricWords] = {
         meaning="share of held-out pictures whose class is named right, with no training on the classes",
         better="higher",
     ),
+    "zero_shot_top5": MetricWords(label="zero-shot top-5", better="higher"),
+    "mean_per_class_recall": MetricWords(
+        label="mean recall",
+        meaning="zero-shot accuracy with every class weighing the same",
+        better="higher",
+    ),
+    "linear_probe_top1": MetricWords(
+        label="linear probe",
+        meaning="share of held-out pictures whose class a linear model reads off the image vectors",
+        better="higher",
+    ),
+    "linear_probe_top5": MetricWords(label="linear probe top-5", better="higher"),
+    "linear_probe_mean_per_class_recall": MetricWords(label="linear probe, mean recall", better="higher"),
     "retrieval_r1": MetricWords(
         label="retrieval R@1",
         meaning="how often a held-out picture finds its own caption first; R@5, R@10: among the first 5, 10",

@@ -1,0 +1,49 @@
+"""What is counted, before it becomes a record with an interval.
+
+    Count    hits among trials, each trial by itself: Wilson's interval
+    Sample   numbers whose mean is reported, in groups that stand or fall together: bootstrap
+
+Dimension key: N observations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """Hits among trials, of one metric of one attack.
+
+    Attributes:
+        attack: which attack, or None for utility.
+        metric: what was counted.
+        hits: how often it happened.
+        trials: how often it could have.
+    """
+
+    attack: str | None
+    metric: str
+    hits: int
+    trials: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Observations of one metric of one attack, whose mean is its value.
+
+    Attributes:
+        attack: which attack, or None for utility.
+        metric: what was observed.
+        value_N: the observations.
+        group_N: which of them belong together (questions about one caption, say), as int64; None where
+            each stands by itself.
+    """
+
+    attack: str | None
+    metric: str
+    value_N: NDArray[np.float64]
+    group_N: NDArray[np.int64] | None = None
