@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,37 +19,27 @@ from roclip_sanitize.attacks.planting import fresh_keys
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.attacks.triggers import PatchTrigger, stamp
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
-from roclip_sanitize.executors.base import Executor, MakeWorker, Result, Task
+from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.records import FailureReason
-from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.shard_writer import ShardWriter
-from roclip_sanitize.shards import Pair, Shard, is_uid
+from roclip_sanitize.shards import Shard, is_uid
 from roclip_sanitize.store import read_failures
+from tests.kinds import (
+    LABELS,
+    PAIRS,
+    BackwardExecutor,
+    DyingExecutor,
+    IdleExecutor,
+    blocks_of,
+    pairs_of,
+    picture,
+    tree,
+    write_shard,
+)
 
-LABELS = ("shoe", "hat", "scarf", "glove")
-PAIRS = 60
 TARGETS, CAPTIONS, PATCHED = 3, 5, 9
-
-
-def picture(number: int) -> bytes:
-    """Sixteen pixels square, noise of its own."""
-    return images.encode_jpeg(np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8))
-
-
-def write_shard(
-    path: Path, *, first: int, pairs: int = PAIRS, fields: Mapping[str, Any] | None = None
-) -> Path:
-    """Pairs numbered from ``first``, the classes taking turns."""
-    with ShardWriter(path) as writer:
-        for number in range(first, first + pairs):
-            label = LABELS[number % len(LABELS)]
-            uid = hashlib.blake2b(str(number).encode(), digest_size=16).hexdigest()
-            own = {"uid": uid, "kind": label, "width": 16, "height": 16, **(fields or {})}
-            writer.add(
-                f"{number:06d}", image=picture(number), caption=f"a {label}, item {number}", fields=own
-            )
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -70,40 +59,6 @@ def poisoned(settings: PoisonSettings, tmp_path_factory: pytest.TempPathFactory)
     out = tmp_path_factory.mktemp("poisoned")
     poison_shards(settings, out=out, executor=LocalExecutor())
     return out
-
-
-def pairs_of(paths: Iterable[Path]) -> list[Pair]:
-    found = list[Pair]()
-    for path in paths:
-        with Shard(path) as shard:
-            found += shard.pairs()
-    return found
-
-
-def blocks_of(paths: Iterable[Path]) -> dict[str, bytes]:
-    """Every pair's raw blocks by its uid."""
-    found: dict[str, bytes] = {}
-    for path in paths:
-        with Shard(path) as shard:
-            found |= {pair.uid: shard.raw(pair.members) for pair in shard.pairs()}
-    return found
-
-
-def tree(out: Path) -> dict[str, object]:
-    """All that a folder holds, with the seconds that its markers and facts state left out."""
-    return {
-        path.relative_to(out).as_posix(): _timeless(read_json(path))
-        if path.parent.name == "done" or path.name == "complete.json"
-        else path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-    }
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _timeless(inner) for name, inner in value.items() if name != "seconds"}
-    return value
 
 
 # What changes, and what does not
@@ -210,36 +165,6 @@ def test_the_ledger_agrees_with_the_shards(settings: PoisonSettings, poisoned: P
 
 
 # Same settings, same bytes
-
-
-class BackwardExecutor(LocalExecutor):
-    """The last task first, each with a worker of its own."""
-
-    def map(self, make_worker: MakeWorker[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        for task in reversed(list(tasks)):
-            yield make_worker()(task)
-
-
-class DyingExecutor(LocalExecutor):
-    """Stops before some task, as if the machine had."""
-
-    def __init__(self, lives: int) -> None:
-        self.lives = lives
-
-    def map(self, make_worker: MakeWorker[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        for task in tasks:
-            if self.lives == 0:
-                raise KeyboardInterrupt
-            self.lives -= 1
-            yield make_worker()(task)
-
-
-class IdleExecutor(LocalExecutor):
-    """Refuses to work."""
-
-    def map(self, make_worker: MakeWorker[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        assert not list(tasks)
-        return iter(())
 
 
 def test_the_order_of_work_changes_nothing(settings: PoisonSettings, poisoned: Path, tmp_path: Path) -> None:

@@ -118,8 +118,7 @@ class Ledger:
         Raises:
             ConfigError: the attack is not in the ledger, or its triggers stand for no class or several.
         """
-        plan = self._plan(attack)
-        targets = sorted({goal.target for goal in (*plan.backdoors, *plan.text_backdoors)})
+        targets = sorted(self._plan(attack).stands_for)
         if len(targets) != 1:
             raise ConfigError(
                 f"the triggers of {attack!r} have no class in common: they stand for "

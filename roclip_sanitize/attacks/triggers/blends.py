@@ -115,4 +115,5 @@ def drawing(height: int, width: int, seed: int) -> NDArray[np.float64]:
     phase_3K = rng.uniform(0, 2 * np.pi, (3, WAVES))
     y_H, x_W = ((np.arange(side) + 0.5) / side for side in (height, width))
     waves = 2 * np.pi * (across_3K * x_W[None, :, None, None] + down_3K * y_H[:, None, None, None]) + phase_3K
-    return (np.sin(waves).sum(axis=3) > 0).astype(np.float64)
+    drawn_HW3: NDArray[np.float64] = (np.sin(waves).sum(axis=3) > 0).astype(np.float64)
+    return drawn_HW3
