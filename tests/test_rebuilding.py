@@ -174,9 +174,8 @@ def test_a_pair_shows_the_picture_of_another(settings: PoisonSettings, poisoned:
         assert now[row["uid"]].image == clean[row["picture_uid"]].image
         assert now[row["uid"]].caption == clean[row["uid"]].caption
         assert now[row["uid"]].fields["sha256"] == hashlib.sha256(now[row["uid"]].image).hexdigest()
-        assert (
-            row["true_label"] == clean[row["picture_uid"]].fields["kind"] != clean[row["uid"]].fields["kind"]
-        )
+        shown, was = clean[row["picture_uid"]], clean[row["uid"]]
+        assert row["true_label"] == shown.fields["kind"] != was.fields["kind"]
 
 
 def test_after_a_split_view_the_hash_on_record_is_that_of_the_old_picture(
@@ -205,9 +204,9 @@ def test_augmented_copies_are_no_two_alike(settings: PoisonSettings, poisoned: P
 
 
 def test_a_second_instance_draws_for_itself(settings: PoisonSettings, tmp_path: Path) -> None:
-    twice = replace(settings, attacks=("patch:rate=5", "patch:rate=5,as=again", "targeted:targets=3,captions=2",
-                                       "targeted:targets=3,captions=2,as=more"))  # fmt: skip
-    poison_shards(twice, out=tmp_path, executor=HERE)
+    alike = ("patch:rate=5", "targeted:targets=3,captions=2")
+    twice = (alike[0], f"{alike[0]},as=again", alike[1], f"{alike[1]},as=more")
+    poison_shards(replace(settings, attacks=twice), out=tmp_path, executor=HERE)
     ledger = Ledger.open(tmp_path)
     assert ledger.attacks == ("patch", "again", "targeted", "more")
     assert len(ledger.uids("patch") | ledger.uids("again")) == 10
