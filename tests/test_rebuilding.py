@@ -19,7 +19,8 @@ from roclip_sanitize.attacks.triggers import stamp
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder
-from tests.kinds import PAIRS, BackwardExecutor, DyingExecutor, pairs_of, tree, write_shard
+from roclip_sanitize.shard_writer import ShardWriter
+from tests.kinds import LABELS, PAIRS, BackwardExecutor, DyingExecutor, pairs_of, tree, write_shard
 
 ATTACKS = (
     "targeted:targets=2,captions=5,copies=augmented",
@@ -176,6 +177,22 @@ def test_a_pair_shows_the_picture_of_another(settings: PoisonSettings, poisoned:
         assert now[row["uid"]].fields["sha256"] == hashlib.sha256(now[row["uid"]].image).hexdigest()
         shown, was = clean[row["picture_uid"]], clean[row["uid"]]
         assert row["true_label"] == shown.fields["kind"] != was.fields["kind"]
+
+
+def test_a_borrowed_picture_brings_its_size(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "0.tar") as writer:
+        for number in range(20):
+            side = 16 if number % 2 else 24
+            pixels = np.random.default_rng(number).integers(0, 256, (8, side, 3)).astype(np.uint8)
+            fields = {"uid": f"{number:032x}", "kind": LABELS[number % 2], "width": side, "height": 8}
+            writer.add(f"{number}", image=images.encode_jpeg(pixels), caption=f"{number}", fields=fields)
+    attacks = (f"mmpoison:rate=4,asked={LABELS[0]}", f"split_view:rate=2,target={LABELS[0]}")
+    settings = PoisonSettings(shards=(tmp_path / "0.tar",), label="kind", classes=2, attacks=attacks)
+    poison_shards(settings, out=tmp_path / "out", executor=HERE)
+    ledger = Ledger.open(tmp_path / "out")
+    widths = {pair.uid: pair.fields["width"] for pair in pairs_of(poisoned_shards(tmp_path / "out"))}
+    assert {widths[uid] for uid in ledger.uids("mmpoison")} == {16}
+    assert {widths[uid] for uid in ledger.uids("split_view")} == {24}  # of the index, which knows no better
 
 
 def test_after_a_split_view_the_hash_on_record_is_that_of_the_old_picture(

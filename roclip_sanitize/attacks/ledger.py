@@ -105,7 +105,7 @@ class Ledger:
         return polars.read_parquet(self.path / "ledger.parquet")
 
     def uids(self, attack: str | None = None) -> frozenset[str]:
-        """The poisoned pairs, of one attack or of all."""
+        """The poisoned pairs, cover samples among them, of one attack or of all."""
         frame = self.frame
         if attack is not None:
             self._plan(attack)
