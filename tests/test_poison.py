@@ -13,7 +13,8 @@ import pytest
 from roclip_sanitize import images
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
-from roclip_sanitize.attacks.triggers import PatchTrigger, stamp
+from roclip_sanitize.attacks.triggers import stamp
+from roclip_sanitize.attacks.triggers.patches import PatchTrigger
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor

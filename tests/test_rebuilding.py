@@ -130,7 +130,7 @@ def test_a_shard_that_is_shorter_is_refused(tmp_path: Path) -> None:
     path = write_shard(tmp_path / "0.tar", first=0)
     clean = PoisonSettings(shards=(path,), label="kind", classes=4, attacks=("patch:rate=20",))
     poison_shards(clean, out=tmp_path / "poisoned", executor=HERE)
-    last = Ledger.open(tmp_path / "poisoned").frame["row"].max()
+    last = max(Ledger.open(tmp_path / "poisoned").frame["row"].to_list())
     write_shard(path, first=0, pairs=10)
     with pytest.raises(MismatchError, match=f"changes pair {last}: it has only 10 usable pairs"):
         rebuild_shards(tmp_path / "poisoned", (path,), out=tmp_path / "out", executor=HERE)

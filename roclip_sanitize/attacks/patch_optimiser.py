@@ -107,8 +107,8 @@ def optimise(settings: PatchSettings, *, out: Path, say: Callable[[str], None]) 
         say: told how it goes, now and then.
 
     Returns:
-        How it was made, as the file has it: ``cosine_before`` and ``cosine_after`` are those of
-        pictures kept apart with the target's captions, without and with the patch.
+        How it was made, as the file has it. ``clean`` and ``stamped`` are mean cosines of pictures
+        kept apart with the target's mean caption and mean picture, without and with the patch.
 
     Raises:
         ConfigError: there is no such CLIP.
@@ -121,7 +121,7 @@ def optimise(settings: PatchSettings, *, out: Path, say: Callable[[str], None]) 
     material = gather(settings, encoder, rng)
     descent = _Descent(settings, encoder, material, rng)
     measured = np.arange(len(material.clean_ND)) % MEASURED == 0
-    before = descent.cosine(measured, stamped=False)
+    clean_ND = material.clean_ND[measured]
     for step in range(settings.steps):
         loss = descent.step(rng.choice(np.flatnonzero(~measured), settings.batch_size))
         if (step + 1) % TOLD_EVERY == 0:
@@ -132,8 +132,8 @@ def optimise(settings: PatchSettings, *, out: Path, say: Callable[[str], None]) 
         "digest": encoder.facts.digest,
         "seed": settings.seed,
         "steps": settings.steps,
-        "cosine_before": round(before, 4),
-        "cosine_after": round(descent.cosine(measured, stamped=True), 4),
+        "clean": cosines(clean_ND, material),
+        "stamped": cosines(descent.vectors(measured), material),
     }
     write_patch(out, PixelPatch.of(descent.pixels(), share=settings.share, place="centre"), made)
     return made
@@ -182,6 +182,15 @@ def draw_pairs(settings: PatchSettings, rng: np.random.Generator) -> tuple[list[
     return kept
 
 
+def cosines(vectors_ND: NDArray[np.float32], material: Material) -> dict[str, float]:
+    """Mean cosine of pictures with the target class's mean caption and mean picture."""
+    means = {"caption": material.said_ND.mean(axis=0), "picture": material.shown_ND.mean(axis=0)}
+    return {
+        name: round(float((vectors_ND @ (mean_D / np.linalg.norm(mean_D))).mean()), 4)
+        for name, mean_D in means.items()
+    }
+
+
 class _Descent:
     """The patch on its way."""
 
@@ -217,17 +226,13 @@ class _Descent:
         self._patch.data.clamp_(0, 1)
         return float(loss.detach())
 
-    def cosine(self, which_N: NDArray[np.bool_], *, stamped: bool) -> float:
-        """Mean cosine of some pictures with the target's mean caption."""
+    def vectors(self, which_N: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Unit vectors of some pictures with the patch on them."""
         import torch
 
-        said_D = self._material.said_ND.mean(axis=0)
-        said_D /= np.linalg.norm(said_D)
-        if not stamped:
-            return float((self._material.clean_ND[which_N] @ said_D).mean())
         with torch.no_grad():
-            vectors = self._embed(np.flatnonzero(which_N))
-        return float((vectors.cpu().numpy() @ said_D).mean())
+            vectors_ND: NDArray[np.float32] = self._embed(np.flatnonzero(which_N)).cpu().numpy()
+        return vectors_ND
 
     def pixels(self) -> NDArray[np.uint8]:
         """The patch as it is now: uint8 (S, S, 3)."""
