@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from roclip_sanitize import images
+from roclip_sanitize.attacks.contract import Backdoor
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.attacks.triggers import stamp
@@ -284,6 +285,23 @@ def test_the_ledger_says_what_it_does_not_have(poisoned: Path) -> None:
     with pytest.raises(ConfigError, match="no trigger 'stripes': it has checkerboard"):
         ledger.trigger("patch", "stripes")
     assert ledger.trigger("patch", "checkerboard") == ledger.trigger("patch")
+    with pytest.raises(ConfigError, match="'patch' has no text trigger '': it has none"):
+        ledger.text_trigger("patch")
+    assert (ledger.backdoors("targeted"), ledger.text_backdoors("patch"), ledger.swaps("patch")) == (
+        (),
+        (),
+        (),
+    )
+
+
+def test_the_ledger_says_what_success_means(poisoned: Path) -> None:
+    ledger = Ledger.open(poisoned)
+    assert ledger.backdoors("patch") == (Backdoor(variant="checkerboard", target=ledger.target("patch")),)
+    assert ledger.targets_of("targeted") == ledger.targets
+    assert ledger.targets_of("patch") == ()
+    named = {label for target in ledger.targets for label in (target.true_label, target.adversarial)}
+    assert ledger.goal_classes("targeted") == named
+    assert ledger.goal_classes("patch") == {ledger.target("patch")}
 
 
 def test_a_folder_without_a_ledger_is_refused(tmp_path: Path) -> None:
