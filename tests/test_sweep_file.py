@@ -188,7 +188,7 @@ def test_unknown_methods_attacks_models_and_lengths_are_refused() -> None:
         ConfigError, match="no method 'magic': known are clip, clip_augmented, roclip_first, "
     ):
         sweep(base=BASE.replace("roclip_final", "magic"))
-    with pytest.raises(ConfigError, match="no attack 'warp_drive': known are targeted, patch"):
+    with pytest.raises(ConfigError, match="no attack 'warp_drive': known are targeted, patch, "):
         poison_settings(cells('[[attacks]]\nspec = "warp_drive"')[-1].poisoning)
     with pytest.raises(ConfigError, match="open_clip has no model 'resnet'"):
         require_models(sweep(base=BASE.replace("roclip-rn-64", "resnet")))
