@@ -40,7 +40,8 @@ from benchmarks.sweep.preparing import poison_settings
 from benchmarks.sweep.rates import find_rates, read_rates
 from benchmarks.sweep.report import write_report
 from benchmarks.sweep.running import is_done, results_of, run_cells, say, sole_user
-from benchmarks.sweep.sweep_file import Resources, Sweep, load_sweep
+from benchmarks.sweep.settings import Resources, Sweep
+from benchmarks.sweep.sweep_file import load_sweep
 from benchmarks.sweep.table import write_table
 from roclip_sanitize.errors import ConfigError, RoclipError
 from roclip_sanitize.executors import open_executor

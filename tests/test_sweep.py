@@ -16,7 +16,8 @@ from benchmarks.attack_success import sweep_in
 from benchmarks.sweep.corpus import find_corpus, survey
 from benchmarks.sweep.rates import find_rates, read_rates
 from benchmarks.sweep.running import sole_user
-from benchmarks.sweep.sweep_file import Sweep, load_sweep
+from benchmarks.sweep.settings import Sweep
+from benchmarks.sweep.sweep_file import load_sweep
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors import open_executor

@@ -14,7 +14,7 @@ from benchmarks.sweep.cells import Cell, Corpus, cells_of, undefended
 from benchmarks.sweep.controls import successes
 from benchmarks.sweep.corpus import Survey
 from benchmarks.sweep.running import is_done, results_of, run_cells, say
-from benchmarks.sweep.sweep_file import CLEAN, Sweep
+from benchmarks.sweep.settings import CLEAN, Sweep
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.outcome import CONTROL_SUCCESS

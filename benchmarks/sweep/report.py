@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from benchmarks.sweep.controls import SUCCESS_METRICS, published
-from benchmarks.sweep.sweep_file import CLEAN
+from benchmarks.sweep.settings import CLEAN
 from roclip_sanitize.outcome import CONTROL_SUCCESS
 from roclip_sanitize.runfiles import write_bytes
 

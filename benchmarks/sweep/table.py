@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.sweep.cells import Cell
 from benchmarks.sweep.controls import SUCCESS_METRICS, control_of, is_void, published, successes
 from benchmarks.sweep.running import cell_folder, is_done, results_of
-from benchmarks.sweep.sweep_file import CLEAN
+from benchmarks.sweep.settings import CLEAN
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.store import write_parquet
 
