@@ -84,7 +84,8 @@ def read_rates(run: Path) -> dict[str, float | None]:
 
 
 def _least_success(run: Path, cells: list[Cell]) -> float:
-    return min(value for cell in cells for value in successes(results_of(run, cell)).values())
+    values = [min(successes(results_of(run, cell)).values(), default=0.0) for cell in cells]
+    return min(values)
 
 
 def _took(tried: Mapping[float | None, float]) -> bool:
