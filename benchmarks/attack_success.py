@@ -117,8 +117,8 @@ def controls(cells: Sequence[Cell], run: Path) -> list[Claim]:
     by_rate = dict[tuple[str, float | None], list[float]]()
     for cell in undefended(cells):
         if cell.poisoning.specs and is_done(run, cell):
-            values = successes(results_of(run, cell)).values()
-            by_rate.setdefault((cell.attack, cell.rate), []).append(min(values, default=0.0))
+            least = min(successes(results_of(run, cell)).values(), default=0.0)
+            by_rate.setdefault((cell.attack, cell.rate), []).append(least)
     best = dict[str, float]()
     for (attack, _), values in by_rate.items():
         best[attack] = max(best.get(attack, 0.0), min(values))

@@ -127,12 +127,14 @@ class TestRun:
         assert {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*")} == before
 
     def test_two_workers_give_the_same_numbers_as_one(self, run: Path, folder: Path) -> None:
-        changes = ['attacks = [{spec = "patch:rate=16"}]', "clean = false"]
+        changes = ['attacks = [{spec = "patch:rate=16"}]', "clean = false", 'methods = "clip"']
         sweep = load_sweep(str(folder / "tiny.toml"), changes=changes)
         assert sweep_in(folder / "run_2", sweep, open_executor("ray", workers=2)) == 0
         columns = ["cell", "metric", "attack", "value", "low", "high", "n", "control", "poisons", "samples"]
         mine = polars.read_parquet(folder / "run_2" / "table.parquet").select(columns)
-        whole = polars.read_parquet(run / "table.parquet").filter(polars.col("rate") == 16)
+        whole = polars.read_parquet(run / "table.parquet").filter(
+            (polars.col("rate") == 16) & (polars.col("method") != "roclip_final")
+        )
         assert len(mine)
         assert mine.sort(columns[:3]).equals(whole.select(columns).sort(columns[:3]))
 

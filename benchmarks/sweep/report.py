@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.sweep.controls import SUCCESS_METRICS, published
 from benchmarks.sweep.settings import CLEAN
@@ -127,5 +127,5 @@ def _several(counts: Sequence[int]) -> str:
     return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,}–{max(counts):,}"
 
 
-def _unique(frame: polars.DataFrame, *columns: str) -> list[tuple[object, ...]]:
+def _unique(frame: polars.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
     return frame.select(columns).unique(maintain_order=True).rows()

@@ -139,7 +139,8 @@ class Sweep:
         for what in ("label", "models", "seeds", "attacks"):
             if not getattr(self, what):
                 raise ConfigError(f"a sweep wants {what}")
-        if any(type(seed) is not int or seed < 0 for row in (self, *self.attacks) for seed in row.seeds):
+        seeds = [*self.seeds, *(seed for row in self.attacks for seed in row.seeds)]
+        if any(type(seed) is not int or seed < 0 for seed in seeds):
             raise ConfigError("seeds are whole numbers of 0 or more")
         names = [row.name for row in self.attacks]
         if twice := sorted({name for name in names if names.count(name) > 1}):

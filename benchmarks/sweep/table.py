@@ -92,22 +92,22 @@ def _rows(name: str, cell: Cell, cells: Sequence[Cell], run: Path) -> Iterator[d
         "samples": facts["samples"],
     }
     for result in results_of(run, cell):
-        goal = facts["goals"].get(result.attack)
+        goal = facts["goals"].get(result.attack or "")
         of_attack = {
             "attack": result.attack,
             "goal": goal,
-            "control": control.get(result.attack) if result.attack else None,
+            "control": control.get(result.attack or ""),
             "void": is_void(control.get(result.attack)) if result.attack else any_void,
         }
         measured = {each: getattr(result, each) for each in ("metric", "value", "low", "high", "n")}
         yield shared | of_attack | measured | _published(goal, cell, result.metric)
 
 
-def _control(cell: Cell, cells: Sequence[Cell], run: Path) -> dict[str | None, float]:
+def _control(cell: Cell, cells: Sequence[Cell], run: Path) -> dict[str, float]:
     if cell.attack == CLEAN:
         return {}
     undefended = control_of(cell, cells)
-    return {**successes(results_of(run, undefended))} if is_done(run, undefended) else {}
+    return successes(results_of(run, undefended)) if is_done(run, undefended) else {}
 
 
 def _published(goal: str | None, cell: Cell, metric: str) -> dict[str, str | None]:
