@@ -247,3 +247,5 @@ def test_a_void_row_says_so(tmp_path: Path) -> None:
     text = (tmp_path / "table.md").read_text("utf-8")
     assert "| patch | 30 | 30 | 1 | 50.0 % | 25.0 % | *void* |" in text
     assert "- that cell: too few pairs" in text
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    assert [len({line.count("|") for line in table}) for table in tables] == [1, 1, 1]
