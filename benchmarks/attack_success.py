@@ -40,7 +40,8 @@ from benchmarks.sweep.preparing import poison_settings
 from benchmarks.sweep.rates import find_rates, read_rates
 from benchmarks.sweep.report import write_report
 from benchmarks.sweep.running import is_done, results_of, run_cells, say, sole_user
-from benchmarks.sweep.sweep_file import Resources, Sweep, load_sweep
+from benchmarks.sweep.settings import Resources, Sweep
+from benchmarks.sweep.sweep_file import load_sweep
 from benchmarks.sweep.table import write_table
 from roclip_sanitize.errors import ConfigError, RoclipError
 from roclip_sanitize.executors import open_executor
@@ -116,8 +117,8 @@ def controls(cells: Sequence[Cell], run: Path) -> list[Claim]:
     by_rate = dict[tuple[str, float | None], list[float]]()
     for cell in undefended(cells):
         if cell.poisoning.specs and is_done(run, cell):
-            values = successes(results_of(run, cell)).values()
-            by_rate.setdefault((cell.attack, cell.rate), []).append(min(values, default=0.0))
+            least = min(successes(results_of(run, cell)).values(), default=0.0)
+            by_rate.setdefault((cell.attack, cell.rate), []).append(least)
     best = dict[str, float]()
     for (attack, _), values in by_rate.items():
         best[attack] = max(best.get(attack, 0.0), min(values))

@@ -16,7 +16,8 @@ from benchmarks.sweep.controls import control_of, is_void, published
 from benchmarks.sweep.preparing import poison_settings
 from benchmarks.sweep.report import share_of, write_report
 from benchmarks.sweep.running import waves
-from benchmarks.sweep.sweep_file import PRESETS, Sweep, expand_list, load_sweep, sweep_from
+from benchmarks.sweep.settings import Sweep, expand_list
+from benchmarks.sweep.sweep_file import PRESETS, load_sweep, sweep_from
 from benchmarks.sweep.table import SCHEMA
 from roclip_sanitize.errors import ConfigError, RoclipError
 
@@ -188,7 +189,7 @@ def test_unknown_methods_attacks_models_and_lengths_are_refused() -> None:
         ConfigError, match="no method 'magic': known are clip, clip_augmented, roclip_first, "
     ):
         sweep(base=BASE.replace("roclip_final", "magic"))
-    with pytest.raises(ConfigError, match="no attack 'warp_drive': known are targeted, patch"):
+    with pytest.raises(ConfigError, match="no attack 'warp_drive': known are targeted, patch, "):
         poison_settings(cells('[[attacks]]\nspec = "warp_drive"')[-1].poisoning)
     with pytest.raises(ConfigError, match="open_clip has no model 'resnet'"):
         require_models(sweep(base=BASE.replace("roclip-rn-64", "resnet")))
@@ -207,6 +208,15 @@ def test_a_sweep_that_is_not_there(
     assert capsys.readouterr().err == (
         f"error: there is no sweep 'nowhere': wanted a TOML file, or one of {known}\n"
     )
+
+
+def test_values_of_the_wrong_kind(tmp_path: Path) -> None:
+    for name, text in (("classes", 'classes = "many"'), ("cores", 'resources = {cores = "all"}')):
+        (tmp_path / f"{name}.toml").write_text(f"{text}\n{BASE}")
+        with pytest.raises(ConfigError, match="has a value of the wrong kind"):
+            load_sweep(str(tmp_path / f"{name}.toml"))
+    with pytest.raises(ConfigError, match="of the wrong kind"):
+        cells('[train]\nlr = "fast"')[0].to_json()
 
 
 def test_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,3 +247,5 @@ def test_a_void_row_says_so(tmp_path: Path) -> None:
     text = (tmp_path / "table.md").read_text("utf-8")
     assert "| patch | 30 | 30 | 1 | 50.0 % | 25.0 % | *void* |" in text
     assert "- that cell: too few pairs" in text
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    assert [len({line.count("|") for line in table}) for table in tables] == [1, 1, 1]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep.methods import UNDEFENDED, Arm
-from benchmarks.sweep.sweep_file import CLEAN, AttackRow, Sweep
+from benchmarks.sweep.settings import CLEAN, AttackRow, Sweep
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import fingerprint
 from roclip_sanitize.training.settings import TrainSettings
@@ -114,10 +114,18 @@ class Cell:
         }
 
     def settings(self, shards: Sequence[Path], **changes: Any) -> TrainSettings:
-        """What its training is told."""
-        return TrainSettings(
-            shards=tuple(shards), model=self.model, seed=self.seed, **{**self.train, **changes}
-        )
+        """What its training is told.
+
+        Raises:
+            ConfigError: a setting is out of range, or of the wrong kind.
+        """
+        told = {**self.train, **changes}
+        try:
+            return TrainSettings(shards=tuple(shards), model=self.model, seed=self.seed, **told)
+        except TypeError as error:
+            raise ConfigError(
+                f"settings of training {told} have a value of the wrong kind: {error}"
+            ) from error
 
     def __str__(self) -> str:
         rate = "" if self.rate is None else f" at {self.rate:g}"

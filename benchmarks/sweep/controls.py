@@ -10,7 +10,7 @@ models, other attacks of the same family.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def published() -> tuple[Published, ...]:
     return tuple(Published(**entry) for entry in tomllib.loads(PUBLISHED.read_text("utf-8"))["published"])
 
 
-def successes(results: Iterable[Result]) -> dict[str, float]:
+def successes(results: Sequence[Result]) -> dict[str, float]:
     """Attack → how often it succeeded: the first of SUCCESS_METRICS that was measured of it."""
     found = dict[str, float]()
     for metric in reversed(SUCCESS_METRICS):

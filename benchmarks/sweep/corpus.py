@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep.cells import Corpus
-from benchmarks.sweep.sweep_file import Rendered, Sweep, expand_list
+from benchmarks.sweep.settings import Rendered, Sweep, expand_list
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, write_json

@@ -100,6 +100,9 @@ def _draw_rates(axes: Any, its: polars.DataFrame, methods: list[str]) -> None:
     axes.axhline(100 * CONTROL_SUCCESS, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_ylim(0, 100)
     axes.set_xscale("log")
+    counts = sorted(set(its["poisons"].to_list()))
+    axes.set_xticks(counts, labels=[f"{count:,}" for count in counts])
+    axes.minorticks_off()
     axes.set_xlabel("poisoned pairs")
     axes.set_ylabel("success, %")
 

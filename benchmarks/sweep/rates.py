@@ -14,7 +14,7 @@ from benchmarks.sweep.cells import Cell, Corpus, cells_of, undefended
 from benchmarks.sweep.controls import successes
 from benchmarks.sweep.corpus import Survey
 from benchmarks.sweep.running import is_done, results_of, run_cells, say
-from benchmarks.sweep.sweep_file import CLEAN, Sweep
+from benchmarks.sweep.settings import CLEAN, Sweep
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.outcome import CONTROL_SUCCESS
@@ -84,7 +84,8 @@ def read_rates(run: Path) -> dict[str, float | None]:
 
 
 def _least_success(run: Path, cells: list[Cell]) -> float:
-    return min(value for cell in cells for value in successes(results_of(run, cell)).values())
+    values = [min(successes(results_of(run, cell)).values(), default=0.0) for cell in cells]
+    return min(values)
 
 
 def _took(tried: Mapping[float | None, float]) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.sweep.controls import SUCCESS_METRICS, published
-from benchmarks.sweep.sweep_file import CLEAN
+from benchmarks.sweep.settings import CLEAN
 from roclip_sanitize.outcome import CONTROL_SUCCESS
 from roclip_sanitize.runfiles import write_bytes
 
@@ -48,7 +48,7 @@ def _success_lines(frame: polars.DataFrame) -> list[str]:
     methods = [method for (method,) in _unique(found, "method")]
     lines = [
         "Share of cases in which the attack succeeds, mean over seeds with the lowest and highest. "
-        f"*Void*: undefended CLIP fell in less than {CONTROL_SUCCESS:.0%} of cases with some seed: that "
+        f"*Void*: undefended CLIP fell in less than {100 * CONTROL_SUCCESS:.0f} % of cases with a seed: that "
         "row says nothing about defences. † shares its training with another attack: not independent.",
         "",
         "| attack | rate | poisons | seeds | " + " | ".join(methods) + " | |",
@@ -78,7 +78,7 @@ def _utility_lines(frame: polars.DataFrame) -> list[str]:
     lines = [
         "Mean over all trainings of a method, by model; on clean shards, then on poisoned ones.",
         "",
-        "| method | model | "
+        "| method | model | length | "
         + " | ".join(f"{title}, clean | {title}, poisoned" for _, title in UTILITY)
         + " |",
         "|---|---|---|" + "---|" * (2 * len(UTILITY)),
@@ -127,5 +127,5 @@ def _several(counts: Sequence[int]) -> str:
     return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,}–{max(counts):,}"
 
 
-def _unique(frame: polars.DataFrame, *columns: str) -> list[tuple[object, ...]]:
+def _unique(frame: polars.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
     return frame.select(columns).unique(maintain_order=True).rows()

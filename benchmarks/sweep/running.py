@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.sweep.cells import Cell, Poisoning
 from benchmarks.sweep.corpus import Survey
 from benchmarks.sweep.preparing import Prepared, drop_scratch, prepare
-from benchmarks.sweep.sweep_file import Resources
+from benchmarks.sweep.settings import Resources
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.evaluation.results import Result, find, read_results, write_results
 from roclip_sanitize.executors.base import Executor

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.sweep.cells import Cell
 from benchmarks.sweep.controls import SUCCESS_METRICS, control_of, is_void, published, successes
 from benchmarks.sweep.running import cell_folder, is_done, results_of
-from benchmarks.sweep.sweep_file import CLEAN
+from benchmarks.sweep.settings import CLEAN
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.store import write_parquet
 
@@ -92,22 +92,22 @@ def _rows(name: str, cell: Cell, cells: Sequence[Cell], run: Path) -> Iterator[d
         "samples": facts["samples"],
     }
     for result in results_of(run, cell):
-        goal = facts["goals"].get(result.attack)
+        goal = facts["goals"].get(result.attack or "")
         of_attack = {
             "attack": result.attack,
             "goal": goal,
-            "control": control.get(result.attack) if result.attack else None,
+            "control": control.get(result.attack or ""),
             "void": is_void(control.get(result.attack)) if result.attack else any_void,
         }
         measured = {each: getattr(result, each) for each in ("metric", "value", "low", "high", "n")}
         yield shared | of_attack | measured | _published(goal, cell, result.metric)
 
 
-def _control(cell: Cell, cells: Sequence[Cell], run: Path) -> dict[str | None, float]:
+def _control(cell: Cell, cells: Sequence[Cell], run: Path) -> dict[str, float]:
     if cell.attack == CLEAN:
         return {}
     undefended = control_of(cell, cells)
-    return {**successes(results_of(run, undefended))} if is_done(run, undefended) else {}
+    return successes(results_of(run, undefended)) if is_done(run, undefended) else {}
 
 
 def _published(goal: str | None, cell: Cell, metric: str) -> dict[str, str | None]:
