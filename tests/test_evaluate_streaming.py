@@ -192,6 +192,7 @@ def test_a_chunk_is_no_boundary(
 
 def test_broken_pictures_are_counted_and_the_others_read(tmp_path: Path) -> None:
     members = pair_members("a", 0) + pair_members("b", 1, image=b"no picture") + pair_members("c", 2)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
     shards = (write_tar(tmp_path / "deep" / "er" / "00000.tar", members),)
     test_set = ShardSet(shards, "kind")
     failed = Counter[str]()

@@ -174,7 +174,9 @@ class LookWorker:
             stored_MD = self._store.vectors(part.name, "image")
             for start in range(0, part.rows, BLOCK):
                 block_MD = stored_MD[start : start + BLOCK].astype(np.float32)
-                block_MD /= np.linalg.norm(block_MD, axis=1, keepdims=True)  # float16 left it off by some 1e-4
+                block_MD /= np.linalg.norm(
+                    block_MD, axis=1, keepdims=True
+                )  # float16 is off by some 1e-4
                 best_N = np.maximum(best_N, (image_ND @ block_MD.T).max(axis=1))
         return best_N
 
