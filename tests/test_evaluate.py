@@ -155,7 +155,7 @@ def test_a_second_run_measures_nothing_and_says_the_same(world: EvaluateSettings
 
 @pytest.mark.slow
 def test_a_curve_may_see_no_picture_of_another_class(world: EvaluateSettings, tmp_path: Path) -> None:
-    blue_first = write_squares(tmp_path / "test" / "00000.tar", first=2, pairs=8)
+    blue_first = write_squares(tmp_path / "test" / "00000.tar", first=3_002, pairs=8)
     settings = replace(world, test_shards=(blue_first,), curve_pictures=1)
     evaluate_arms(settings, out=tmp_path / "out", executor=HERE)
     curves = read_json(tmp_path / "out" / "curves.json")

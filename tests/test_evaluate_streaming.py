@@ -133,7 +133,7 @@ def test_test_pictures_that_were_trained_on_are_counted(world: EvaluateSettings,
     assert (split["pictures"], split["labelled"]) == (8, 8)
     assert (split["copies"]["hits"], split["copies"]["n"]) == (4, 8)
     assert (split["near_duplicates"]["hits"], split["near_duplicates"]["n"]) == (4, 8)
-    loose = replace(settings, near=0.5)
+    loose = replace(settings, near=0.01)
     evaluate_arms(loose, out=tmp_path / "loose", executor=HERE)
     assert read_json(tmp_path / "loose" / "split.json")["near_duplicates"]["hits"] == 8
 

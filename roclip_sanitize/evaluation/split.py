@@ -4,6 +4,9 @@ A test is worth what its pictures' novelty is worth. Test pictures whose very by
 training pairs are counted, and those whose vectors nearly are (cosine of ``near`` or more, by the
 encoder of the training shards' store); a poisoned pair among the test pairs ends the evaluation.
 
+Cosines are taken about the mean of the training vectors: all pictures of a corpus have much in
+common, catalogue pictures their white ground, and as they are their cosines say little else.
+
 Dimension key: N test pictures of a chunk, M rows of a block of the store, D width.
 """
 
@@ -34,6 +37,7 @@ from roclip_sanitize.store import EmbeddingStore
 
 CHUNK = 256
 BLOCK = 65_536
+MEANT = 1_000  # rows of each part that make the mean
 
 Quotas = list[tuple[TestPart, int]]
 
@@ -126,6 +130,7 @@ class LookWorker:
         self._near = settings.near
         self._store = EmbeddingStore.open(settings.store) if settings.store else None
         self._encoder = _encoder_of(self._store) if self._store else None
+        self._mean_D = _mean_of(self._store) if self._store else None
         self._poisons, self._spoiled, self._targets = _poisons(settings.ledger)
 
     def __call__(self, part: TestPart) -> PartFacts:
@@ -169,16 +174,22 @@ class LookWorker:
     def _nearest(self, image_ND: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosine of the nearest picture of the store, for each row."""
         assert self._store is not None
+        centred_ND = self._centred(image_ND)
         best_N = np.full(len(image_ND), -1, np.float32)
         for part in self._store.parts:
             stored_MD = self._store.vectors(part.name, "image")
             for start in range(0, part.rows, BLOCK):
-                block_MD = stored_MD[start : start + BLOCK].astype(np.float32)
-                block_MD /= np.linalg.norm(
-                    block_MD, axis=1, keepdims=True
-                )  # float16 is off by some 1e-4
-                best_N = np.maximum(best_N, (image_ND @ block_MD.T).max(axis=1))
+                block_MD = self._centred(stored_MD[start : start + BLOCK].astype(np.float32))
+                best_N = np.maximum(best_N, (centred_ND @ block_MD.T).max(axis=1))
         return best_N
+
+    def _centred(self, row_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit rows about the store's mean."""
+        assert self._mean_D is not None
+        apart_ND = row_ND - self._mean_D
+        norm_N1 = np.linalg.norm(apart_ND, axis=1, keepdims=True)
+        unit_ND: NDArray[np.float32] = apart_ND / np.maximum(norm_N1, np.finfo(np.float32).tiny)
+        return unit_ND
 
 
 def _encoder_of(store: EmbeddingStore) -> Encoder:
@@ -190,6 +201,13 @@ def _encoder_of(store: EmbeddingStore) -> Encoder:
             f"{store.path} was made by {name} of digest {store.model}, found {encoder.facts.digest}"
         )
     return encoder
+
+
+def _mean_of(store: EmbeddingStore) -> NDArray[np.float32]:
+    """Mean vector of the first rows of every part, (D,)."""
+    first = [store.vectors(part.name, "image")[:MEANT].astype(np.float64) for part in store.parts]
+    mean_D: NDArray[np.float32] = np.concatenate(first).mean(axis=0).astype(np.float32)
+    return mean_D
 
 
 def _poisons(ledger_path: Path | None) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
