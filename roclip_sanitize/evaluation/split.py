@@ -3,6 +3,7 @@
 A test is worth what its pictures' novelty is worth. Test pictures whose very bytes are among the
 training pairs are counted, and those whose vectors nearly are (cosine of ``near`` or more, by the
 encoder of the training shards' store); a poisoned pair among the test pairs ends the evaluation.
+Pictures that attacks are after are no clean test pictures, and are not counted.
 
 Cosines are taken about the mean of the training vectors: all pictures of a corpus have much in
 common, catalogue pictures their white ground, and as they are their cosines say little else.
@@ -154,10 +155,12 @@ class LookWorker:
     def _count_copies(self, survey: Survey) -> int:
         if self._store is None:
             return 0
-        found, wanted = set[str](), set(survey.image_hashes)
+        pairs = zip(survey.uids, survey.image_hashes, strict=True)
+        hashes = [image_hash for uid, image_hash in pairs if uid not in self._targets]
+        found, wanted = set[str](), set(hashes)
         for part in self._store.parts:
             found |= wanted.intersection(self._store.metadata(part.name, ["image_hash"])["image_hash"])
-        return sum(image_hash in found for image_hash in survey.image_hashes)
+        return sum(image_hash in found for image_hash in hashes)
 
     def _count_near(self, part: TestPart) -> tuple[int, int]:
         """How many pictures were compared, and how many have a near-duplicate in the store."""
@@ -165,7 +168,8 @@ class LookWorker:
             return 0, 0
         side, fit = self._encoder.facts.side, self._encoder.facts.fit
         compared = near = 0
-        for chunk in chunked(self._set.read(part, Counter()), CHUNK):
+        pictures = (one for one in self._set.read(part, Counter()) if one.uid not in self._targets)
+        for chunk in chunked(pictures, CHUNK):
             image_NSS3 = np.stack([to_square(picture.image, side, fit=fit) for picture in chunk])
             best_N = self._nearest(self._encoder.encode_images(image_NSS3))
             compared, near = compared + len(chunk), near + int((best_N >= self._near).sum())
@@ -280,7 +284,7 @@ def _facts_json(
     if settings.store:
         compared = sum(one.compared for one in facts)
         said |= {
-            "copies": _share(sum(one.copies for one in facts), pictures),
+            "copies": _share(sum(one.copies for one in facts), pictures - said["targets_set_apart"]),
             "near_duplicates": _share(sum(one.near for one in facts), compared)
             | {"cosine": settings.near, "store": str(settings.store)},
         }
