@@ -95,7 +95,7 @@ def main() -> None:
     if told.step:
         part = PASSES[told.pass_name]
         getattr(part, told.step)(told.shards, told.folder, told.pairs)
-        print(_peak_bytes())
+        print(peak_bytes())
         return
     with tempfile.TemporaryDirectory(prefix="roclip-memory-", dir=told.scratch) as scratch:
         claims = []
@@ -260,7 +260,7 @@ def _peak_of(name: str, pairs: int, scratch: Path) -> int:
     return int(told.stdout)
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Peak of this process alone. getrusage() would count that of the process that started it."""
     status = Path("/proc/self/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)

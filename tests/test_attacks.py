@@ -1,4 +1,4 @@
-"""Attacks as pure functions: what is drawn on a picture, and what each attack plans to do."""
+"""What targeted poisoning and the patch plan to do, and what plans and censuses are."""
 
 from __future__ import annotations
 
@@ -9,143 +9,18 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from roclip_sanitize.attacks import ATTACKS
-from roclip_sanitize.attacks.census import CENSUS_SCHEMA, Census, CensusTask, census_tasks
-from roclip_sanitize.attacks.contract import Backdoor, Plan, Scene, Swap, Target, TextBackdoor
-from roclip_sanitize.attacks.patch import Patch, choose_target
+from roclip_sanitize.attacks.choosing import choose_class
+from roclip_sanitize.attacks.contract import Backdoor, Plan, Swap, Target, TextBackdoor
+from roclip_sanitize.attacks.patch import Patch
 from roclip_sanitize.attacks.targeted import Targeted, new_uid
 from roclip_sanitize.attacks.text_triggers import TextTrigger
-from roclip_sanitize.attacks.triggers import PatchTrigger, checkerboard, stamp, trigger_from_json
+from roclip_sanitize.attacks.triggers.patches import PatchTrigger
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.shards import is_uid
 from roclip_sanitize.store import write_parquet
-
-GREY = 128
-
-
-def grey(height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), GREY, np.uint8)
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-# Triggers
-
-
-def test_a_checkerboard_alternates_from_black() -> None:
-    assert checkerboard(4, 2)[:, :, 0].tolist() == [
-        [0, 0, 255, 255],
-        [0, 0, 255, 255],
-        [255, 255, 0, 0],
-        [255, 255, 0, 0],
-    ]
-
-
-def test_cells_that_do_not_divide_the_side_differ_by_at_most_a_pixel() -> None:
-    first_row = checkerboard(13, 4)[0, :, 0].tolist()
-    assert first_row == [0] * 4 + [255] * 3 + [0] * 3 + [255] * 3
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "side"),
-    [
-        pytest.param(80, 60, 12, id="a fifth of the shorter side"),
-        pytest.param(60, 80, 12, id="whichever that is"),
-        pytest.param(224, 224, 45, id="rounded"),
-        pytest.param(8, 8, 4, id="never less than a pixel a cell"),
-    ],
-)
-def test_the_patch_grows_with_the_picture(height: int, width: int, side: int) -> None:
-    stamped = stamp(grey(height, width), PatchTrigger(), rng())
-    rows, columns = np.nonzero((stamped != GREY).any(axis=2))
-    assert (int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1) == (side, side)
-
-
-@given(
-    height=st.integers(8, 90),
-    width=st.integers(8, 90),
-    share=st.floats(0.05, 1),
-    cells=st.integers(2, 8),
-    seed=st.integers(0, 99),
-)
-def test_stamping_changes_one_square_and_nothing_else(
-    height: int, width: int, share: float, cells: int, seed: int
-) -> None:
-    pixels, trigger = grey(height, width), PatchTrigger(share=share, cells=cells)
-    stamped = stamp(pixels, trigger, rng(seed))
-    assert (pixels == GREY).all()
-    changed = (stamped != GREY).any(axis=2)
-    side = trigger.side_px(height, width)
-    top, left = np.argwhere(changed)[0]
-    assert changed.sum() == side * side
-    assert (stamped[top : top + side, left : left + side] == checkerboard(side, cells)).all()
-    assert (stamp(pixels, trigger, rng(seed)) == stamped).all()
-
-
-def test_the_patch_goes_everywhere_it_fits() -> None:
-    stream, corners = rng(), Counter[tuple[int, ...]]()
-    for _ in range(1000):
-        stamped = stamp(grey(6, 5), PatchTrigger(share=0.8), stream)
-        corners[tuple(np.argwhere((stamped != GREY).any(axis=2))[0].tolist())] += 1
-    assert set(corners) == {(top, left) for top in range(3) for left in range(2)}
-    assert min(corners.values()) > 120  # 167 each were they exactly even
-
-
-@pytest.mark.parametrize(
-    "pixels", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)]
-)
-def test_only_rgb_bytes_are_stamped(pixels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"wanted uint8 \(H, W, 3\)"):
-        stamp(pixels, PatchTrigger(), rng())
-
-
-def test_a_trigger_survives_json() -> None:
-    trigger = PatchTrigger(share=0.3, cells=6)
-    assert trigger_from_json(trigger.to_json()) == trigger
-    with pytest.raises(DataError, match="kind 'sparkle', known are checkerboard"):
-        trigger_from_json({"kind": "sparkle"})
-
-
-@pytest.mark.parametrize(("share", "cells"), [(0.0, 4), (1.1, 4), (0.2, 1)])
-def test_an_impossible_patch_is_refused(share: float, cells: int) -> None:
-    with pytest.raises(ConfigError, match="the patch"):
-        PatchTrigger(share=share, cells=cells)
-
-
-# Plans
-
-Listing = list[list[str]]  # per shard, the labels of its pairs
-
-
-def listed(folder: Path, split: str, shards: Listing) -> tuple[Census, list[CensusTask]]:
-    """A census as CensusTaker would have written it: pair 0 of shard 1 is ``train_1_0``, and so on."""
-    tasks = census_tasks(split, [Path(f"{number}.tar") for number in range(len(shards))])
-    for number, (task, labels) in enumerate(zip(tasks, shards, strict=True)):
-        names = [f"{split}_{number}_{row}" for row in range(len(labels))]
-        captions = [f"{label} {name}" for label, name in zip(labels, names, strict=True)]
-        columns = (names, names, labels, captions, names)  # any string will do as a picture's hash
-        frame = polars.DataFrame(dict(zip(CENSUS_SCHEMA, columns, strict=True)), schema=CENSUS_SCHEMA)
-        write_parquet(folder / f"{task.name}.parquet", frame)
-    return Census(folder, tasks), tasks
-
-
-def make_scene(
-    folder: Path, train: Listing, test: Listing | None = None, *, classes: int = 4, seed: int = 0
-) -> Scene:
-    census, _ = listed(folder, "train", train)
-    held_out, _ = listed(folder, "test", test or [])
-    nothing = np.zeros(census.size, dtype=bool)
-    names = tuple(census.counts)[:classes]
-    return Scene(census=census, held_out=held_out, classes=names, taken_N=nothing, seed=seed)
-
-
-SHOES_AND_HATS = [["shoe"] * 6 + ["hat"] * 4, [], ["hat"] * 1 + ["scarf"] * 3 + [""] * 2]
-TESTED = [["shoe", "hat", "glove"], ["hat", ""]]
+from tests.scenes import SHOES_AND_HATS, TESTED, listed, make_scene, rng
 
 
 def test_a_census_numbers_pairs_through_all_shards(tmp_path: Path) -> None:
@@ -239,7 +114,7 @@ def test_captions_repeat_only_where_there_are_too_few(tmp_path: Path) -> None:
 def test_the_patchs_class_is_neither_the_commonest_nor_rare(tmp_path: Path) -> None:
     labels = [f"class {number:02d}" for number in range(30) for _ in range(40 - number)]
     scene = make_scene(tmp_path, [labels], classes=30)
-    drawn = {choose_target("", scene, rng(seed)) for seed in range(300)}
+    drawn = {choose_class("", scene, rng(seed)) for seed in range(300)}
     assert drawn == {f"class {number:02d}" for number in range(5, 25)}
 
 
@@ -261,6 +136,15 @@ def test_an_attack_leaves_alone_what_another_has_taken(tmp_path: Path) -> None:
     first = Patch(rate=5, target="hat").plan(scene, rng(1))
     second = Patch(rate=4, target="hat").plan(scene.after(first), rng(2))
     assert not {poison.uid for poison in first.poisons} & {poison.uid for poison in second.poisons}
+
+
+def test_no_two_attacks_are_after_the_same_picture(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, SHOES_AND_HATS, TESTED)
+    first = Targeted(targets=2, captions=2).plan(scene, rng(1))
+    second = Targeted(targets=1, captions=2).plan(scene.after(first), rng(1))
+    assert {target.uid for target in first.targets + second.targets} == {"test_0_0", "test_0_1", "test_1_0"}
+    with pytest.raises(DataError, match=r"only 1 of a known class .* that no other attack is after"):
+        Targeted(targets=2, captions=2).plan(scene.after(first), rng(1))
 
 
 @pytest.mark.parametrize("attack", [Targeted(targets=2, captions=3), Patch(rate=3)])
@@ -292,13 +176,10 @@ def test_new_uids_look_like_any_and_tell_seed_target_and_number_apart() -> None:
 
 
 def test_attacks_are_known_by_their_names() -> None:
-    assert {name: attack.name for name, attack in ATTACKS.items()} == {
-        "targeted": "targeted",
-        "patch": "patch",
-    }
+    assert [attack.facts.name for attack in ATTACKS.values()] == list(ATTACKS)
 
 
-@pytest.mark.parametrize("rate", [0, -0.1, 1.5])
+@pytest.mark.parametrize("rate", [0, -0.1, 1.5, float("nan"), float("inf")])
 def test_a_rate_is_a_share_or_a_whole_number(rate: float) -> None:
     with pytest.raises(ConfigError, match="wanted a share below 1 or a whole number"):
         Patch(rate=rate)

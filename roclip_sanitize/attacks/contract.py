@@ -146,8 +146,17 @@ class Plan:
     def classes(self) -> frozenset[str]:
         """Every class that a goal names: a model that is measured must be able to say them."""
         named = {label for each in self.targets for label in (each.true_label, each.adversarial)}
-        named |= {each.target for each in (*self.backdoors, *self.text_backdoors)}
+        named |= self.stands_for
         return frozenset(named | {label for each in self.swaps for label in (each.asked, each.shown)})
+
+    @property
+    def stands_for(self) -> frozenset[str]:
+        """The classes that triggers, drawn or written, stand for."""
+        drawn, written = (
+            (each.target for each in self.backdoors),
+            (each.target for each in self.text_backdoors),
+        )
+        return frozenset({*drawn, *written})
 
     def to_json(self) -> dict[str, Any]:
         """The plan without its poisons, which belong in tables."""

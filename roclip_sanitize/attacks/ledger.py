@@ -105,7 +105,7 @@ class Ledger:
         return polars.read_parquet(self.path / "ledger.parquet")
 
     def uids(self, attack: str | None = None) -> frozenset[str]:
-        """The poisoned pairs, of one attack or of all."""
+        """The poisoned pairs, cover samples among them, of one attack or of all."""
         frame = self.frame
         if attack is not None:
             self._plan(attack)
@@ -118,8 +118,7 @@ class Ledger:
         Raises:
             ConfigError: the attack is not in the ledger, or its triggers stand for no class or several.
         """
-        plan = self._plan(attack)
-        targets = sorted({goal.target for goal in (*plan.backdoors, *plan.text_backdoors)})
+        targets = sorted(self._plan(attack).stands_for)
         if len(targets) != 1:
             raise ConfigError(
                 f"the triggers of {attack!r} have no class in common: they stand for "

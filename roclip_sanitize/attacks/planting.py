@@ -170,12 +170,13 @@ class _Copy:
         shown = self._materials.picture(poison) if poison.picture_uid else pair.image
         try:
             image = self._drawn_on(poison, shown)
+            sizes = _sizes(image, pair) if poison.picture_uid and not poison.stale_hash else {}
         except BadPair as error:
             self._spoilt.append(self._failure(pair, error))
             self._writer.copy(self._shard, pair)
             return
         uid = str(pair.fields.get("uid") or content_uid(image, poison.caption.encode()))
-        fields = {**pair.fields, "uid": uid}
+        fields = {**pair.fields, "uid": uid, **sizes}
         stale = str(pair.fields.get("sha256") or hashlib.sha256(pair.image).hexdigest())
         self._writer.add(
             pair.key,
@@ -209,6 +210,12 @@ class _Copy:
         reason, _, detail = str(error).partition(": ")
         name = self._shard.path.name
         return Failure(uid=pair.uid, key=pair.key, shard=name, reason=FailureReason(reason), detail=detail)
+
+
+def _sizes(image: bytes, pair: Pair) -> dict[str, int]:
+    """What the fields of a pair that shows another's picture should say of its size, if they say any."""
+    width, height = images.decode_image(image).size
+    return {name: px for name, px in (("width", width), ("height", height)) if name in pair.fields}
 
 
 def layout(path: Path) -> list[Group]:

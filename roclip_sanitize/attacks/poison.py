@@ -4,6 +4,7 @@
 
     census/       who is in the shards, from a first pass         (census.py)
     plan/         what each attack will do, by shard              (contract.py, plan_files.py)
+    pictures/     those that pairs borrow from one another        (plan_files.py)
     shards/       the poisoned copies                             (planting.py)
     ledger.*      what was done, and targets/ with the pictures   (ledger.py)
 

@@ -110,6 +110,7 @@ def _require_same_ledger(ledger: Path, out: Path) -> None:
     if len(was) == len(now):
         names = (name for name in LEDGER_SCHEMA if not was[name].equals(now[name]))
         name = next(names)
-        row = (was[name] != now[name]).arg_max()
-        what = f"pair {was['uid'][row]} came out with another {name}"
+        pairs = zip(was["uid"], was[name], now[name], strict=True)
+        uid = next(uid for uid, before, after in pairs if before != after)
+        what = f"pair {uid} came out with another {name}"
     raise MismatchError(f"the ledger {ledger} does not fit the shards: {what}")

@@ -44,7 +44,8 @@ class Trigger(ABC):
 
 def to_bytes(values_HW3: NDArray[np.float64]) -> Pixels:
     """Grey levels in 0…255, cut off beyond and rounded to the nearest, halves to even."""
-    return np.rint(values_HW3.clip(0, WHITE)).astype(np.uint8)
+    levels_HW3: Pixels = np.rint(values_HW3.clip(0, WHITE)).astype(np.uint8)
+    return levels_HW3
 
 
 def require_share(name: str, value: float, *, zero: bool = False) -> None:

@@ -14,6 +14,7 @@ Dimension key: H, W height and width in pixels; 3 the channels red, green, blue;
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from roclip_sanitize.errors import ConfigError
 
 WAVES = 4  # of the generated picture, a channel; so few that it has large areas, like a drawing
 FREQUENCIES = (-3, 4)  # of those waves: whole periods from edge to edge, the upper end not included
+REMEMBERED = 64  # sizes of pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,14 +107,18 @@ class SinusoidTrigger(Trigger):
         return to_bytes((1 - self.mixed) * pixels_HW3 + self.mixed * wave_W[None, :, None])
 
 
+@lru_cache(REMEMBERED)
 def drawing(height: int, width: int, seed: int) -> NDArray[np.float64]:
     """Areas of eight flat colours, the same at any size: float (H, W, 3), each value 0 or 1.
 
     It stands where the literature blends in a cartoon. Each channel is the sign of a sum of waves.
+    The array is shared, and cannot be written to.
     """
     rng = np.random.default_rng(seed)
     across_3K, down_3K = rng.integers(*FREQUENCIES, size=(2, 3, WAVES))
     phase_3K = rng.uniform(0, 2 * np.pi, (3, WAVES))
     y_H, x_W = ((np.arange(side) + 0.5) / side for side in (height, width))
     waves = 2 * np.pi * (across_3K * x_W[None, :, None, None] + down_3K * y_H[:, None, None, None]) + phase_3K
-    return (np.sin(waves).sum(axis=3) > 0).astype(np.float64)
+    drawn_HW3: NDArray[np.float64] = (np.sin(waves).sum(axis=3) > 0).astype(np.float64)
+    drawn_HW3.flags.writeable = False
+    return drawn_HW3
