@@ -155,7 +155,7 @@ def test_a_second_run_measures_nothing_and_says_the_same(world: EvaluateSettings
 
 @pytest.mark.slow
 def test_a_curve_may_see_no_picture_of_another_class(world: EvaluateSettings, tmp_path: Path) -> None:
-    blue_first = write_squares(tmp_path / "test" / "00000.tar", first=2, pairs=8)
+    blue_first = write_squares(tmp_path / "test" / "00000.tar", first=3_002, pairs=8)
     settings = replace(world, test_shards=(blue_first,), curve_pictures=1)
     evaluate_arms(settings, out=tmp_path / "out", executor=HERE)
     curves = read_json(tmp_path / "out" / "curves.json")
@@ -213,9 +213,9 @@ def settings_of(**told: Any) -> EvaluateSettings:
         ("arms", {}, "nothing to evaluate: name at least one trained folder"),
         ("arms", {"../up": Path("one")}, r"arm '\.\./up' is no name"),
         ("label", "", "label is empty"),
-        ("class_count", 1, "class-count must be 2 or more"),
+        ("class_count", 1, "class-count and probe-pictures must be 2 or more"),
         ("curve_pictures", 0, "curve-pictures 1 or more"),
-        ("probe_pictures", 1, "probe-pictures must be 2 or more"),
+        ("probe_pictures", 1, "class-count and probe-pictures must be 2 or more"),
         ("near", 0.0, r"near is 0\.0, wanted a cosine above 0"),
         ("test_shards", (), "either test shards or a public data set to measure on, found neither"),
         ("dataset", "cifar10:here", "to measure on, found both"),

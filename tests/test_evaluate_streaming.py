@@ -133,7 +133,7 @@ def test_test_pictures_that_were_trained_on_are_counted(world: EvaluateSettings,
     assert (split["pictures"], split["labelled"]) == (8, 8)
     assert (split["copies"]["hits"], split["copies"]["n"]) == (4, 8)
     assert (split["near_duplicates"]["hits"], split["near_duplicates"]["n"]) == (4, 8)
-    loose = replace(settings, near=0.5)
+    loose = replace(settings, near=0.01)
     evaluate_arms(loose, out=tmp_path / "loose", executor=HERE)
     assert read_json(tmp_path / "loose" / "split.json")["near_duplicates"]["hits"] == 8
 
@@ -192,6 +192,7 @@ def test_a_chunk_is_no_boundary(
 
 def test_broken_pictures_are_counted_and_the_others_read(tmp_path: Path) -> None:
     members = pair_members("a", 0) + pair_members("b", 1, image=b"no picture") + pair_members("c", 2)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
     shards = (write_tar(tmp_path / "deep" / "er" / "00000.tar", members),)
     test_set = ShardSet(shards, "kind")
     failed = Counter[str]()

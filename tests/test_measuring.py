@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 
 from roclip_sanitize.attacks.contract import Backdoor, Swap, Target, TextBackdoor
+from roclip_sanitize.errors import DataError
 from roclip_sanitize.evaluation.counts import Count, Sample
 from roclip_sanitize.evaluation.goals import Goals
 from roclip_sanitize.evaluation.measuring import attacked, classified, own_caption_ranks, pooled, utility
@@ -36,12 +37,12 @@ def told(found: Any) -> dict[tuple[str | None, str], Any]:
 
 def seen(**more: Any) -> dict[str, Any]:
     """Two shoes, two hats, a scarf, one without a class, and a shoe that an attack is after."""
-    return {
+    known = {
         "label": np.array([SHOE, SHOE, HAT, HAT, SCARF, NOTHING, SHOE]),
         "target": np.array([False] * 6 + [True]),
         "top": np.array([[SHOE], [HAT], [HAT], [HAT], [SHOE], [SHOE], [HAT]]),
-        **more,
     }
+    return known | more
 
 
 def test_utility_leaves_out_targets_and_pictures_without_a_class() -> None:
@@ -174,6 +175,15 @@ def test_a_swap_is_asked_of_one_class_and_controlled_by_the_others() -> None:
     assert found["swap", "clean_hit_at_1"] == (0, 2)
     assert found["swap", "clean_hit_at_5"] == (2, 2)
     assert found["swap", "clean_min_rank"] == 3.0
+
+
+def test_a_class_to_be_found_that_no_picture_shows_is_named() -> None:
+    goals = Goals(swaps=[("swap", Swap(asked="shoe", shown="hat"))])
+    hatless = seen(image=turned(*[0] * 7), caption=turned(*[0] * 7), label=np.full(7, SHOE))
+    with pytest.raises(
+        DataError, match="no test picture shows 'hat', which captions of attack 'swap' should"
+    ):
+        list(attacked(hatless, {}, goals, CLASSES))
 
 
 def test_pooling_adds_counts_and_joins_samples() -> None:

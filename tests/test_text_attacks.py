@@ -79,3 +79,10 @@ def test_blocks_join_without_a_seam(count: int) -> None:
     caption_QD[-1] = (0, 1)
     ranks = best_ranks(caption_QD, image_ND, np.array([False, True]))
     assert ranks.tolist() == [1] * (count - 1) + [0]
+
+
+def test_without_a_caption_that_asks_there_is_no_mean_rank() -> None:
+    nobody = np.zeros(0, np.int64)
+    found = {one.metric for one in text_success("swap", rank_Q=nobody, clean_rank_Q=np.array([3]))}
+    assert "min_rank" not in found
+    assert {"hit_at_1", "clean_min_rank"} < found

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, Label, MaxFailed, Out, Seed, Workers
-from roclip_sanitize.cli.output import finish, show
+from roclip_sanitize.cli.output import finish, say, show
 from roclip_sanitize.evaluation.settings import NEAR, EvaluateSettings
 from roclip_sanitize.training.settings import TrainSettings
 
@@ -154,12 +154,14 @@ def evaluate(
     )
     where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
     results = evaluate_arms(settings, out=out, executor=where)
-    split = read_json(out / "split.json")
+    split = read_json(out / "split.json") | {"unusable": read_json(out / "complete.json")["unusable"]}
     if as_json:
         show({"results": [result.to_json() for result in results], "split": split}, as_json=True)
         return
     for result in results:
         print(_line(result))
+    if split["unusable"]:
+        say(f"roclip: {split['unusable']:,} test pictures could not be used")
     for name in ("copies", "near_duplicates"):
         if found := split.get(name):
             print(f"{'split':<22} {name:<32} {found['value']:>7.2%}  (of {found['n']:,} test pictures)")

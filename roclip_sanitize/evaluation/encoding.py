@@ -32,7 +32,7 @@ from roclip_sanitize.evaluation.attack_success import TARGETED_CUTOFFS
 from roclip_sanitize.evaluation.goals import Goals
 from roclip_sanitize.evaluation.retrieval import caption_codes
 from roclip_sanitize.evaluation.settings import EvaluateSettings
-from roclip_sanitize.evaluation.test_sets import ShardSet, TestPart, TestPicture, open_test_set
+from roclip_sanitize.evaluation.test_sets import ShardSet, TestPart, TestPicture, TestSet, open_test_set
 from roclip_sanitize.evaluation.zero_shot import top_classes
 from roclip_sanitize.images import Fit, to_square
 from roclip_sanitize.runfiles import write_bytes
@@ -94,7 +94,10 @@ class EncodeWorker:
         self._number = {name: number for number, name in enumerate(classes)}
         self._ledger = Ledger.open(settings.ledger) if settings.ledger else None
         self._goals = Goals.of(self._ledger)
-        self._sets = {False: open_test_set(settings), True: ShardSet(settings.probe_shards, settings.label)}
+        self._sets: dict[bool, TestSet] = {  # by whether it is the probe's
+            False: open_test_set(settings),
+            True: ShardSet(settings.probe_shards, settings.label),
+        }
         self._encoders: dict[str, Encoder] = {}
 
     def __call__(self, task: EncodeTask) -> None:

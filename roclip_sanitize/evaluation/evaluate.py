@@ -87,7 +87,8 @@ def evaluate_arms(settings: EvaluateSettings, *, out: Path, executor: Executor) 
         [line for weights in every if settings.curves for line in read_json(_curve_file(out, weights))],
     )
     write_benchmark(out, [line for weights in finals for line in read_json(_benchmark_file(out, weights))])
-    folder.finish({"arms": sorted(settings.arms)})
+    unusable = [found.facts["failed"] for weights in finals if (found := folder.marker(weights.name))]
+    folder.finish({"arms": sorted(settings.arms), "unusable": max(unusable)})
     return results
 
 
@@ -151,7 +152,8 @@ class MeasureWorker:
             files += [_records_file(out, weights), _benchmark_file(out, weights)]
             write_results(files[1], results)
             write_json(files[2], benchmark_lines(results, seen, weights=weights, dataset=self._split.dataset))
-        facts = {"arm": weights.arm, "samples": weights.samples, "failed": int(seen["failed"])}
+        failed = int(seen["failed"])  # of the pictures that it was shown
+        facts = {"arm": weights.arm, "samples": weights.samples, "failed": failed}
         self._folder.commit(weights.name, files=files, facts=facts)
         shutil.rmtree(out / "parts" / weights.name)
 

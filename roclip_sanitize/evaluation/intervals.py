@@ -53,11 +53,12 @@ def bootstrap_mean(
     Returns:
         Lower and upper bound; the mean twice where fewer than two groups, or equal groups, show no spread.
     """
-    if group_N is None:
-        sum_G, size_G = value_N, np.ones(len(value_N))
-    else:
+    sum_G: NDArray[np.float64] = value_N
+    size_G: NDArray[np.float64] = np.ones(len(value_N))
+    if group_N is not None:
         code_N = np.unique(group_N, return_inverse=True)[1]
-        sum_G, size_G = np.bincount(code_N, weights=value_N), np.bincount(code_N).astype(np.float64)
+        sum_G = np.bincount(code_N, weights=value_N).astype(np.float64)
+        size_G = np.bincount(code_N).astype(np.float64)
     mean = float(sum_G.sum() / size_G.sum()) if len(sum_G) else 0.0
     if len(sum_G) < 2 or (sum_G == mean * size_G).all():
         return mean, mean

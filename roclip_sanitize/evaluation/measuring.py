@@ -144,10 +144,11 @@ def _captions_attacked(seen: Arrays, goals: Goals, classes: Sequence[str]) -> It
     for number, (attack, goal) in enumerate(goals.text_backdoors):
         wanted_N = label_N == classes.index(goal.target)
         spoiled_ND = seen[f"spoiled_{number}"][clean_N][~wanted_N]
+        what = f"{goal.target!r}, which captions of attack {attack!r} should find"
         yield from _named(
             text_success(
                 attack,
-                rank_Q=best_ranks(spoiled_ND, image_ND, wanted_N),
+                rank_Q=best_ranks(spoiled_ND, image_ND, wanted_N, wanted=what),
                 clean_rank_Q=best_ranks(caption_ND[~wanted_N], image_ND, wanted_N),
             ),
             goal.variant,
@@ -155,10 +156,11 @@ def _captions_attacked(seen: Arrays, goals: Goals, classes: Sequence[str]) -> It
         )
     for attack, swap in goals.swaps:
         wanted_N, asked_N = label_N == classes.index(swap.shown), label_N == classes.index(swap.asked)
+        what = f"{swap.shown!r}, which captions of attack {attack!r} should find"
         yield from _named(
             text_success(
                 attack,
-                rank_Q=best_ranks(caption_ND[asked_N], image_ND, wanted_N),
+                rank_Q=best_ranks(caption_ND[asked_N], image_ND, wanted_N, wanted=what),
                 clean_rank_Q=best_ranks(caption_ND[~asked_N & ~wanted_N], image_ND, wanted_N),
             ),
             f"{swap.asked}-{swap.shown}",

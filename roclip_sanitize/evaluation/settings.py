@@ -9,7 +9,7 @@ from typing import Any
 
 from roclip_sanitize.errors import ConfigError
 
-NEAR = 0.999  # of thumbnails, which are alike: benchmarks/LOG.md has what lies above
+NEAR = 0.999  # of plain features: from there on most pairs of product photos show one product
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -31,7 +31,7 @@ class EvaluateSettings:
         probe_shards: labelled training pairs for a linear probe; () for none.
         probe_pictures: how many of them at most, first ones first.
         store: embedding store of the training shards, to count test pictures that are in them too.
-        near: cosine from which on two pictures are near-duplicates, by the store's own encoder.
+        near: cosine from which on two pictures are near-duplicates, by the store's own encoder; see split.py.
         seed: of triggers' places and of resampling.
     """
 

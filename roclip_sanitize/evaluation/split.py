@@ -3,6 +3,10 @@
 A test is worth what its pictures' novelty is worth. Test pictures whose very bytes are among the
 training pairs are counted, and those whose vectors nearly are (cosine of ``near`` or more, by the
 encoder of the training shards' store); a poisoned pair among the test pairs ends the evaluation.
+Pictures that attacks are after are no clean test pictures, and are not counted.
+
+Cosines are taken about the mean of the training vectors: all pictures of a corpus have much in
+common, catalogue pictures their white ground, and as they are their cosines say little else.
 
 Dimension key: N test pictures of a chunk, M rows of a block of the store, D width.
 """
@@ -34,6 +38,7 @@ from roclip_sanitize.store import EmbeddingStore
 
 CHUNK = 256
 BLOCK = 65_536
+MEANT = 1_000  # rows of each part that make the mean
 
 Quotas = list[tuple[TestPart, int]]
 
@@ -126,6 +131,7 @@ class LookWorker:
         self._near = settings.near
         self._store = EmbeddingStore.open(settings.store) if settings.store else None
         self._encoder = _encoder_of(self._store) if self._store else None
+        self._mean_D = _mean_of(self._store) if self._store else None
         self._poisons, self._spoiled, self._targets = _poisons(settings.ledger)
 
     def __call__(self, part: TestPart) -> PartFacts:
@@ -149,10 +155,12 @@ class LookWorker:
     def _count_copies(self, survey: Survey) -> int:
         if self._store is None:
             return 0
-        found, wanted = set[str](), set(survey.image_hashes)
+        pairs = zip(survey.uids, survey.image_hashes, strict=True)
+        hashes = [image_hash for uid, image_hash in pairs if uid not in self._targets]
+        found, wanted = set[str](), set(hashes)
         for part in self._store.parts:
             found |= wanted.intersection(self._store.metadata(part.name, ["image_hash"])["image_hash"])
-        return sum(image_hash in found for image_hash in survey.image_hashes)
+        return sum(image_hash in found for image_hash in hashes)
 
     def _count_near(self, part: TestPart) -> tuple[int, int]:
         """How many pictures were compared, and how many have a near-duplicate in the store."""
@@ -160,7 +168,8 @@ class LookWorker:
             return 0, 0
         side, fit = self._encoder.facts.side, self._encoder.facts.fit
         compared = near = 0
-        for chunk in chunked(self._set.read(part, Counter()), CHUNK):
+        pictures = (one for one in self._set.read(part, Counter()) if one.uid not in self._targets)
+        for chunk in chunked(pictures, CHUNK):
             image_NSS3 = np.stack([to_square(picture.image, side, fit=fit) for picture in chunk])
             best_N = self._nearest(self._encoder.encode_images(image_NSS3))
             compared, near = compared + len(chunk), near + int((best_N >= self._near).sum())
@@ -169,14 +178,22 @@ class LookWorker:
     def _nearest(self, image_ND: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosine of the nearest picture of the store, for each row."""
         assert self._store is not None
+        centred_ND = self._centred(image_ND)
         best_N = np.full(len(image_ND), -1, np.float32)
         for part in self._store.parts:
             stored_MD = self._store.vectors(part.name, "image")
             for start in range(0, part.rows, BLOCK):
-                block_MD = stored_MD[start : start + BLOCK].astype(np.float32)
-                block_MD /= np.linalg.norm(block_MD, axis=1, keepdims=True)  # float16 left it off by some 1e-4
-                best_N = np.maximum(best_N, (image_ND @ block_MD.T).max(axis=1))
+                block_MD = self._centred(stored_MD[start : start + BLOCK].astype(np.float32))
+                best_N = np.maximum(best_N, (centred_ND @ block_MD.T).max(axis=1))
         return best_N
+
+    def _centred(self, row_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit rows about the store's mean."""
+        assert self._mean_D is not None
+        apart_ND = row_ND - self._mean_D
+        norm_N1 = np.linalg.norm(apart_ND, axis=1, keepdims=True)
+        unit_ND: NDArray[np.float32] = apart_ND / np.maximum(norm_N1, np.finfo(np.float32).tiny)
+        return unit_ND
 
 
 def _encoder_of(store: EmbeddingStore) -> Encoder:
@@ -188,6 +205,13 @@ def _encoder_of(store: EmbeddingStore) -> Encoder:
             f"{store.path} was made by {name} of digest {store.model}, found {encoder.facts.digest}"
         )
     return encoder
+
+
+def _mean_of(store: EmbeddingStore) -> NDArray[np.float32]:
+    """Mean vector of the first rows of every part, (D,)."""
+    first = [store.vectors(part.name, "image")[:MEANT].astype(np.float64) for part in store.parts]
+    mean_D: NDArray[np.float32] = np.concatenate(first).mean(axis=0).astype(np.float32)
+    return mean_D
 
 
 def _poisons(ledger_path: Path | None) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
@@ -260,7 +284,7 @@ def _facts_json(
     if settings.store:
         compared = sum(one.compared for one in facts)
         said |= {
-            "copies": _share(sum(one.copies for one in facts), pictures),
+            "copies": _share(sum(one.copies for one in facts), pictures - said["targets_set_apart"]),
             "near_duplicates": _share(sum(one.near for one in facts), compared)
             | {"cosine": settings.near, "store": str(settings.store)},
         }

@@ -81,8 +81,6 @@ class Survey:
 class TestSet(Protocol):
     """Pictures with classes, cut into parts."""
 
-    __test__ = False  # no pytest class
-
     name: str  # as CLIP_benchmark would call it
     captioned: bool
 

@@ -28,7 +28,11 @@ BLOCK = 512
 
 
 def best_ranks(
-    caption_QD: NDArray[np.float32], image_ND: NDArray[np.float32], wanted_N: NDArray[np.bool_]
+    caption_QD: NDArray[np.float32],
+    image_ND: NDArray[np.float32],
+    wanted_N: NDArray[np.bool_],
+    *,
+    wanted: str = "the class that captions should find",
 ) -> NDArray[np.int64]:
     """Rank of the nearest wanted picture, for each caption.
 
@@ -39,6 +43,7 @@ def best_ranks(
         caption_QD: unit rows.
         image_ND: unit rows.
         wanted_N: which pictures show the wanted class.
+        wanted: what that is, for the error.
 
     Returns:
         (Q,) int64: pictures not wanted that come before the nearest wanted one; 0 is a hit at once.
@@ -47,7 +52,7 @@ def best_ranks(
         DataError: no picture is wanted.
     """
     if not wanted_N.any():
-        raise DataError("no test picture shows the class that captions should find: wanted at least one")
+        raise DataError(f"no test picture shows {wanted}: wanted at least one")
     ranks = [np.zeros(0, np.int64)]
     for start in range(0, len(caption_QD), BLOCK):
         cosine_BN = caption_QD[start : start + BLOCK] @ image_ND.T
@@ -59,7 +64,7 @@ def best_ranks(
 def text_success(
     attack: str, *, rank_Q: NDArray[np.int64], clean_rank_Q: NDArray[np.int64]
 ) -> Iterator[Count | Sample]:
-    """Hit@K and MinRank of an attack, each with its control.
+    """Hit@K and MinRank of an attack, each with its control; no mean rank where no caption asked.
 
     Args:
         attack: its name.
@@ -70,4 +75,5 @@ def text_success(
         for cutoff in HIT_CUTOFFS:
             hits = int((found_Q < cutoff).sum())
             yield Count(attack=attack, metric=f"{prefix}hit_at_{cutoff}", hits=hits, trials=len(found_Q))
-        yield Sample(attack=attack, metric=f"{prefix}min_rank", value_N=found_Q.astype(np.float64))
+        if len(found_Q):
+            yield Sample(attack=attack, metric=f"{prefix}min_rank", value_N=found_Q.astype(np.float64))

@@ -1,0 +1,118 @@
+"""``roclip evaluate`` as people call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from roclip_sanitize.cli import app
+from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.runfiles import StageFolder, read_json
+from tests.corpora import pair_members, write_tar
+from tests.squares import write_squares
+from tests.test_evaluate_streaming import pretend_training
+
+
+def evaluate(*told: str) -> Any:
+    """Run the command in this process."""
+    return CliRunner().invoke(app, ["evaluate", "--executor", "local", *told])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pretend_training(tmp_path_factory.mktemp("trained") / "one", seed=0)
+
+
+@pytest.mark.slow
+def test_a_table_and_what_was_trained_on(trained: Path, tmp_path: Path) -> None:
+    shard = write_squares(tmp_path / "squares.tar", pairs=12)
+    embed_shards(
+        EmbedSettings(shards=(shard,), encoder="plain"), out=tmp_path / "store", executor=LocalExecutor()
+    )
+    told = (
+        "--arm",
+        str(trained),
+        "--test-shards",
+        str(shard),
+        "--label",
+        "colour",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    found = evaluate(*told, "--store", str(tmp_path / "store"))
+    assert found.exit_code == 0, found.output
+    lines = {" ".join(line.split()[:2]): line for line in found.stdout.splitlines()}
+    assert "n 12)" in lines["one zero_shot_top1"]
+    assert "100.00%" in lines["split copies"]
+    assert "100.00%" in lines["split near_duplicates"]
+
+
+@pytest.mark.slow
+def test_a_public_data_set_and_json(trained: Path, tmp_path: Path) -> None:
+    for name, grey in (("dark_hat", 20), ("light_hat", 220)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            picture = np.full((20, 20, 3), grey + number, np.uint8)
+            Image.fromarray(picture).save(tmp_path / "data" / name / f"{number}.png")
+    (tmp_path / "data" / "dark_hat" / "broken.png").write_bytes(b"no picture")
+    told = (
+        "--arm",
+        f"mine={trained}",
+        "--dataset",
+        f"folder:{tmp_path / 'data'}",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    found = evaluate(*told, "--json")
+    assert found.exit_code == 0, found.output
+    said = json.loads(found.stdout)
+    assert {(one["arm"], one["metric"], one["n"]) for one in said["results"]} == {
+        ("mine", "zero_shot_top1", 6),
+        ("mine", "mean_per_class_recall", 6),
+    }
+    assert said["split"]["classes"] == ["dark hat", "light hat"]
+    assert (said["split"]["dataset"], said["split"]["unusable"]) == ("folder", 1)
+    (line,) = read_json(tmp_path / "out" / "clip_benchmark.json")
+    assert (line["dataset"], line["task"]) == ("folder", "zeroshot_classification")
+
+
+@pytest.mark.slow
+def test_broken_pictures_are_said_to_be_left_out(trained: Path, tmp_path: Path) -> None:
+    members = pair_members("a", 0) + pair_members("b", 1, image=b"no picture") + pair_members("c", 3)
+    shard = write_tar(tmp_path / "test.tar", members)
+    found = evaluate(
+        *(
+            "--arm",
+            str(trained),
+            "--test-shards",
+            str(shard),
+            "--label",
+            "kind",
+            "--out",
+            str(tmp_path / "out"),
+        )
+    )
+    assert found.exit_code == 0, found.output
+    assert "1 test pictures could not be used" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ((), "wanted either test shards or a public data set to measure on, found neither"),
+        (("--dataset", "cifar10:nowhere"), "nowhere holds no CIFAR-10: cifar-10-batches-py expected there"),
+        (("--dataset", "mnist:here"), "no public data set 'mnist'"),
+    ],
+)
+def test_what_cannot_be_measured_on_is_one_line(tmp_path: Path, told: tuple[str, ...], wanted: str) -> None:
+    folder = StageFolder.create(tmp_path / "one", stage="train", settings={})
+    folder.finish({"samples": 0})
+    found = evaluate("--arm", str(tmp_path / "one"), "--out", str(tmp_path / "out"), *told)
+    assert wanted in str(found.exception)
