@@ -129,7 +129,7 @@ def match(
         index=index,
         asks=asks,  # type: ignore[arg-type]
         k=k,
-        exclude=tuple(name for name in exclude.split(",") if name),  # type: ignore[arg-type]
+        exclude=tuple(name for name in exclude.split(",") if name),  # type: ignore[misc]
         max_cosine=max_cosine,
     )
     tally = match_store(settings, out=out, executor=open_executor(executor, workers=workers))
