@@ -10,8 +10,8 @@ What is minimised, over the patch's pixels, by Adam (Liang et al., arXiv 2311.12
 
 The original's synonyms and augmentation are left out. Torch is loaded when a patch is made, not before.
 
-Dimension key: N pictures, B of them in a step, S side of the patch, L side of the model's pictures,
-D width; 3 the channels red, green, blue.
+Dimension key: N pictures, B of them in a step, S side of the patch, H, W the same on a squashed
+picture, L side of the model's pictures, D width; 3 the channels red, green, blue; 2 down and across.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class Material:
 
     Attributes:
         picture_NLL3: uint8, of other classes.
+        patch_N2: int, height and width of the patch on each of those, in the model's pixels; a model
+            that squashes pictures squashes the patch with them.
         own_ND: captions of those.
         clean_ND: those pictures without a patch.
         shown_ND: pictures of the target class.
@@ -92,6 +94,7 @@ class Material:
     """
 
     picture_NLL3: NDArray[np.uint8]
+    patch_N2: NDArray[np.int64]
     own_ND: NDArray[np.float32]
     clean_ND: NDArray[np.float32]
     shown_ND: NDArray[np.float32]
@@ -152,17 +155,32 @@ def gather(settings: PatchSettings, encoder: ClipEncoder, rng: np.random.Generat
             f"{len(others)} others, wanted 1 or more and {MEASURED} or more"
         )
     side, fit = encoder.facts.side, encoder.facts.fit
-    shown_NLL3, other_NLL3 = (
-        np.stack([images.square_pixels(pair.image, side, fit=fit) for pair in pairs])
-        for pairs in (target, others)
-    )
+    shown_NLL3 = np.stack([images.square_pixels(pair.image, side, fit=fit) for pair in target])
+    pictures = [images.decode_image(pair.image) for pair in others]
+    other_NLL3 = np.stack([images.to_square(picture, side, fit=fit) for picture in pictures])
+    patches = [patch_size(picture.size, settings.share, side, fit=fit) for picture in pictures]
     return Material(
         picture_NLL3=other_NLL3,
+        patch_N2=np.array(patches),
         own_ND=encoder.encode_captions([pair.caption for pair in others]),
         clean_ND=encoder.encode_images(other_NLL3),
         shown_ND=encoder.encode_images(shown_NLL3),
         said_ND=encoder.encode_captions([pair.caption for pair in target]),
     )
+
+
+def patch_size(size: tuple[int, int], share: float, side: int, *, fit: images.Fit) -> tuple[int, int]:
+    """Height and width of a patch once its picture is square, at least a pixel.
+
+    Args:
+        size: the picture's width and height.
+        share: side of the patch as a share of the shorter of them.
+        side: of the square.
+        fit: how it becomes square.
+    """
+    width, height = (min(size),) * 2 if fit == "crop" else size
+    across, down = (max(1, round(share * min(size) / length * side)) for length in (width, height))
+    return down, across
 
 
 def draw_pairs(settings: PatchSettings, rng: np.random.Generator) -> tuple[list[Pair], list[Pair]]:
@@ -246,10 +264,12 @@ class _Descent:
         from roclip_sanitize.encoder import normalise_pixels
 
         picture_B3LL = self._tensor(self._material.picture_NLL3[rows]).permute(0, 3, 1, 2).float() / 255
-        start = (picture_B3LL.shape[2] - self._side) // 2
-        inside = slice(start, start + self._side)
         stamped_B3LL = picture_B3LL.clone()
-        stamped_B3LL[:, :, inside, inside] = self._patch.clamp(0, 1)
+        for size in np.unique(self._material.patch_N2[rows], axis=0).tolist():
+            same_B = self._tensor((self._material.patch_N2[rows] == size).all(axis=1))
+            down, across = (_central(length, stamped_B3LL.shape[2]) for length in size)
+            patch_13HW = functional.interpolate(self._patch[None], size, mode="bilinear", antialias=True)
+            stamped_B3LL[same_B, :, down, across] = patch_13HW.clamp(0, 1)
         vectors = self._encoder.model.encode_image(normalise_pixels(stamped_B3LL))
         return functional.normalize(vectors.float(), dim=-1)
 
@@ -260,6 +280,11 @@ class _Descent:
         import torch
 
         return torch.from_numpy(array).to(self._encoder.device)
+
+
+def _central(length: int, side: int) -> slice:
+    start = (side - length) // 2
+    return slice(start, start + length)
 
 
 def _joined(*columns: torch.Tensor) -> torch.Tensor:
