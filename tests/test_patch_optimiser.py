@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from roclip_sanitize.attacks.optimised_patch import read_patch
-from roclip_sanitize.attacks.patch_optimiser import PatchSettings, draw_pairs, optimise, patch_size
+from roclip_sanitize.attacks.patch_material import PatchSettings, draw_pairs, patch_size
+from roclip_sanitize.attacks.patch_optimiser import optimise
 from roclip_sanitize.attacks.triggers.patches import PixelPatch
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.images import Fit
