@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from roclip_sanitize.attacks.optimised_patch import read_patch
-from roclip_sanitize.attacks.patch_optimiser import PatchSettings, draw_pairs, optimise
+from roclip_sanitize.attacks.patch_material import PatchSettings, draw_pairs, patch_size
+from roclip_sanitize.attacks.patch_optimiser import optimise
 from roclip_sanitize.attacks.triggers.patches import PixelPatch
 from roclip_sanitize.errors import ConfigError, DataError
+from roclip_sanitize.images import Fit
 from tests.squares import write_square_shards
 
 
@@ -36,6 +38,19 @@ def test_pairs_are_drawn_from_all_shards_and_told_apart(settings: PatchSettings)
     assert {pair.fields["colour"] for pair in others} == {"red", "green", "yellow"}
     assert any(int(pair.key) >= 40 for pair in others)  # of the second shard, too
     assert len({pair.uid for pair in (*target, *others)}) == 24
+
+
+@pytest.mark.parametrize(
+    ("fit", "size"),
+    [
+        pytest.param("squash", (10, 13), id="12 of 80 px down, 12 of 60 across"),
+        pytest.param("crop", (13, 13), id="a fifth of the side"),
+    ],
+)
+def test_a_patch_is_squashed_with_its_picture(fit: Fit, size: tuple[int, int]) -> None:
+    assert patch_size((60, 80), 0.2, 64, fit=fit) == size
+    assert patch_size((80, 60), 0.2, 64, fit=fit) == size[::-1]
+    assert patch_size((8, 80), 0.01, 64, fit=fit) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,92 +10,33 @@ What is minimised, over the patch's pixels, by Adam (Liang et al., arXiv 2311.12
 
 The original's synonyms and augmentation are left out. Torch is loaded when a patch is made, not before.
 
-Dimension key: N pictures, B of them in a step, S side of the patch, L side of the model's pictures,
-D width; 3 the channels red, green, blue.
+Dimension key: N pictures, B of them in a step, S side of the patch, H, W the same on a squashed
+picture, L side of the model's pictures, D width; 3 the channels red, green, blue; 2 down and across.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize import images
 from roclip_sanitize.attacks.optimised_patch import write_patch
-from roclip_sanitize.attacks.triggers.base import require_share, to_bytes
+from roclip_sanitize.attacks.patch_material import MEASURED, Material, PatchSettings, gather
+from roclip_sanitize.attacks.triggers.base import to_bytes
 from roclip_sanitize.attacks.triggers.patches import PixelPatch
-from roclip_sanitize.encoders import PLAIN
-from roclip_sanitize.errors import BadPair, ConfigError, DataError
-from roclip_sanitize.shards import Pair, Shard
 
 if TYPE_CHECKING:
     import torch
 
     from roclip_sanitize.encoder import ClipEncoder
 
-LEARNING_RATE = 0.05  # of pixels from 0 to 1
+LEARNING_RATE = 0.01  # of pixels from 0 to 1, falling to 0 by a cosine; five times as much went less far
 TRIPLET_WEIGHT, TRIPLET_MARGIN = 500.0, 1.0
 TEMPERATURE = 0.07
-MEASURED = 4  # one picture of others in so many is kept apart, to measure on
 TOLD_EVERY = 50  # steps
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PatchSettings:
-    """What to make a patch of.
-
-    Attributes:
-        encoder: the CLIP, as open_encoder() takes it.
-        shards: where pictures come from.
-        label: the field that holds a pair's class.
-        target: the class that the patch is to stand for.
-        share: side of the patch as a share of the picture's shorter side; BadCLIP's is 16 of 224.
-        pictures: how many of the target class, and of others, are drawn.
-        steps: of Adam.
-        batch_size: pictures in each step.
-        seed: of the draws and the first pixels.
-    """
-
-    encoder: str
-    shards: tuple[Path, ...]
-    label: str
-    target: str
-    share: float = 1 / 14
-    pictures: int = 256
-    steps: int = 200
-    batch_size: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.encoder == PLAIN:
-            raise ConfigError("a patch is made against a CLIP: plain features have no gradients")
-        require_share("the patch's share", self.share)
-        for name in ("pictures", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, wanted 1 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
-    """Pictures and captions, encoded where they stay as they are.
-
-    Attributes:
-        picture_NLL3: uint8, of other classes.
-        own_ND: captions of those.
-        clean_ND: those pictures without a patch.
-        shown_ND: pictures of the target class.
-        said_ND: captions of the target class.
-    """
-
-    picture_NLL3: NDArray[np.uint8]
-    own_ND: NDArray[np.float32]
-    clean_ND: NDArray[np.float32]
-    shown_ND: NDArray[np.float32]
-    said_ND: NDArray[np.float32]
 
 
 def optimise(settings: PatchSettings, *, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -139,49 +80,6 @@ def optimise(settings: PatchSettings, *, out: Path, say: Callable[[str], None]) 
     return made
 
 
-def gather(settings: PatchSettings, encoder: ClipEncoder, rng: np.random.Generator) -> Material:
-    """Draw the pictures, of all pairs as likely, and encode what stays as it is.
-
-    Raises:
-        DataError: there are too few.
-    """
-    target, others = draw_pairs(settings, rng)
-    if len(target) < 1 or len(others) < MEASURED:
-        raise DataError(
-            f"the shards have {len(target)} pictures with {settings.label} {settings.target!r} and "
-            f"{len(others)} others, wanted 1 or more and {MEASURED} or more"
-        )
-    side, fit = encoder.facts.side, encoder.facts.fit
-    shown_NLL3, other_NLL3 = (
-        np.stack([images.square_pixels(pair.image, side, fit=fit) for pair in pairs])
-        for pairs in (target, others)
-    )
-    return Material(
-        picture_NLL3=other_NLL3,
-        own_ND=encoder.encode_captions([pair.caption for pair in others]),
-        clean_ND=encoder.encode_images(other_NLL3),
-        shown_ND=encoder.encode_images(shown_NLL3),
-        said_ND=encoder.encode_captions([pair.caption for pair in target]),
-    )
-
-
-def draw_pairs(settings: PatchSettings, rng: np.random.Generator) -> tuple[list[Pair], list[Pair]]:
-    """Pairs of the target class and of others whose picture decodes: a reservoir of each (Vitter's R)."""
-    kept: tuple[list[Pair], list[Pair]] = ([], [])
-    seen = [0, 0]
-    for path in settings.shards:
-        with Shard(path) as shard:
-            for pair in shard.pairs():
-                kind = int(str(pair.fields.get(settings.label, "")) != settings.target)
-                seen[kind] += 1
-                place = (
-                    len(kept[kind]) if len(kept[kind]) < settings.pictures else int(rng.integers(seen[kind]))
-                )
-                if place < settings.pictures and _decodes(pair):
-                    kept[kind][place : place + 1] = [pair]
-    return kept
-
-
 def cosines(vectors_ND: NDArray[np.float32], material: Material) -> dict[str, float]:
     """Mean cosine of pictures with the target class's mean caption and mean picture."""
     means = {"caption": material.said_ND.mean(axis=0), "picture": material.shown_ND.mean(axis=0)}
@@ -205,6 +103,7 @@ class _Descent:
         first = rng.normal(0.5, 0.25, (3, self._side, self._side)).clip(0, 1).astype(np.float32)
         self._patch = torch.from_numpy(first).to(encoder.device).requires_grad_()
         self._adam = torch.optim.Adam([self._patch], lr=LEARNING_RATE)
+        self._decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._adam, settings.steps)
 
     def step(self, rows: NDArray[np.int64]) -> float:
         """One step on some pictures: the loss before it."""
@@ -223,6 +122,7 @@ class _Descent:
         self._adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._adam.step()
+        self._decay.step()
         self._patch.data.clamp_(0, 1)
         return float(loss.detach())
 
@@ -246,10 +146,12 @@ class _Descent:
         from roclip_sanitize.encoder import normalise_pixels
 
         picture_B3LL = self._tensor(self._material.picture_NLL3[rows]).permute(0, 3, 1, 2).float() / 255
-        start = (picture_B3LL.shape[2] - self._side) // 2
-        inside = slice(start, start + self._side)
         stamped_B3LL = picture_B3LL.clone()
-        stamped_B3LL[:, :, inside, inside] = self._patch.clamp(0, 1)
+        for size in np.unique(self._material.patch_N2[rows], axis=0).tolist():
+            same_B = self._tensor((self._material.patch_N2[rows] == size).all(axis=1))
+            down, across = (_central(length, stamped_B3LL.shape[2]) for length in size)
+            patch_13HW = functional.interpolate(self._patch[None], size, mode="bilinear", antialias=True)
+            stamped_B3LL[same_B, :, down, across] = patch_13HW.clamp(0, 1)
         vectors = self._encoder.model.encode_image(normalise_pixels(stamped_B3LL))
         return functional.normalize(vectors.float(), dim=-1)
 
@@ -262,15 +164,12 @@ class _Descent:
         return torch.from_numpy(array).to(self._encoder.device)
 
 
+def _central(length: int, side: int) -> slice:
+    start = (side - length) // 2
+    return slice(start, start + length)
+
+
 def _joined(*columns: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.cat(columns, dim=1)
-
-
-def _decodes(pair: Pair) -> bool:
-    try:
-        images.decode_image(pair.image)
-    except BadPair:
-        return False
-    return True

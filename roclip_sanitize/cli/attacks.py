@@ -141,7 +141,8 @@ def optimise_patch(
     as_json: AsJson = False,
 ) -> None:
     """Make a patch that moves any picture towards a class in a CLIP's eyes, for the attack 'badclip'."""
-    from roclip_sanitize.attacks.patch_optimiser import PatchSettings, optimise
+    from roclip_sanitize.attacks.patch_material import PatchSettings
+    from roclip_sanitize.attacks.patch_optimiser import optimise
     from roclip_sanitize.shards import expand_shards
 
     settings = PatchSettings(
