@@ -14,9 +14,10 @@ from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.encoder import new_clip, save_clip
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.evaluation import encoding
-from roclip_sanitize.evaluation.evaluate import evaluate_arms
+from roclip_sanitize.evaluation.evaluate import MeasureWorker, evaluate_arms
 from roclip_sanitize.evaluation.results import find, read_results
 from roclip_sanitize.evaluation.settings import EvaluateSettings
+from roclip_sanitize.evaluation.split import Split
 from roclip_sanitize.evaluation.test_sets import ShardSet
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
@@ -69,6 +70,16 @@ def test_any_number_of_workers_says_the_same(
 @pytest.mark.slow
 def test_what_was_encoded_is_gone_once_it_is_measured(measured: Path) -> None:
     assert not (measured / "parts").exists()
+
+
+def test_weights_measured_by_a_worker_that_was_lost_are_left_alone(tmp_path: Path) -> None:
+    folder = StageFolder.create(tmp_path, stage="evaluate", settings={})
+    folder.commit("one", files=[], facts={})
+    settings = EvaluateSettings(arms={"one": tmp_path}, test_shards=(tmp_path / "t.tar",), label="kind")
+    split = Split(dataset="wds", classes=("shoe", "hat"), curve=[], probe=[])
+    weights = encoding.Weights(name="one", arm="one", folder=tmp_path, final=True, samples=0)
+    MeasureWorker(settings, split, tmp_path)(weights)  # there are no parts left to read
+    assert not (tmp_path / "records").exists()
 
 
 @pytest.mark.slow

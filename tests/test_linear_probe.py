@@ -29,6 +29,15 @@ def test_classes_that_lie_apart_are_told_apart() -> None:
     assert set(named_NK.ravel()) == {2, 5, 7}
 
 
+def test_classes_are_told_apart_within_a_narrow_cone() -> None:
+    """CLIP's vectors have much in common: here all cosines are above 0.999."""
+    train_MD, label_M = clouds(300, seed=0)
+    test_ND, label_N = clouds(100, seed=1)
+    narrow = [np.insert(rows_ND * 0.01, 0, 1, axis=1).astype(np.float32) for rows_ND in (train_MD, test_ND)]
+    named_NK = linear_probe(narrow[0], label_M, narrow[1], most=1)
+    assert (named_NK[:, 0] == label_N).mean() >= 0.98
+
+
 def test_shuffled_labels_teach_nothing() -> None:
     train_MD, label_M = clouds(300, seed=0)
     test_ND, label_N = clouds(300, seed=1)

@@ -142,6 +142,8 @@ class MeasureWorker:
 
     def __call__(self, weights: Weights) -> None:
         out = self._folder.path
+        if self._folder.marker(weights.name) is not None:
+            return  # a worker was lost right after it had measured them, and the parts are gone
         seen = read_parts(part_files(out, weights.name))
         counted = list(self._counted(weights, seen))
         files = [_curve_file(out, weights)]
