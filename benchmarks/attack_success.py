@@ -33,7 +33,7 @@ from types import FrameType
 
 from benchmarks.claims import Claim, report
 from benchmarks.sweep.cells import Cell, cells_of, undefended
-from benchmarks.sweep.controls import successes
+from benchmarks.sweep.controls import least_success
 from benchmarks.sweep.corpus import find_corpus, survey
 from benchmarks.sweep.figure import draw_figure
 from benchmarks.sweep.preparing import poison_settings
@@ -117,7 +117,7 @@ def controls(cells: Sequence[Cell], run: Path) -> list[Claim]:
     by_rate = dict[tuple[str, float | None], list[float]]()
     for cell in undefended(cells):
         if cell.poisoning.specs and is_done(run, cell):
-            least = min(successes(results_of(run, cell)).values(), default=0.0)
+            least = least_success(results_of(run, cell))
             by_rate.setdefault((cell.attack, cell.rate), []).append(least)
     best = dict[str, float]()
     for (attack, _), values in by_rate.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from roclip_sanitize.evaluation.counts import is_whole
 from roclip_sanitize.evaluation.results import Result, find
 
 CONTROL_SUCCESS = 0.8  # below this on plain CLIP, an attack did not take and nothing is proved
@@ -46,7 +47,9 @@ def why_void(results: list[Result]) -> str | None:
     weak = [
         f"{result.attack} took {result.value:.0%}"
         for result in results
-        if result.arm == UNDEFENDED and result.metric == "attack_success" and result.value < CONTROL_SUCCESS
+        if (result.arm, result.metric) == (UNDEFENDED, "attack_success")
+        and is_whole(result.attack)
+        and result.value < CONTROL_SUCCESS
     ]
     if not weak:
         return None
@@ -57,7 +60,7 @@ def why_void(results: list[Result]) -> str | None:
 
 def results_table(results: list[Result]) -> str:
     """The before/after table for a terminal."""
-    attacks = list(dict.fromkeys(result.attack for result in results if result.attack))
+    attacks = list(dict.fromkeys(result.attack for result in results if is_whole(result.attack)))
     columns: list[tuple[str | None, str, str]] = [
         (None, "zero_shot_top1", "zero-shot"),
         (None, "retrieval_r1", "R@1"),

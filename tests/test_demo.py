@@ -53,6 +53,13 @@ class TestWhyVoid:
     def test_other_metrics_are_no_control(self) -> None:
         assert why_void([share(4, arm=UNDEFENDED, attack="patch", metric="clean_target_rate")]) is None
 
+    def test_an_attack_with_several_triggers_is_judged_as_a_whole(self) -> None:
+        one_weak = [
+            share(90, arm=UNDEFENDED, attack="multi"),
+            share(10, arm=UNDEFENDED, attack="multi/wanet"),
+        ]
+        assert why_void(one_weak) is None
+
 
 @pytest.mark.parametrize(
     ("told", "message"),

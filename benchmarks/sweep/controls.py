@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.sweep.cells import Cell
 from benchmarks.sweep.methods import UNDEFENDED
 from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.evaluation.counts import is_whole
 from roclip_sanitize.evaluation.results import Result
 from roclip_sanitize.outcome import CONTROL_SUCCESS
 
@@ -54,6 +55,12 @@ def successes(results: Sequence[Result]) -> dict[str, float]:
     for metric in reversed(SUCCESS_METRICS):
         found |= {each.attack: each.value for each in results if each.metric == metric and each.attack}
     return found
+
+
+def least_success(results: Sequence[Result]) -> float:
+    """Of the attacks that share a training, the success of the one that succeeded least; 0 for none."""
+    whole = [success for attack, success in successes(results).items() if is_whole(attack)]
+    return min(whole, default=0.0)
 
 
 def control_of(cell: Cell, cells: Sequence[Cell]) -> Cell:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.sweep.cells import Cell, Corpus, cells_of, undefended
-from benchmarks.sweep.controls import successes
+from benchmarks.sweep.controls import least_success
 from benchmarks.sweep.corpus import Survey
 from benchmarks.sweep.running import is_done, results_of, run_cells, say
 from benchmarks.sweep.settings import CLEAN, Sweep
@@ -84,7 +84,7 @@ def read_rates(run: Path) -> dict[str, float | None]:
 
 
 def _least_success(run: Path, cells: list[Cell]) -> float:
-    values = [min(successes(results_of(run, cell)).values(), default=0.0) for cell in cells]
+    values = [least_success(results_of(run, cell)) for cell in cells]
     return min(values)
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+VARIANT = "/"  # between an attack's name and that of one of its several triggers
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
@@ -47,3 +49,8 @@ class Sample:
     metric: str
     value_N: NDArray[np.float64]
     group_N: NDArray[np.int64] | None = None
+
+
+def is_whole(attack: str | None) -> bool:
+    """Whether this names an attack, and not one of its triggers alone."""
+    return attack is not None and VARIANT not in attack

@@ -32,7 +32,7 @@ from roclip_sanitize.encoder_facts import Encoder
 from roclip_sanitize.encoders import open_encoder
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.evaluation.clip_benchmark import benchmark_lines, write_benchmark
-from roclip_sanitize.evaluation.counts import Count, Sample
+from roclip_sanitize.evaluation.counts import Count, Sample, is_whole
 from roclip_sanitize.evaluation.encoding import (
     SEEN_CLASSES,
     Arrays,
@@ -209,7 +209,8 @@ def _squares(pictures: Iterator[bytes], encoder: Encoder) -> Any:
 
 def _is_drawn(count: Count) -> bool:
     """Whether a curve shows it: attacks as wholes, where there was a trial."""
-    return count.metric in CURVE_METRICS and bool(count.trials) and "/" not in (count.attack or "")
+    whole = count.attack is None or is_whole(count.attack)
+    return count.metric in CURVE_METRICS and bool(count.trials) and whole
 
 
 def _records_file(out: Path, weights: Weights) -> Path:

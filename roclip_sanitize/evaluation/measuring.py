@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.evaluation.attack_success import targeted_success, trigger_success
-from roclip_sanitize.evaluation.counts import Count, Sample
+from roclip_sanitize.evaluation.counts import VARIANT, Count, Sample
 from roclip_sanitize.evaluation.encoding import Arrays
 from roclip_sanitize.evaluation.goals import Goals
 from roclip_sanitize.evaluation.linear_probe import linear_probe
@@ -173,7 +173,7 @@ def _named(counted: Iterable[Count | Sample], variant: str, *, alone: bool) -> I
     for one in counted:
         yield one
         if not alone:
-            yield replace(one, attack=f"{one.attack}/{variant}")
+            yield replace(one, attack=f"{one.attack}{VARIANT}{variant}")
 
 
 def pooled(counted: Iterable[Count | Sample]) -> list[Count | Sample]:
