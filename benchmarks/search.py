@@ -45,7 +45,7 @@ from roclip_sanitize.store import EmbeddingStore, vectors_file, write_vectors
 
 WIDTH = 512
 ROWS, QUICK_ROWS = 1_000_000, 100_000
-KIND_ROWS = (200_000, WIDTH)
+KIND_ROWS = (100_000, WIDTH)  # learnt and linked by one thread: minutes
 QUICK_KIND_ROWS = (20_000, 128)
 ALL_QUERIES, ALL_ROWS = 100_000, 1_000_000
 QUERIES = 2_048
