@@ -45,6 +45,19 @@ def cells(text: str = "", **told: Any) -> list[Cell]:
     return cells_of(sweep(text), CORPUS, **told)
 
 
+def test_a_cell_has_the_same_name_wherever_the_data_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = list[list[str]]()
+    for root in ("/data", "/mnt/shared/data"):
+        monkeypatch.setenv("ROCLIP_DATA", root)
+        corpus = Corpus(
+            shards=(Path(root) / "a.tar",), test_shards=(Path("t.tar"),), label="kind", classes=30
+        )
+        assert corpus.to_json()["shards"] == ["$ROCLIP_DATA/a.tar"]
+        assert corpus.to_json()["test_shards"] == ["t.tar"]
+        names.append([cell.name for cell in cells_of(sweep(), corpus)])
+    assert names[0] == names[1]
+
+
 def test_controls_come_by_themselves_and_clean_cells_are_shared() -> None:
     found = [(cell.attack, cell.rate, cell.arm.name) for cell in cells()]
     assert found == [

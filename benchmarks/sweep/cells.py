@@ -2,12 +2,14 @@
 
 A cell is one training and what was measured on it. Its identity is the fingerprint of everything
 that decides its result and of nothing else: not of the sweep's name, nor of the method's, nor of
-where it runs. So the same cell of two sweeps in one folder is trained once, a sweep can grow, and
-cells on clean shards are shared by all attacks.
+where it runs: shards below $ROCLIP_DATA are named by that. So the same cell of two sweeps in one
+folder is trained once, a sweep can grow and move to another machine, and cells on clean shards are
+shared by all attacks.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ from benchmarks.sweep.settings import CLEAN, AttackRow, Sweep
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import fingerprint
 from roclip_sanitize.training.settings import TrainSettings
+
+DATA = "ROCLIP_DATA"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +43,8 @@ class Corpus:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {
-            "shards": [str(path) for path in self.shards],
-            "test_shards": [str(path) for path in self.test_shards],
+            "shards": [portable(path) for path in self.shards],
+            "test_shards": [portable(path) for path in self.test_shards],
             "label": self.label,
             "classes": self.classes,
         }
@@ -190,3 +194,11 @@ def _trainings(sweep: Sweep, model: str, arm: Arm) -> Iterator[dict[str, Any]]:
     told = {**sweep.train, **sweep.model_train.get(model, {}), **arm.train}
     for samples in sweep.samples or (told.get("samples", 0),):
         yield {**told, "samples": samples}
+
+
+def portable(path: Path) -> str:
+    """A path by the name that it has on every machine: below $ROCLIP_DATA if it lies there."""
+    root = os.environ.get(DATA)
+    if root and path.is_relative_to(root):
+        return f"${DATA}/{path.relative_to(root)}"
+    return str(path)

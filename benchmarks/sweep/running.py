@@ -29,6 +29,7 @@ from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.evaluation.results import Result, find, read_results, write_results
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.machine import describe_machine, package_versions
 from roclip_sanitize.runfiles import StageFolder
 
 CELL_STAGE = "cell"
@@ -108,6 +109,8 @@ class CellWorker:
                 "goals": dict(prepared.goals),
                 "train_seconds": round(trained - started, 1),
                 "evaluate_seconds": round(time.perf_counter() - trained, 1),
+                "machine": describe_machine(),
+                "versions": package_versions(),
             }
         )
 
