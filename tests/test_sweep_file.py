@@ -11,7 +11,7 @@ import polars
 import pytest
 
 from benchmarks.attack_success import main, require_models
-from benchmarks.sweep.cells import Cell, Corpus, cells_of
+from benchmarks.sweep.cells import Cell, Corpus, Poisoning, cells_of
 from benchmarks.sweep.controls import control_of, is_void, published
 from benchmarks.sweep.preparing import poison_settings
 from benchmarks.sweep.report import share_of, write_report
@@ -56,6 +56,21 @@ def test_a_cell_has_the_same_name_wherever_the_data_lies(monkeypatch: pytest.Mon
         assert corpus.to_json()["test_shards"] == ["t.tar"]
         names.append([cell.name for cell in cells_of(sweep(), corpus)])
     assert names[0] == names[1]
+
+
+def test_an_attack_is_the_same_in_whatever_words() -> None:
+    """What is a default, and in what order it is told, decides nothing; another name is another draw."""
+    names = [
+        Poisoning(corpus=CORPUS, specs=(spec,), seed=0).name
+        for spec in (
+            "patch:rate=30,share=0.2",
+            "patch:cells=4,rate=30.0",
+            "patch:rate=30,as=mine",
+            "patch:rate=31",
+        )
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
 
 
 def test_controls_come_by_themselves_and_clean_cells_are_shared() -> None:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep.methods import UNDEFENDED, Arm
 from benchmarks.sweep.settings import CLEAN, AttackRow, Sweep
+from roclip_sanitize.attacks.contract import Attack
+from roclip_sanitize.attacks.specs import build_attacks
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import fingerprint
 from roclip_sanitize.training.settings import TrainSettings
@@ -70,8 +72,13 @@ class Poisoning:
         return fingerprint(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that decides it, as plain values."""
-        return {"corpus": self.corpus.to_json(), "specs": list(self.specs), "seed": self.seed}
+        """Everything that decides it, as plain values: attacks by all parameters, in whatever words."""
+        attacks = build_attacks(self.specs) if self.specs else {}
+        return {
+            "corpus": self.corpus.to_json(),
+            "attacks": [{"name": name, **_told(attack)} for name, attack in attacks.items()],
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,3 +209,9 @@ def portable(path: Path) -> str:
     if root and path.is_relative_to(root):
         return f"${DATA}/{path.relative_to(root)}"
     return str(path)
+
+
+def _told(attack: Attack) -> dict[str, Any]:
+    parameters = {each.name: getattr(attack, each.name) for each in fields(attack)}  # type: ignore[arg-type]
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
+    return {"attack": attack.facts.name, "parameters": lists}
