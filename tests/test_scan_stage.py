@@ -131,6 +131,7 @@ class DyingExecutor(LocalExecutor):
                 raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [1, 4, 6, 9, 11])
 def test_killed_and_resumed_gives_the_same_bytes(
     world: ScanSettings, scanned: Path, tmp_path: Path, tasks: int

@@ -157,6 +157,7 @@ def test_a_wave_takes_whole_poisonings_until_there_is_enough_to_do(least: int, s
     assert [sum(len(its) for _, its in wave) for wave in found] == sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset", sorted(path.stem for path in PRESETS.glob("*.toml") if path.stem != "published")
 )
