@@ -32,9 +32,9 @@ class Goals:
     @classmethod
     def of(cls, ledger: Ledger | None) -> Goals:
         """What a ledger's attacks want; nothing without one."""
-        attacks = ledger.attacks if ledger else ()
         if ledger is None:
             return cls()
+        attacks = ledger.attacks
         return cls(
             targets=[(attack, found) for attack in attacks if (found := ledger.targets_of(attack))],
             backdoors=[(attack, each) for attack in attacks for each in ledger.backdoors(attack)],
