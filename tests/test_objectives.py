@@ -1,16 +1,15 @@
-"""The losses, by hand and against open_clip's. What must not learn in a training step: test_train.py."""
+"""The losses, by hand and against open_clip's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
-from roclip_sanitize.training.objectives import clip_loss, matched_loss, roclip_final_loss, roclip_first_loss
-from roclip_sanitize.training.pool import PairPool
+from roclip_sanitize.training.objectives import clip_loss, likeness_loss, matched_loss
 
 SCALE = torch.tensor(5.0)
 
@@ -48,7 +47,8 @@ def test_the_ordinary_loss_is_that_of_open_clip() -> None:
 
 def test_targets_that_differ_are_an_ordinary_batch() -> None:
     image, target = unit_rows(1, 6), unit_rows(2, 6)
-    assert matched_loss(image, target, SCALE).item() == pytest.approx(clip_loss(image, target, SCALE).item())
+    found = matched_loss(image, target, SCALE, group_B=torch.arange(6))
+    assert found.item() == pytest.approx(clip_loss(image, target, SCALE).item())
 
 
 def test_equal_targets_are_not_each_others_negatives() -> None:
@@ -56,91 +56,34 @@ def test_equal_targets_are_not_each_others_negatives() -> None:
     target = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     logits = [[5.0, 5.0, 0.0], [4.0, 4.0, 3.0], [0.0, 0.0, 5.0]]
     wanted = slow_loss(logits, masked={(0, 1), (1, 0)})
-    assert matched_loss(query, target, SCALE).item() == pytest.approx(wanted, rel=1e-6)
+    found = matched_loss(query, target, SCALE, group_B=torch.tensor([4, 4, 9]))
+    assert found.item() == pytest.approx(wanted, rel=1e-6)
     assert wanted < slow_loss(logits)
 
 
 def test_a_batch_with_one_target_for_all_has_nothing_to_tell_apart() -> None:
     target = torch.tensor([[1.0, 0.0]]).expand(4, 2)
-    assert matched_loss(unit_rows(1, 4, 2), target, SCALE).item() == pytest.approx(0.0)
+    found = matched_loss(unit_rows(1, 4, 2), target, SCALE, group_B=torch.zeros(4))
+    assert found.item() == pytest.approx(0.0)
 
 
-class TestPoolOfTheSamePairs:
-    """A pool that holds exactly the batch, with embeddings that are ideal: images equal their captions."""
-
-    image = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0][:5]
-    caption = image.clone()
-    pool = PairPool(5, 8)
-    pool.put(image.flip(0), caption.flip(0))
-
-    def test_the_final_version_is_the_ordinary_loss(self) -> None:
-        found = roclip_final_loss(self.image, self.pool, SCALE)
-        assert found.item() == pytest.approx(clip_loss(self.image, self.caption, SCALE).item(), rel=1e-5)
-
-    def test_so_is_the_first_version(self) -> None:
-        found = roclip_first_loss(self.image, self.caption, self.pool, SCALE)
-        assert found.item() == pytest.approx(clip_loss(self.image, self.caption, SCALE).item(), rel=1e-5)
+def test_a_view_is_to_find_its_own_target_and_nothing_finds_it_back() -> None:
+    view = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    target = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    # logits [[5, 0], [3, 4]], rows alone
+    wanted = (math.log(math.exp(5) + 1) - 5 + math.log(math.exp(3) + math.exp(4)) - 4) / 2
+    assert likeness_loss(view, target, SCALE).item() == pytest.approx(wanted, rel=1e-6)
 
 
-class TestThreePairs:
-    """Pool pairs x, y and z; the pairs of the batch contradict themselves."""
-
-    x, y, z = torch.eye(3)
-    pool = PairPool(3, 3)
-    pool.put(torch.stack([x, y, z]), torch.stack([y, z, x]))  # image x has caption y, and so on
-    image = torch.stack([x, (3 * x + 4 * y) / 5, z])
-    caption = torch.stack([(4 * x + 3 * z) / 5, y, z])
-
-    def test_final_version(self) -> None:
-        # Nearest captions of the images: x, y, z. Logits are 5 · image · those.
-        logits = [[5.0, 0.0, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 5.0]]
-        found = roclip_final_loss(self.image, self.pool, SCALE)
-        assert found.item() == pytest.approx(slow_loss(logits), rel=1e-6)
-
-    def test_first_version(self) -> None:
-        # Captions match the pool captions x, y, z; images go to those.
-        to_captions = [[5.0, 0.0, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 5.0]]
-        # Images match the pool images x, y, z; captions go to those.
-        to_images = [[4.0, 0.0, 3.0], [0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]
-        found = roclip_first_loss(self.image, self.caption, self.pool, SCALE)
-        assert found.item() == pytest.approx((slow_loss(to_captions) + slow_loss(to_images)) / 2, rel=1e-6)
-
-    def test_first_version_with_one_caption_for_two(self) -> None:
-        caption = torch.stack([self.y, self.y, self.z])
-        to_captions = [[0.0, 0.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 5.0]]
-        to_images = [[0.0, 5.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]
-        wanted = (slow_loss(to_captions, masked={(0, 1), (1, 0)}) + slow_loss(to_images)) / 2
-        found = roclip_first_loss(self.image, caption, self.pool, SCALE)
-        assert found.item() == pytest.approx(wanted, rel=1e-6)
-
-
-class TestGradients:
-    def setup_method(self) -> None:
-        self.old = [unit_rows(seed, 6).requires_grad_() for seed in (1, 2)]
-        self.image, self.caption = (unit_rows(seed, 4).requires_grad_() for seed in (3, 4))
-        self.scale = torch.tensor(5.0, requires_grad=True)
-        self.pool = PairPool(6, 8)
-        self.pool.put(*self.old)
-
-    def test_in_the_final_version_only_images_and_scale_learn(self) -> None:
-        roclip_final_loss(self.image, self.pool, self.scale).backward()  # type: ignore[no-untyped-call]
-        assert _moves(self.image)
-        assert _moves(self.scale)
-        assert self.caption.grad is None
-        assert [each.grad for each in self.old] == [None, None]
-
-    def test_in_the_first_version_both_sides_learn_but_not_the_pool(self) -> None:
-        loss = roclip_first_loss(self.image, self.caption, self.pool, self.scale)
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert _moves(self.image)
-        assert _moves(self.caption)
-        assert [each.grad for each in self.old] == [None, None]
-
-    def test_the_loss_reads_the_pool_and_leaves_it(self) -> None:
-        before = self.pool.caption_PD.clone()
-        roclip_final_loss(self.image, self.pool, self.scale)
-        assert torch.equal(self.pool.caption_PD, before)
-
-
-def _moves(tensor: torch.Tensor) -> bool:
-    return tensor.grad is not None and bool(np.abs(tensor.grad.numpy()).max() > 0)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_ranks_losses_have_the_whole_loss_for_their_mean(size: int) -> None:
+    image, caption, group = unit_rows(1, 6), unit_rows(2, 6), torch.tensor([0, 1, 1, 2, 3, 0])
+    shares = [slice(rank, None, size) for rank in range(size)]
+    for loss in (
+        clip_loss,
+        likeness_loss,
+        partial(matched_loss, group_B=group),
+    ):
+        whole = loss(image, caption, SCALE)
+        parts = [loss(image, caption, SCALE, mine=mine) for mine in shares]
+        assert torch.stack(parts).mean().item() == pytest.approx(whole.item(), rel=1e-6)

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from roclip_sanitize.limits import Work
-from roclip_sanitize.training.step_log import LOG_EVERY_STEPS, StepClock, StepLog
+from roclip_sanitize.training.step_log import LOG_EVERY_STEPS, StepClock, StepDone, StepLog
 
 MODEL = SimpleNamespace(logit_scale=torch.tensor(0.0))
+DONE = StepDone(loss=1.0, kind="ordinary", notes={"agreement": torch.tensor(0.25)})
 PARTS = {"read": 1.0, "model": 3.0}
 BETWEEN = 0.5  # seconds from step to step, for what is no part of one
 
@@ -49,7 +50,7 @@ def train(world: World, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
             for part, seconds in PARTS.items():
                 world.now += seconds
                 clock.lap(part)
-            log.step(step + 1, loss=1.0, matching=False, model=MODEL, clock=clock)
+            log.step(step + 1, done=DONE, model=MODEL, clock=clock)
             world.now += BETWEEN
         return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -63,6 +64,7 @@ def whole(lines: list[dict[str, Any]]) -> Work:
 def test_every_twentieth_step_and_the_last_are_noted(train: Callable[..., list[dict[str, Any]]]) -> None:
     lines = train(0, 45)
     assert [(line["step"], line["samples"]) for line in lines] == [(20, 160), (40, 320), (45, 360)]
+    assert {(line["loss"], line["kind"], line["agreement"]) for line in lines} == {(1.0, "ordinary", 0.25)}
     work = whole(lines)
     assert (work.pairs, work.steps) == (360, {"read": 45.0, "model": 135.0})
     assert work.wall == 45 * 4.0 + 44 * BETWEEN

@@ -27,6 +27,8 @@ from roclip_sanitize.store import write_parquet
 from roclip_sanitize.trained import snapshots
 from roclip_sanitize.training.data import TrainingData, build_cache, epoch_order
 from roclip_sanitize.training.matches import MatchTable
+from roclip_sanitize.training.methods.roclip import Roclip
+from roclip_sanitize.training.pool import PairPool
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.train import train_clip, train_limits
 from tests.squares import COLOURS, uid_of, write_square_shards
@@ -90,6 +92,12 @@ def make_trainer(settings: TrainSettings, *, cache: Path, out: Path, rank: int =
     return Trainer(Member(settings=settings, cache=cache, out=out, fit="squash"), rank=rank, size=size)
 
 
+def pool_of(trainer: Trainer) -> PairPool:
+    method = trainer.method
+    assert isinstance(method, Roclip)
+    return method.pool
+
+
 def digest(out: Path) -> str:
     return str(read_json(out / "model" / "model.json")["digest"])
 
@@ -107,8 +115,12 @@ def test_samples_decide_the_steps_and_else_epochs() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("method", "magic", "method is 'magic', wanted one of clip, roclip"),
-        ("pairing", "second", "pairing is 'second', wanted one of first, final"),
+        (
+            "method",
+            "magic",
+            "method is 'magic', wanted one of clip, roclip, roclip_released, unimodal, safeclip, cleanclip, par",
+        ),
+        ("pairing", "second", "pairing is 'second', wanted one of first, final, both"),
         ("augmentation", "wild", "augmentation is 'wild', wanted one of none, mild, strong"),
         ("epochs", 0, "epochs is 0, wanted 1 or more"),
         ("samples", -1, "samples is -1, wanted 0 or more"),
@@ -261,8 +273,8 @@ def test_a_run_leaves_a_log_and_a_snapshot_after_each_epoch_but_the_last(trained
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     samples = read_json(trained / "complete.json")["samples"]
     assert [line["samples"] for line in lines] == [20 * BATCH, samples]
-    told = {"step", "samples", "loss", "matching", "logit_scale", "samples_per_second", "seconds"}
-    assert [set(line) for line in lines] == [told, told]
+    told = {"step", "samples", "loss", "kind", "logit_scale", "samples_per_second", "seconds"}
+    assert [set(line) - {"agreement"} for line in lines] == [told, told], "which matching steps note too"
     seen = [samples for samples, _ in snapshots(trained)]
     assert seen == [samples // 4, samples // 2, samples * 3 // 4], "the model itself is the last"
     assert not (trained / "checkpoint.pt").exists()
@@ -348,10 +360,9 @@ def test_captions_sit_out_the_matching_steps_of_the_final_version(
 ) -> None:
     told = settings_for(shards, model=RESNET, pairing=pairing, wd=0.5, **WINDOW)
     trainer = make_trainer(told, cache=cache, out=tmp_path)
-    assert [trainer._step()[1] for _ in range(3)] == [False] * 3  # AdamW now has momentum to move by
+    assert [trainer.step().kind for _ in range(3)] == ["ordinary"] * 3  # AdamW now has momentum to move by
     before = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
-    _, matching = trainer._step()
-    assert matching
+    assert trainer.step().kind == "matching"
     changed = {
         name for name, value in trainer.state.model.state_dict().items() if not value.equal(before[name])
     }
@@ -368,8 +379,8 @@ def test_the_pool_fills_in_ordinary_steps_and_matching_waits_for_it(
 ) -> None:
     told = settings_for(shards, match_from=0.0, match_every=64, match_for=64, pool_size=40)
     trainer = make_trainer(told, cache=cache, out=tmp_path)
-    steps = [(trainer._step()[1], trainer.state.pool.filled) for _ in range(4)]
-    assert steps == [(False, 16), (True, 32), (True, 40), (True, 40)]
+    steps = [(trainer.step().kind, pool_of(trainer).filled) for _ in range(4)]
+    assert steps == [("ordinary", 16), ("matching", 32), ("matching", 40), ("matching", 40)]
 
 
 @pytest.mark.slow
@@ -378,8 +389,8 @@ def test_a_table_matches_from_the_first_step(
 ) -> None:
     told = settings_for(shards, pairs=table, match_from=0.0, match_every=64, match_for=64)
     trainer = make_trainer(told, cache=cache, out=tmp_path)
-    assert trainer._step()[1]
-    assert trainer.state.pool.filled == 0
+    assert trainer.step().kind == "matching"
+    assert pool_of(trainer).filled == 0
 
 
 # Resume
@@ -404,8 +415,8 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_undisturbed_one(
     make_trainer(settings, cache=cache, out=tmp_path / "whole").run()
 
     begun = make_trainer(settings, cache=cache, out=tmp_path / "resumed")
-    matched = [begun._step()[1] for _ in range(MID_WINDOW)]
-    assert matched == [False, False, False, settings.method == "roclip"]
+    kinds = [begun.step().kind for _ in range(MID_WINDOW)]
+    assert kinds == [*["ordinary"] * 3, "matching" if settings.method == "roclip" else "ordinary"]
     told_then = fingerprint(settings.to_json())
     save_state(tmp_path / "resumed" / "checkpoint.pt", begun.state, settings=told_then)
     resumed = make_trainer(settings, cache=cache, out=tmp_path / "resumed")
@@ -426,7 +437,7 @@ class TestCheckpoints:
         from roclip_sanitize.training.checkpoints import save_state
 
         trainer = make_trainer(settings, cache=cache, out=tmp_path)
-        trainer._step()
+        trainer.step()
         save_state(tmp_path / "checkpoint.pt", trainer.state, settings=fingerprint(settings.to_json()))
         return tmp_path
 
@@ -463,16 +474,51 @@ class TestCheckpoints:
         assert [line["step"] for line in lines[1:]] == [lines[-1]["step"]], "the last step, made again"
 
 
+# In parts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param({"method": "clip"}, id="clip"),
+        pytest.param({"pairing": "final", "match_from": 0.0, "match_every": 64, "match_for": 64}, id="final"),
+        pytest.param({"pairing": "both", "match_from": 0.0, "match_every": 64, "match_for": 64}, id="both"),
+    ],
+)
+@pytest.mark.parametrize("parts", [2, 5])
+def test_steps_in_parts_are_those_of_a_whole(
+    parts: int, told: dict[str, Any], shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(shards, lr=1e-5, **told)
+    whole = make_steps(settings, cache, tmp_path)
+    _require_same_steps(make_steps(replace(settings, accum_freq=parts), cache, tmp_path), whole)
+
+
+@pytest.mark.slow
+def test_parts_leave_batchnorm_statistics_of_one_pass(
+    shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    told = settings_for(shards, model=RESNET, accum_freq=4)
+    trainer = make_trainer(told, cache=cache, out=tmp_path)
+    trainer.step()
+    norm = trainer.state.model.visual.bn1
+    assert norm.momentum == 0.1
+    assert norm.running_mean.abs().max() > 0
+
+
 # Two ranks
 
 
 RANK_CASES: dict[str, dict[str, Any]] = {
+    "in parts": {"pairing": "first", "match_from": 0.0, "match_every": 64, "match_for": 64, "accum_freq": 3},
     "clip": {"method": "clip"},
     "final": {"pairing": "final", "match_from": 0.0, "match_every": 64, "match_for": 64},
     "first": {"pairing": "first", "match_from": 0.0, "match_every": 64, "match_for": 64},
     "table": {"pairing": "final", "match_from": 0.05, "match_every": 64, "match_for": 64},
 }
 RANK_STEPS = 3
+VECTORS = ("image_PD", "caption_PD")  # of what a method keeps, if it has a pool
 
 
 def make_steps(
@@ -480,9 +526,14 @@ def make_steps(
 ) -> dict[str, Any]:
     """Losses of some steps, the gradients of the last, and the pool that they leave."""
     trainer = make_trainer(settings, cache=cache, out=out, rank=rank, size=size)
-    steps = [trainer._step() for _ in range(RANK_STEPS)]
+    done = [trainer.step() for _ in range(RANK_STEPS)]
     gradients = {name: value.grad for name, value in trainer.state.model.named_parameters()}
-    return {"steps": steps, "gradients": gradients, "pool": trainer.state.pool.state_dict()}
+    return {
+        "kinds": [each.kind for each in done],
+        "losses": [each.loss for each in done],
+        "gradients": gradients,
+        "kept": trainer.state.method.state_dict(),
+    }
 
 
 def rank_member(rank: int, size: int, cases: dict[str, TrainSettings], cache: Path, out: Path) -> None:
@@ -510,22 +561,21 @@ def test_two_ranks_make_the_steps_of_one(
         alone = make_steps(told, cache, tmp_path)
         for rank in ranks:
             _require_same_steps(rank[name], alone)
-        together = (ranks[0][name]["pool"], ranks[1][name]["pool"])
-        assert all(torch.equal(*(pool[side] for pool in together)) for side in ("image_PD", "caption_PD"))
+        kept = [rank[name]["kept"] for rank in ranks]
+        assert all(torch.equal(*(each[part] for each in kept)) for part in VECTORS if part in kept[0])
 
 
 def _require_same_steps(found: dict[str, Any], alone: dict[str, Any]) -> None:
-    assert [matching for _, matching in found["steps"]] == [matching for _, matching in alone["steps"]]
-    losses = [[loss for loss, _ in steps] for steps in (found["steps"], alone["steps"])]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert found["kinds"] == alone["kinds"]
+    assert found["losses"] == pytest.approx(alone["losses"], abs=1e-5)
     assert found["gradients"].keys() == alone["gradients"].keys()
     for name, gradient in alone["gradients"].items():
         if gradient is None:  # a tower that sat the step out
             assert found["gradients"][name] is None
         else:
             assert torch.allclose(found["gradients"][name], gradient, atol=1e-5), name
-    for side in ("image_PD", "caption_PD"):  # the order of the gathered rows too
-        assert torch.allclose(found["pool"][side], alone["pool"][side], atol=1e-5)
+    for part in (each for each in VECTORS if each in alone["kept"]):  # the order of the gathered rows too
+        assert torch.allclose(found["kept"][part], alone["kept"][part], atol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """The state of a training run on disk: whole or not at all.
 
-One file, rewritten in place of the last: weights, optimiser, pool, and how far the run got.
+One file, rewritten in place of the last: weights, optimiser, what the method keeps, and how far the run got.
 Order and augmentation depend on seed and step alone, so that this is all a resume needs.
 """
 
@@ -15,7 +15,7 @@ import torch
 
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.runfiles import atomic_file
-from roclip_sanitize.training.pool import PairPool
+from roclip_sanitize.training.methods.contract import Method
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,17 +26,27 @@ class TrainState:
         step: optimiser steps made.
         model: the open_clip model, not wrapped.
         optimizer: its AdamW.
-        pool: what RoCLIP matches against.
+        method: with what it keeps from step to step.
     """
 
     step: int
     model: Any
     optimizer: torch.optim.Optimizer
-    pool: PairPool
+    method: Method
 
 
-def save_state(path: Path, state: TrainState, *, settings: str) -> None:
-    """Write the state atomically; ``settings`` is the fingerprint of what the run was told."""
+def save_state(path: Path, state: TrainState, *, settings: str, write: bool = True) -> None:
+    """Write the state atomically.
+
+    Args:
+        path: where to.
+        state: of this rank.
+        settings: fingerprint of what the run was told.
+        write: whether this rank does; all of them call it, since a method's state may be spread over them.
+    """
+    kept = state.method.state_dict()
+    if not write:
+        return
     with atomic_file(path) as file:
         torch.save(
             {
@@ -44,7 +54,7 @@ def save_state(path: Path, state: TrainState, *, settings: str) -> None:
                 "step": state.step,
                 "model": state.model.state_dict(),
                 "optimizer": state.optimizer.state_dict(),
-                "pool": state.pool.state_dict(),
+                "method": kept,
             },
             file,
         )
@@ -71,6 +81,6 @@ def load_state(path: Path, state: TrainState, *, settings: str) -> bool:
         raise MismatchError(f"checkpoint {path} belongs to a run with other settings: choose another folder")
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
-    state.pool.load_state_dict(saved["pool"])
+    state.method.load_state_dict(saved["method"])
     state.step = int(saved["step"])
     return True

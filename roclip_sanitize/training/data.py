@@ -5,7 +5,7 @@ token ids from memory-mapped files, so that the towers and not the decoder set t
 
     images_00000.npy   (N, S, S, 3) uint8
     tokens_00000.npy   (N, L) int32
-    uids_00000.parquet N uids, in the same order
+    uids_00000.parquet N uids, in the same order, and hashes that tell equal pictures and captions
 
 Which rows make up a step depends on the seed and the step alone: not on the number of ranks,
 and not on how often the run was killed.
@@ -18,7 +18,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from roclip_sanitize.sources import source_version
 from roclip_sanitize.store import write_failures, write_parquet
 
 TOKENISED_AT_ONCE = 512
+LAYOUT = 2  # of the files: a cache of another layout is made anew
+UID_SCHEMA: dict[str, Any] = {"uid": str, "image_hash": bytes, "caption_hash": bytes}
 
 
 def build_cache(
@@ -55,7 +58,8 @@ def build_cache(
     Returns:
         The cache's folder.
     """
-    settings = {"shards": [source_version(path) for path in shards], "model": model, "side": side, "fit": fit}
+    versions = [source_version(path) for path in shards]
+    settings = {"shards": versions, "model": model, "side": side, "fit": fit, "layout": LAYOUT}
     path = root / fingerprint(settings)
     folder = StageFolder.create(path, stage="cache", settings=settings)
     tasks = [task for task in shard_tasks(shards) if folder.marker(task.name) is None]
@@ -101,11 +105,12 @@ class CacheWorker:
             root / f"tokens_{task.name}.npy",
             root / f"uids_{task.name}.parquet",
         ]
-        _save(
-            files[0], np.stack(pictures) if pictures else np.zeros((0, self._side, self._side, 3), np.uint8)
-        )
-        _save(files[1], np.concatenate(tokens).astype(np.int32) if tokens else np.zeros((0, 1), np.int32))
-        write_parquet(files[2], polars.DataFrame({"uid": uids}, schema={"uid": str}))
+        image_NSS3 = np.stack(pictures) if pictures else np.zeros((0, self._side, self._side, 3), np.uint8)
+        token_NL = np.concatenate(tokens).astype(np.int32) if tokens else np.zeros((0, 1), np.int32)
+        _save(files[0], image_NSS3)
+        _save(files[1], token_NL)
+        columns = {"uid": uids, "image_hash": _hashes(image_NSS3), "caption_hash": _hashes(token_NL)}
+        write_parquet(files[2], polars.DataFrame(columns, schema=UID_SCHEMA))
         files.append(write_failures(root, task.name, failures))
         tally = Tally(
             seen=len(uids) + len(failures),
@@ -137,26 +142,43 @@ class TrainingData:
         self._starts = np.cumsum([0, *(len(part) for part in self._images)])
         self.rows = int(self._starts[-1])
 
-    def read(self, row_B: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Pixels (B, S, S, 3) uint8 and tokens (B, L) int64 of some rows, in their order."""
-        part_B = np.searchsorted(self._starts, row_B, side="right") - 1
-        images = np.empty((len(row_B), *self._images[0].shape[1:]), np.uint8)
-        tokens = np.empty((len(row_B), self._tokens[0].shape[1]), np.int64)
-        for part in np.unique(part_B):
-            here = part_B == part
-            local = row_B[here] - self._starts[part]
-            images[here], tokens[here] = self._images[part][local], self._tokens[part][local]
-        return images, tokens
+    def read(
+        self, row_B: NDArray[np.int64], caption_row_B: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Pixels (B, S, S, 3) uint8 of some rows, in their order; tokens (B, L) int64 of these or others."""
+        caption_row_B = row_B if caption_row_B is None else caption_row_B
+        images: NDArray[np.uint8] = self._picked(self._images, row_B)
+        return images, self._picked(self._tokens, caption_row_B).astype(np.int64)
 
     def uids(self) -> list[str]:
         """Names of all rows."""
+        return list(self._facts("uid"))
+
+    @cached_property
+    def image_group_N(self) -> NDArray[np.int64]:
+        """Numbers of the rows' pictures: the same where their pixels are."""
+        return np.unique(self._facts("image_hash"), return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
+    def caption_group_N(self) -> NDArray[np.int64]:
+        """Numbers of the rows' captions: the same where their tokens are."""
+        return np.unique(self._facts("caption_hash"), return_inverse=True)[1].astype(np.int64)
+
+    def _facts(self, column: str) -> NDArray[Any]:
         import polars
 
-        return [
-            uid
-            for name in self._names
-            for uid in polars.read_parquet(self._cache / f"uids_{name}.parquet")["uid"]
-        ]
+        files = [self._cache / f"uids_{name}.parquet" for name in self._names]
+        return polars.concat([polars.read_parquet(file, columns=[column]) for file in files])[
+            column
+        ].to_numpy()
+
+    def _picked(self, parts: Sequence[NDArray[Any]], row_B: NDArray[np.int64]) -> NDArray[Any]:
+        part_B = np.searchsorted(self._starts, row_B, side="right") - 1
+        picked = np.empty((len(row_B), *parts[0].shape[1:]), parts[0].dtype)
+        for part in np.unique(part_B):
+            here = part_B == part
+            picked[here] = parts[part][row_B[here] - self._starts[part]]
+        return picked
 
 
 def epoch_order(rows: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -172,3 +194,8 @@ def _save(path: Path, array: NDArray[Any]) -> None:
 def _load(path: Path) -> NDArray[Any]:
     array: NDArray[Any] = np.load(path, mmap_mode="r")
     return array
+
+
+def _hashes(array: NDArray[Any]) -> list[bytes]:
+    """One for each row, of its bytes."""
+    return [blake2b(row.tobytes(), digest_size=16).digest() for row in array]

@@ -1,60 +1,47 @@
 """The training steps, on every rank alike.
 
-    rows of the step ─▶ read ─▶ augment ─▶ two towers ─▶ gather over ranks ─▶ loss ─▶ AdamW
+    method.plan ─▶ read ─▶ augment ─▶ two towers ─▶ method.loss ─▶ back ─▶ AdamW ─▶ method.after
 
-With more than one rank, each encodes its slice of the step's pairs, vectors are gathered with
-their gradients, and every rank computes the whole loss; DDP averages what each contributes.
-A step therefore means the same whatever the number of ranks.
+What a step shows and minimises is the method's business (methods/), how vectors and gradients come
+about the engine's (towers.py). With more than one rank each encodes its share of the step's pairs; a
+step means the same whatever their number.
 
-Dimension key: B pairs of a step over all ranks, S side in pixels, L tokens, D width.
+Dimension key: B pairs of a step over all ranks, L tokens, D width.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
 
-from roclip_sanitize.encoder import load_clip, new_clip, normalise_pixels, save_clip
+from roclip_sanitize.encoder import load_clip, new_clip, save_clip
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import fingerprint
 from roclip_sanitize.trained import is_trained, model_folder, snapshot_folder
-from roclip_sanitize.training import objectives
 from roclip_sanitize.training.augment import augment_batch
 from roclip_sanitize.training.checkpoints import TrainState, load_state, save_state
 from roclip_sanitize.training.data import TrainingData, epoch_order
-from roclip_sanitize.training.matches import MatchTable
-from roclip_sanitize.training.pool import PairPool, default_capacity
-from roclip_sanitize.training.schedule import MatchingSchedule, learning_rate
+from roclip_sanitize.training.methods import open_method
+from roclip_sanitize.training.methods.contract import Features, Method, Objective, Rows, Surroundings, View
+from roclip_sanitize.training.ranks import Ranks
+from roclip_sanitize.training.schedule import learning_rate
 from roclip_sanitize.training.settings import TrainSettings
-from roclip_sanitize.training.step_log import StepClock, StepLog
+from roclip_sanitize.training.step_log import StepClock, StepDone, StepLog
+from roclip_sanitize.training.towers import Batch, Engine, Vectors, encode_share
 
 LARGEST_LOG_SCALE = math.log(100)
-
-
-class TwoTowers(torch.nn.Module):
-    """An open_clip model whose caption tower can sit a step out."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, pixels_B3HW: torch.Tensor, tokens_BL: torch.Tensor, captions_learn: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Unit rows of both towers, and the scale of their products."""
-        image_BD = self.model.encode_image(normalise_pixels(pixels_B3HW), normalize=True)
-        with torch.set_grad_enabled(captions_learn and torch.is_grad_enabled()):
-            caption_BD = self.model.encode_text(tokens_BL, normalize=True)
-        return image_BD, caption_BD, self.model.logit_scale.exp()
+ENCODED_AT_ONCE = 256  # pairs, where nothing learns from them
+DRAWS_APART = 2**40  # between the seeds of a step's views: more than any run has steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +75,7 @@ class Trainer:
     def __init__(self, member: Member, *, rank: int, size: int) -> None:
         settings = member.settings
         self.settings, self.out, self.fit = settings, member.out, member.fit
-        self.rank, self.size = rank, size
+        self.ranks = Ranks(rank=rank, size=size)
         if settings.batch_size % size:  # each rank takes an equal share of the step
             raise ConfigError(f"batch-size ({settings.batch_size}) is no multiple of the {size} workers")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -99,12 +86,23 @@ class Trainer:
                 f"{self.data.rows} usable pairs are fewer than batch-size ({settings.batch_size})"
             )
         self.total_steps = settings.steps(self.steps_per_epoch)
-        self.schedule = _matching_schedule(settings, pairs=self.total_steps * settings.batch_size)
-        self.table = MatchTable.load(settings.pairs, self.data) if settings.pairs else None
-        self.state = self._fresh_state()
-        self.towers = self._wrap()
-        self.clock = StepClock(self.device)
         self._order: tuple[int, Any] = (-1, None)
+        self.state = self._fresh_state()
+        self._beginning = copy.deepcopy(self.state.model).eval() if self.method.keeps_beginning else None
+        self.engine = Engine(
+            self.state.model,
+            ranks=self.ranks,
+            precision=settings.precision,
+            parts=settings.accum_freq,
+            compiled=settings.compile,
+            some_sit_out=settings.method != "clip",
+        )
+        self.clock = StepClock(self.device)
+
+    @property
+    def method(self) -> Method:
+        """How it trains."""
+        return self.state.method
 
     def run(self) -> None:
         """All remaining steps; checkpoints by time, a snapshot after each epoch, the model at the end."""
@@ -117,106 +115,103 @@ class Trainer:
             first_step=self.state.step,
             last_step=self.total_steps,
             batch_size=self.settings.batch_size,
-            ranks=self.size,
-            active=self.rank == 0,
+            ranks=self.ranks.size,
+            active=self.ranks.rank == 0,
         )
         while self.state.step < self.total_steps:
-            loss, matching = self._step()
-            log.step(self.state.step, loss=loss, matching=matching, model=self.state.model, clock=self.clock)
-            if self.rank == 0 and time.monotonic() - saved > self.settings.checkpoint_seconds:
-                save_state(checkpoint, self.state, settings=told)
+            done = self.step()
+            log.step(self.state.step, done=done, model=self.state.model, clock=self.clock)
+            due = time.monotonic() - saved > self.settings.checkpoint_seconds
+            if self.ranks.any(due and self.ranks.rank == 0, self.device):
+                save_state(checkpoint, self.state, settings=told, write=self.ranks.rank == 0)
                 saved = time.monotonic()
             if not self.state.step % self.steps_per_epoch and self.state.step < self.total_steps:
                 self._snapshot(snapshot_folder(self.out, samples=self.state.step * self.settings.batch_size))
         self._snapshot(model_folder(self.out))
-        if self.rank == 0:
+        if self.ranks.rank == 0:
             checkpoint.unlink(missing_ok=True)  # the model is there: nothing is left to resume
 
-    def _step(self) -> tuple[float, bool]:
+    def step(self) -> StepDone:
+        """Make the next step.
+
+        Raises:
+            DataError: the loss is no longer a number; the weights are those from before the step.
+        """
         step, settings = self.state.step, self.settings
         self.clock.begin(step)
-        ready = self.table is not None or self.state.pool.filled >= settings.batch_size
-        matching = ready and self.schedule.matches(step * settings.batch_size)
-        rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup, total=self.total_steps)
+        self.method.before(step, self._encode_rows)
+        plan = self.method.plan(step)
+        rate = plan.learning_rate
+        if rate is None:
+            rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup, total=self.total_steps)
         for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
-        loss = self._loss(self._rows(step), step=step, matching=matching)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DataError(
-                f"the loss became {value} at step {step}: lower --lr (now {settings.lr}) and start again"
-            )
+            group["lr"] = rate * plan.rate
+        batches = [self._batch(view, step) for view in plan.views]
         self.state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+
+        def loss_of(features: Sequence[Features]) -> Objective:
+            objective = self.method.loss(plan, features)
+            self.method.after(plan, features)
+            return objective
+
+        objective = self.engine.backward(
+            batches, loss_of, captions_learn=plan.captions_learn, before=self._before(batches)
+        )
+        loss = self.ranks.summed(objective.loss.detach() / self.ranks.size).item()
+        if not math.isfinite(loss):
+            raise DataError(
+                f"the loss became {loss} at step {step}: lower --lr (now {settings.lr}) and start again"
+            )
         self.clock.lap("model")
         self.state.optimizer.step()
         with torch.no_grad():
             self.state.model.logit_scale.clamp_(0, LARGEST_LOG_SCALE)
         self.clock.lap("optimiser")
         self.state.step += 1
-        return value, matching
+        return StepDone(loss=loss, kind=plan.kind, notes=objective.notes)
 
-    def _loss(self, row_B: Any, *, step: int, matching: bool) -> torch.Tensor:
-        if matching and self.table is not None:
-            return self._table_loss(row_B, step)
-        captions_learn = not (matching and self.settings.pairing == "final")
-        pixels, tokens = self._batch(row_B, row_B, step)
-        image_BD, caption_BD, scale = self._encode(pixels, tokens, captions_learn)
-        pool = self.state.pool
-        if not matching:
-            loss = objectives.clip_loss(image_BD, caption_BD, scale)
-        elif self.settings.pairing == "final":
-            loss = objectives.roclip_final_loss(image_BD, pool, scale)
-        else:
-            loss = objectives.roclip_first_loss(image_BD, caption_BD, pool, scale)
-        pool.put(image_BD, caption_BD)  # after the search: a pair is never matched with itself
-        return loss
-
-    def _table_loss(self, row_B: Any, step: int) -> torch.Tensor:
-        """Both rewritings of a pair table: image with its new caption, caption with its new image."""
-        assert self.table is not None
-        parts = []
-        for image_row_B, caption_row_B in self.table.rewritten(row_B):
-            pixels, tokens = self._batch(image_row_B, caption_row_B, step)
-            parts.append(objectives.clip_loss(*self._encode(pixels, tokens, True)))
-            self.clock.lap("model")
-        return torch.stack(parts).mean()
-
-    def _batch(self, image_row_B: Any, caption_row_B: Any, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The whole step's augmented pixels and tokens; every rank then takes its slice."""
-        images, tokens = self.data.read(image_row_B)
-        if caption_row_B is not image_row_B:
-            _, tokens = self.data.read(caption_row_B)
+    def _batch(self, view: View, step: int) -> Batch:
+        """The whole step's augmented pixels and tokens; every rank then takes its share."""
+        images, tokens = self.data.read(view.image_row_B, view.caption_row_B)
         pixels_B3HW = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
         self.clock.lap("read")
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+        seed = self.settings.seed * 1_000_003 + step + view.draw * DRAWS_APART
         augmented = augment_batch(
             pixels_B3HW,
             torch.from_numpy(tokens).to(self.device),
-            kind=self.settings.augmentation,
-            generator=generator,
+            kind=view.augmentation,
+            generator=torch.Generator().manual_seed(seed),
         )
         self.clock.lap("augment")
         return augmented
 
-    def _encode(
-        self, pixels: torch.Tensor, tokens: torch.Tensor, captions_learn: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if self.size == 1:
-            features: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self.towers(
-                pixels, tokens, captions_learn
-            )
-            return features
-        share = slice(self.rank, None, self.size)
-        image_BD, caption_BD, scale = self.towers(pixels[share], tokens[share], captions_learn)
-        return _gathered(image_BD), _gathered(caption_BD), scale
+    def _before(self, batches: Sequence[Batch]) -> list[Vectors] | None:
+        if self._beginning is None:
+            return None
+        return [
+            encode_share(self._beginning, batch, self.ranks, self.settings.precision) for batch in batches
+        ]
 
-    def _rows(self, step: int) -> Any:
+    @torch.no_grad()
+    def _encode_rows(self, row_N: Rows) -> Vectors:
+        """What the model makes of pairs as they are: see methods.contract.Encode."""
+        model = self.state.model.eval()
+        made = []
+        for start in range(0, len(row_N), ENCODED_AT_ONCE):
+            rows = row_N[start : start + ENCODED_AT_ONCE]
+            view = View(image_row_B=rows, caption_row_B=rows, augmentation="none")
+            made.append(encode_share(model, self._batch(view, 0), self.ranks, self.settings.precision))
+        model.train()
+        image_ND, caption_ND = (torch.cat(vectors) for vectors in zip(*made, strict=True))
+        return image_ND, caption_ND
+
+    def _rows(self, step: int) -> Rows:
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, epoch_order(self.data.rows, seed=self.settings.seed, epoch=epoch))
         start = place * self.settings.batch_size
-        return np.sort(self._order[1][start : start + self.settings.batch_size])
+        rows: Rows = np.sort(self._order[1][start : start + self.settings.batch_size])
+        return rows
 
     def _fresh_state(self) -> TrainState:
         settings = self.settings
@@ -224,32 +219,26 @@ class Trainer:
         if settings.pretrained:
             model, self.model_name, _ = load_clip(settings.pretrained, seed=settings.seed)
         model = model.to(self.device, memory_format=torch.channels_last).train()
-        capacity = settings.pool_size or default_capacity(self.data.rows, batch_size=settings.batch_size)
-        width = int(model.text_projection.shape[-1])
+        run = Surroundings(
+            settings=settings,
+            data=self.data,
+            rows_of=self._rows,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+            width=int(model.text_projection.shape[-1]),
+            ranks=self.ranks,
+            device=self.device,
+        )
         return TrainState(
             step=0,
             model=model,
             optimizer=_optimizer(model, lr=settings.lr, wd=settings.wd),
-            pool=PairPool(capacity, width, device=self.device),
+            method=open_method(run),
         )
 
-    def _wrap(self) -> torch.nn.Module:
-        towers = TwoTowers(self.state.model)
-        if self.size == 1:
-            return towers
-        sits_out = self.settings.method == "roclip" and self.settings.pairing == "final"
-        return torch.nn.parallel.DistributedDataParallel(towers, find_unused_parameters=sits_out)
-
     def _snapshot(self, folder: Path) -> None:
-        if self.rank == 0:
+        if self.ranks.rank == 0:
             save_clip(folder, self.state.model, name=self.model_name, fit=self.fit)
-
-
-def _matching_schedule(settings: TrainSettings, *, pairs: int) -> MatchingSchedule:
-    length = settings.match_for if settings.method == "roclip" else 0
-    return MatchingSchedule(
-        start=round(settings.match_from * pairs), every=settings.match_every, length=length
-    )
 
 
 def _optimizer(model: Any, *, lr: float, wd: float) -> torch.optim.Optimizer:
@@ -258,15 +247,3 @@ def _optimizer(model: Any, *, lr: float, wd: float) -> torch.optim.Optimizer:
     others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": decayed, "weight_decay": wd}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
-
-
-def _gathered(local_BD: torch.Tensor) -> torch.Tensor:
-    """All ranks' rows with their gradients, in the order that one rank alone would have."""
-    from torch.distributed.nn.functional import all_gather
-
-    parts = all_gather(local_BD)  # type: ignore[no-untyped-call]
-    size = distributed.get_world_size()
-    gathered = local_BD.new_zeros((sum(len(part) for part in parts), local_BD.shape[1]))
-    rows = torch.arange(len(gathered), device=local_BD.device)
-    order = torch.cat([rows[rank::size] for rank in range(size)])
-    return gathered.index_copy(0, order, torch.cat(parts))

@@ -1,15 +1,13 @@
-"""What a step minimises.
+"""What steps minimise: losses on unit rows.
 
-    clip_loss           InfoNCE both ways (Radford et al. 2021)
-    matched_loss        the same, with one side replaced by what it was matched with
-    roclip_final_loss   image ↔ most similar pool caption (Yang, Gao & Mirzasoleiman, NeurIPS 2023)
-    roclip_first_loss   image ↔ pool caption most similar to its caption, and
-                        caption ↔ pool image most similar to its image (arXiv 2303.06854, version 1)
+    clip_loss      InfoNCE both ways (Radford et al. 2021)
+    matched_loss   the same against targets that may repeat: equal targets are not each other's negatives
+    likeness_loss  InfoNCE one way, between two views of one modality
 
-Two pairs of a batch may be matched with the same pool entry. They are then not each other's
-negatives: an equal target cannot be wrong.
+Each rank computes the rows that are its own against the columns of all: averaged over ranks, that is the
+loss of the whole step.
 
-Dimension key: B pairs of the batch over all ranks, P pairs in the pool, D width.
+Dimension key: B pairs of the step over all ranks, M of them this rank's, D width.
 """
 
 from __future__ import annotations
@@ -17,41 +15,60 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from roclip_sanitize.training.pool import PairPool, nearest
-
 NEVER = -1e4  # a logit that no softmax notices
+ALL = slice(None)
 
 
-def clip_loss(image_BD: torch.Tensor, caption_BD: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Symmetric InfoNCE of matching rows, as a scalar."""
-    return _symmetric(scale * image_BD @ caption_BD.T)
-
-
-def matched_loss(query_BD: torch.Tensor, target_BD: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Symmetric InfoNCE where rows of ``target_BD`` may repeat: repeats are masked out."""
-    logit_BB = scale * query_BD @ target_BD.T
-    same_BB = (target_BD[:, None, :] == target_BD[None, :, :]).all(dim=-1)
-    same_BB.fill_diagonal_(False)
-    return _symmetric(logit_BB.masked_fill(same_BB, NEVER))
-
-
-def roclip_final_loss(image_BD: torch.Tensor, pool: PairPool, scale: torch.Tensor) -> torch.Tensor:
-    """Each image against the pool caption nearest to it. Only the image tower and the scale learn."""
-    target_BD = pool.caption_PD[nearest(image_BD, pool.caption_PD)]
-    return matched_loss(image_BD, target_BD, scale)
-
-
-def roclip_first_loss(
-    image_BD: torch.Tensor, caption_BD: torch.Tensor, pool: PairPool, scale: torch.Tensor
+def clip_loss(
+    image_BD: torch.Tensor, caption_BD: torch.Tensor, scale: torch.Tensor, *, mine: slice = ALL
 ) -> torch.Tensor:
-    """Both sides re-matched within their own modality; the mean of the two losses."""
-    caption_target_BD = pool.caption_PD[nearest(caption_BD, pool.caption_PD)]
-    image_target_BD = pool.image_PD[nearest(image_BD, pool.image_PD)]
-    image_part = matched_loss(image_BD, caption_target_BD, scale)
-    caption_part = matched_loss(caption_BD, image_target_BD, scale)
-    return (image_part + caption_part) / 2
+    """Symmetric InfoNCE of matching rows, as a scalar."""
+    return _symmetric(image_BD, caption_BD, scale, mine)
 
 
-def _symmetric(logit_BB: torch.Tensor) -> torch.Tensor:
-    label_B = torch.arange(len(logit_BB), device=logit_BB.device)
-    return (cross_entropy(logit_BB, label_B) + cross_entropy(logit_BB.T, label_B)) / 2
+def matched_loss(
+    query_BD: torch.Tensor,
+    target_BD: torch.Tensor,
+    scale: torch.Tensor,
+    *,
+    group_B: torch.Tensor,
+    mine: slice = ALL,
+) -> torch.Tensor:
+    """Symmetric InfoNCE where targets may repeat.
+
+    Args:
+        query_BD: unit rows.
+        target_BD: what each was matched with, constants.
+        scale: of the products.
+        group_B: targets of the same group are equal, and are masked out for each other.
+        mine: the rows that this rank answers for.
+    """
+    same_BB = group_B[:, None] == group_B[None, :]
+    same_BB.fill_diagonal_(False)
+    return _symmetric(query_BD, target_BD, scale, mine, same_BB)
+
+
+def likeness_loss(
+    view_BD: torch.Tensor, target_BD: torch.Tensor, scale: torch.Tensor, *, mine: slice = ALL
+) -> torch.Tensor:
+    """InfoNCE one way: each row of ``view_BD`` is to find its own among the targets."""
+    return cross_entropy(scale * view_BD[mine] @ target_BD.T, _labels(view_BD)[mine])
+
+
+def _symmetric(
+    left_BD: torch.Tensor,
+    right_BD: torch.Tensor,
+    scale: torch.Tensor,
+    mine: slice,
+    never_BB: torch.Tensor | None = None,
+) -> torch.Tensor:
+    label_M = _labels(left_BD)[mine]
+    there_MB = scale * left_BD[mine] @ right_BD.T
+    back_MB = there_MB.T if len(label_M) == len(left_BD) else scale * right_BD[mine] @ left_BD.T
+    if never_BB is not None:  # symmetric, so that its rows are its columns
+        there_MB, back_MB = (each.masked_fill(never_BB[mine], NEVER) for each in (there_MB, back_MB))
+    return (cross_entropy(there_MB, label_M) + cross_entropy(back_MB, label_M)) / 2
+
+
+def _labels(rows_BD: torch.Tensor) -> torch.Tensor:
+    return torch.arange(len(rows_BD), device=rows_BD.device)

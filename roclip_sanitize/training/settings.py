@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from roclip_sanitize.errors import ConfigError
 
-Method = Literal["clip", "roclip"]
-Pairing = Literal["first", "final"]
+Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "cleanclip", "par"]
+Pairing = Literal["first", "final", "both"]
+Precision = Literal["float32", "bfloat16"]
 Augmentation = Literal["none", "mild", "strong"]
 
 DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
-METHODS = ("clip", "roclip")
-PAIRINGS = ("first", "final")
+METHODS = ("clip", "roclip", "roclip_released", "unimodal", "safeclip", "cleanclip", "par")
+CLEANERS = ("cleanclip", "par")  # of models that were trained before
+PAIRINGS = ("first", "final", "both")
+PRECISIONS = ("float32", "bfloat16")
 # a pair alone has no negatives, so a batch has two
 LEAST = {
     "epochs": 1,
@@ -27,6 +31,17 @@ LEAST = {
     "pool_size": 0,
     "match_for": 0,
     "seed": 0,
+    "accum_freq": 1,
+}
+SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate")
+# Left out of what identifies a run while they change nothing: a run from before they existed goes on.
+NEUTRAL: dict[str, Any] = {
+    "precision": "float32",
+    "compile": False,
+    "accum_freq": 1,
+    "warm_up_for": None,
+    "gentle_for": None,
+    "gentle_rate": 0.01,
 }
 AUGMENTATIONS = ("none", "mild", "strong")
 
@@ -40,10 +55,10 @@ class TrainSettings:
         model: an open_clip model name, trained from random weights.
         pretrained: start from these weights instead, and with their model: "open_clip:NAME/WEIGHTS"
             (a tag or a file), or the model/ folder of a training.
-        method: "clip", or "roclip": CLIP with windows in which pairs are re-matched.
+        method: how; methods/ has a module on each.
         pairing: what RoCLIP re-matches. "final": an image to the most similar pool caption;
             "first": an image to the pool caption most similar to its caption, and a caption to
-            the pool image most similar to its image.
+            the pool image most similar to its image; "both".
         pairs: a folder made by ``roclip pair``: match by its table instead of the pool.
         augmentation: "none", "mild" (flip, brightness, contrast, word dropping) or
             "strong" (the same, and crops, erasing and blurring).
@@ -59,7 +74,15 @@ class TrainSettings:
         match_from: share of the training after which matching may start, 0 to 1.
         match_every: pairs from the start of one matching window to the start of the next.
         match_for: pairs that a window lasts.
+        warm_up_for: share of the training that begins it without any caption meeting a picture; None
+            takes what the method wants, 0 for all but "safeclip".
+        gentle_for: share of it that follows as plain CLIP at a low rate; None as above.
+        gentle_rate: factor on the learning rate meanwhile.
         seed: of weights, order and augmentation.
+        precision: of the products inside the towers: "float32" or "bfloat16".
+        compile: let torch.compile make the towers quicker, after a minute or two.
+        accum_freq: parts in which a step's pairs go through the towers, so that a batch fits the memory;
+            the loss sees the whole of it all the same.
         checkpoint_seconds: time between two checkpoints.
     """
 
@@ -80,20 +103,30 @@ class TrainSettings:
     match_from: float = 0.5
     match_every: int = 2_560
     match_for: int = 320
+    warm_up_for: float | None = None
+    gentle_for: float | None = None
+    gentle_rate: float = 0.01
     seed: int = 0
+    precision: Precision = "float32"
+    compile: bool = False
+    accum_freq: int = 1
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         _require_one_of("method", self.method, METHODS)
         _require_one_of("pairing", self.pairing, PAIRINGS)
+        _require_one_of("precision", self.precision, PRECISIONS)
         _require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted {least} or more")
         if self.lr <= 0:
             raise ConfigError(f"lr is {self.lr}, wanted more than 0")
-        if not 0 <= self.match_from <= 1:
-            raise ConfigError(f"match-from is {self.match_from}, wanted a share from 0 to 1")
+        _require_shares({name: getattr(self, name) for name in SHARES})
+        if self.method in CLEANERS and not self.pretrained:
+            raise ConfigError(
+                f"method {self.method!r} cleans a model that was trained before: name it with --pretrained"
+            )
         if 0 < self.pool_size < self.batch_size:  # matching waits until the pool holds a batch
             raise ConfigError(
                 f"pool-size is {self.pool_size}, wanted 0 or at least batch-size ({self.batch_size})"
@@ -114,12 +147,18 @@ class TrainSettings:
             "pairs": str(self.pairs) if self.pairs else "",
         }
         del values["checkpoint_seconds"]  # decides how much a kill costs, not what comes out
-        return values
+        return {name: value for name, value in values.items() if (name, value) not in NEUTRAL.items()}
 
 
 def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{name} is {value!r}, wanted one of {', '.join(known)}")
+
+
+def _require_shares(shares: Mapping[str, float | None]) -> None:
+    for name, share in shares.items():
+        if share is not None and not 0 <= share <= 1:
+            raise ConfigError(f"{_option(name)} is {share}, wanted a share from 0 to 1")
 
 
 def _option(name: str) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,21 @@ class StepClock:
             torch.cuda.synchronize(self._device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """What became of a step.
+
+    Attributes:
+        loss: over all ranks.
+        kind: of the step, as its method calls it.
+        notes: name → scalar that the method wants known.
+    """
+
+    loss: float
+    kind: str
+    notes: Mapping[str, torch.Tensor]
+
+
 class StepLog:
     """The log as JSON lines. A resume cuts off what will be written again.
 
@@ -87,7 +104,7 @@ class StepLog:
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
             path.write_text("".join(f"{line}\n" for line in kept))
 
-    def step(self, step: int, *, loss: float, matching: bool, model: Any, clock: StepClock) -> None:
+    def step(self, step: int, *, done: StepDone, model: Any, clock: StepClock) -> None:
         """Note that so many steps are done."""
         if not self._active or (step % LOG_EVERY_STEPS and step != self._last_step):
             return
@@ -98,8 +115,9 @@ class StepLog:
         line = {
             "step": step,
             "samples": step * self._batch_size,
-            "loss": round(loss, 5),
-            "matching": matching,
+            "loss": round(done.loss, 5),
+            "kind": done.kind,
+            **{name: round(float(value), 5) for name, value in done.notes.items()},
             "logit_scale": round(model.logit_scale.detach().exp().item(), 3),
             "samples_per_second": round(work.pairs / max(now - self._since, 1e-9), 1),
             WORK_KEY: work.to_json(),

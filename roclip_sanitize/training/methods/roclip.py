@@ -1,0 +1,129 @@
+"""RoCLIP: in windows of the training, pairs are matched anew (Yang, Gao & Mirzasoleiman, NeurIPS 2023).
+
+    final   image ↔ most similar caption of the pool; the caption tower sits the step out
+    first   image ↔ pool caption most similar to its caption, and caption ↔ pool image most similar to its
+            image (arXiv 2303.06854, version 1)
+    both    the two losses, averaged
+
+With a table of ``roclip pair`` instead of the pool, pairs are rewritten as it says. A pair's match is
+chosen before the pair itself joins the pool, and two pairs with the same match are not each other's
+negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from roclip_sanitize.training.matches import MatchTable
+from roclip_sanitize.training.methods.contract import (
+    MATCHING,
+    ORDINARY,
+    Features,
+    Objective,
+    Stateless,
+    StepPlan,
+    Surroundings,
+    View,
+    as_they_are,
+)
+from roclip_sanitize.training.objectives import clip_loss, matched_loss
+from roclip_sanitize.training.pool import PairPool, Side, default_capacity
+from roclip_sanitize.training.schedule import MatchingSchedule
+from roclip_sanitize.training.settings import TrainSettings
+
+
+class Roclip(Stateless):
+    """CLIP with windows in which pairs are matched against a pool, or by a table."""
+
+    def __init__(self, run: Surroundings) -> None:
+        settings = run.settings
+        self._run, self._pairing = run, settings.pairing
+        self._schedule = schedule_of(settings, pairs=run.total_steps * settings.batch_size)
+        self._table = MatchTable.load(settings.pairs, run.data) if settings.pairs else None
+        self._groups = {
+            side: torch.from_numpy(group_N).to(run.device)
+            for side, group_N in (("image", run.data.image_group_N), ("caption", run.data.caption_group_N))
+        }
+        capacity = settings.pool_size or default_capacity(run.data.rows, batch_size=settings.batch_size)
+        self.pool = PairPool(capacity, run.width, ranks=run.ranks, device=run.device)
+
+    def plan(self, step: int) -> StepPlan:
+        """See Method.plan."""
+        row_B, augmentation = self._run.rows_of(step), self._run.settings.augmentation
+        if not self._matches(step):
+            return StepPlan(step=step, row_B=row_B, views=(as_they_are(row_B, augmentation),))
+        if self._table is None:
+            return StepPlan(
+                step=step,
+                row_B=row_B,
+                views=(as_they_are(row_B, augmentation),),
+                kind=MATCHING,
+                captions_learn=self._pairing != "final",
+            )
+        views = [
+            View(image_row_B=images, caption_row_B=captions, augmentation=augmentation)
+            for images, captions in self._table.rewritten(row_B)
+        ]
+        return StepPlan(step=step, row_B=row_B, views=tuple(views), kind=MATCHING)
+
+    def loss(self, plan: StepPlan, features: Sequence[Features]) -> Objective:
+        """See Method.loss."""
+        if plan.kind == ORDINARY or self._table is not None:
+            losses = [
+                clip_loss(seen.image_BD, seen.caption_BD, seen.scale, mine=seen.mine) for seen in features
+            ]
+            return Objective(loss=torch.stack(losses).mean())
+        (seen,) = features
+        parts = []
+        notes = {}
+        if self._pairing in {"final", "both"}:
+            loss, slot_B = self._matched(seen.image_BD, seen.image_BD, "caption", seen)
+            parts.append(loss)
+            notes["agreement"] = (
+                (seen.caption_BD.detach() * self.pool.take(slot_B, "caption")).sum(dim=1).mean()
+            )
+        if self._pairing in {"first", "both"}:
+            by_caption, _ = self._matched(seen.image_BD, seen.caption_BD, "caption", seen)
+            by_image, _ = self._matched(seen.caption_BD, seen.image_BD, "image", seen)
+            parts.append((by_caption + by_image) / 2)
+        return Objective(loss=torch.stack(parts).mean(), notes=notes)
+
+    def after(self, plan: StepPlan, features: Sequence[Features]) -> None:
+        """Put the step's pairs into the pool."""
+        if self._table is None:
+            (seen,) = features
+            rows = torch.from_numpy(plan.row_B).to(seen.image_BD.device)
+            self.pool.put(seen.image_BD, seen.caption_BD, rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See Method.state_dict."""
+        return self.pool.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See Method.load_state_dict."""
+        self.pool.load_state_dict(state)
+
+    def _matches(self, step: int) -> bool:
+        batch = self._run.settings.batch_size
+        ready = self._table is not None or self.pool.filled >= batch
+        return ready and self._schedule.matches(step * batch)
+
+    def _matched(
+        self, learner_BD: torch.Tensor, query_BD: torch.Tensor, side: Side, seen: Features
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss of the learner against what the query finds, slots that were found)."""
+        slot_B = self.pool.nearest(query_BD, side)
+        group_B = self._groups[side][self.pool.row_P[slot_B]]
+        target_BD = self.pool.take(slot_B, side)
+        loss = matched_loss(learner_BD, target_BD, seen.scale, group_B=group_B, mine=seen.mine)
+        return loss, slot_B
+
+
+def schedule_of(settings: TrainSettings, *, pairs: int) -> MatchingSchedule:
+    """When a run of so many pairs matches."""
+    return MatchingSchedule(
+        start=round(settings.match_from * pairs), every=settings.match_every, length=settings.match_for
+    )

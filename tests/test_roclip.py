@@ -1,0 +1,184 @@
+"""RoCLIP's steps against pools that can be worked through by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from roclip_sanitize.training.methods.contract import Features, Surroundings
+from roclip_sanitize.training.methods.roclip import Roclip
+from roclip_sanitize.training.objectives import clip_loss
+from roclip_sanitize.training.ranks import Ranks
+from roclip_sanitize.training.settings import TrainSettings
+from tests.test_objectives import SCALE, slow_loss, unit_rows
+
+BATCH = 3
+
+
+def opened(pairing: str, *, width: int = 8, rows: int = 64, capacity: int = 8, **told: Any) -> Roclip:
+    """A method that matches from the second step on; pairs 0, 8, 16 … share a caption, and so on."""
+    settings = TrainSettings(
+        shards=(Path("a.tar"),),
+        pairing=pairing,  # type: ignore[arg-type]
+        batch_size=BATCH,
+        pool_size=capacity,
+        **{"match_from": 0.0, "match_every": 64, "match_for": 64, **told},
+    )
+    data = SimpleNamespace(rows=rows, image_group_N=np.arange(rows), caption_group_N=np.arange(rows) % 8)
+    run = Surroundings(
+        settings=settings,
+        data=cast("Any", data),
+        rows_of=lambda step: np.arange(BATCH) + BATCH * step,
+        steps_per_epoch=rows // BATCH,
+        total_steps=rows // BATCH,
+        width=width,
+        ranks=Ranks(),
+        device=torch.device("cpu"),
+    )
+    return Roclip(run)
+
+
+def seen(image: torch.Tensor, caption: torch.Tensor, scale: torch.Tensor = SCALE) -> list[Features]:
+    return [Features(image_BD=image, caption_BD=caption, scale=scale, mine=slice(None))]
+
+
+def put(method: Roclip, image: torch.Tensor, caption: torch.Tensor) -> None:
+    method.pool.put(image, caption, torch.arange(len(image)))
+
+
+def loss_of(method: Roclip, image: torch.Tensor, caption: torch.Tensor) -> float:
+    return method.loss(method.plan(1), seen(image, caption)).loss.item()
+
+
+class TestPoolOfTheSamePairs:
+    """A pool that holds exactly the batch, with embeddings that are ideal: images equal their captions."""
+
+    image = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0][:5]
+
+    @pytest.mark.parametrize("pairing", ["first", "final", "both"])
+    def test_matching_is_the_ordinary_loss(self, pairing: str) -> None:
+        method = opened(pairing)
+        put(method, self.image.flip(0), self.image.flip(0))
+        wanted = clip_loss(self.image, self.image, SCALE).item()
+        assert loss_of(method, self.image, self.image) == pytest.approx(wanted, rel=1e-5)
+
+
+class TestThreePairs:
+    """Pool pairs x, y and z; the pairs of the batch contradict themselves."""
+
+    x, y, z = torch.eye(3)
+    image = torch.stack([x, (3 * x + 4 * y) / 5, z])
+    caption = torch.stack([(4 * x + 3 * z) / 5, y, z])
+    # Images match the pool captions x, y, z: logits are 5 · image · those.
+    final = ((5.0, 0.0, 0.0), (3.0, 4.0, 0.0), (0.0, 0.0, 5.0))
+
+    def opened(self, pairing: str) -> Roclip:
+        method = opened(pairing, width=3)
+        put(method, torch.stack([self.x, self.y, self.z]), torch.stack([self.y, self.z, self.x]))
+        return method  # image x has caption y, and so on
+
+    def test_final_version(self) -> None:
+        wanted = slow_loss([*map(list, self.final)])
+        assert loss_of(self.opened("final"), self.image, self.caption) == pytest.approx(wanted, rel=1e-6)
+
+    def test_first_version(self) -> None:
+        # Captions match the pool captions x, y, z; images go to those.
+        to_captions = [[5.0, 0.0, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 5.0]]
+        # Images match the pool images x, y, z; captions go to those.
+        to_images = [[4.0, 0.0, 3.0], [0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]
+        wanted = (slow_loss(to_captions) + slow_loss(to_images)) / 2
+        assert loss_of(self.opened("first"), self.image, self.caption) == pytest.approx(wanted, rel=1e-6)
+
+    def test_first_version_with_one_caption_for_two(self) -> None:
+        caption = torch.stack([self.y, self.y, self.z])
+        to_captions = [[0.0, 0.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 5.0]]
+        to_images = [[0.0, 5.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]
+        wanted = (slow_loss(to_captions, masked={(0, 1), (1, 0)}) + slow_loss(to_images)) / 2
+        assert loss_of(self.opened("first"), self.image, caption) == pytest.approx(wanted, rel=1e-6)
+
+    def test_both_are_averaged(self) -> None:
+        final, first, both = (
+            loss_of(self.opened(pairing), self.image, self.caption) for pairing in ("final", "first", "both")
+        )
+        assert both == pytest.approx((final + first) / 2, rel=1e-6)
+
+    def test_agreement_is_the_cosine_of_own_and_found_captions(self) -> None:
+        method = self.opened("final")
+        notes = method.loss(method.plan(1), seen(self.image, self.caption)).notes
+        assert notes["agreement"].item() == pytest.approx((0.8 + 1.0 + 1.0) / 3)
+
+
+def test_one_text_in_two_slots_is_one_target() -> None:
+    """The second slot holds the same caption as the first, seen when the tower was another."""
+    method = opened("final", width=2)
+    pool = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    method.pool.put(pool, pool, torch.tensor([0, 8, 1]))
+    image = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    logits = [[5.0, 4.0, 0.0], [4.0, 5.0, 3.0], [0.0, 3.0, 5.0]]
+    wanted = slow_loss(logits, masked={(0, 1), (1, 0)})
+    assert loss_of(method, image, image) == pytest.approx(wanted, rel=1e-6)
+
+
+class TestGradients:
+    def setup_method(self) -> None:
+        self.old = [unit_rows(seed, 6).requires_grad_() for seed in (1, 2)]
+        self.image, self.caption = (unit_rows(seed, 4).requires_grad_() for seed in (3, 4))
+        self.scale = torch.tensor(5.0, requires_grad=True)
+
+    def learn(self, pairing: str) -> Roclip:
+        method = opened(pairing)
+        put(method, *self.old)
+        plan = method.plan(1)
+        method.loss(plan, seen(self.image, self.caption, self.scale)).loss.backward()  # type: ignore[no-untyped-call]
+        return method
+
+    def test_in_the_final_version_only_images_and_scale_learn(self) -> None:
+        self.learn("final")
+        assert _moves(self.image)
+        assert _moves(self.scale)
+        assert self.caption.grad is None
+        assert [each.grad for each in self.old] == [None, None]
+
+    def test_in_the_first_version_both_sides_learn_but_not_the_pool(self) -> None:
+        self.learn("first")
+        assert _moves(self.image)
+        assert _moves(self.caption)
+        assert [each.grad for each in self.old] == [None, None]
+
+    def test_the_loss_reads_the_pool_and_leaves_it(self) -> None:
+        method = self.learn("final")
+        kept = method.pool.take(torch.arange(6), "caption")
+        assert torch.equal(kept, self.old[1].detach())
+
+
+def test_matching_waits_until_the_pool_holds_a_batch() -> None:
+    method = opened("final")
+    assert method.plan(1).kind == "ordinary"
+    put(method, unit_rows(1, BATCH), unit_rows(2, BATCH))
+    assert [method.plan(step).kind for step in range(2)] == ["matching"] * 2
+
+
+def test_a_step_joins_the_pool_after_it_was_matched() -> None:
+    method = opened("final", capacity=6)
+    for step in range(3):
+        plan = method.plan(step)
+        method.after(plan, seen(unit_rows(step, BATCH), unit_rows(step + 9, BATCH)))
+    assert method.pool.row_P.tolist() == [6, 7, 8, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("pairing", "learn"), [("final", [True, False]), ("first", [True, True]), ("both", [True, True])]
+)
+def test_captions_sit_matching_out_in_the_final_version_alone(pairing: str, learn: list[bool]) -> None:
+    method = opened(pairing, match_for=BATCH, match_from=1 / 22)
+    put(method, unit_rows(1, BATCH), unit_rows(2, BATCH))
+    assert [method.plan(step).captions_learn for step in range(2)] == learn
+
+
+def _moves(tensor: torch.Tensor) -> bool:
+    return tensor.grad is not None and bool(np.abs(tensor.grad.numpy()).max() > 0)
