@@ -123,7 +123,12 @@ class Roclip(Stateless):
 
 
 def schedule_of(settings: TrainSettings, *, pairs: int) -> MatchingSchedule:
-    """When a run of so many pairs matches."""
+    """When a run of so many pairs, all of its steps together, matches."""
     return MatchingSchedule(
-        start=round(settings.match_from * pairs), every=settings.match_every, length=settings.match_for
+        start=round(settings.match_from * pairs),
+        every=settings.match_every,
+        length=settings.match_for,
+        ends=settings.match_last,
+        total=pairs,
+        step=settings.batch_size,
     )
