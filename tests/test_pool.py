@@ -174,10 +174,42 @@ def test_only_filled_slots_can_be_found() -> None:
 
 def test_a_query_finds_no_slot_of_its_own_group() -> None:
     pool = filled([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    group_P = torch.tensor([5, 6, 6])
     query = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    groups = torch.tensor([0, 5, 6])
-    assert pool.nearest(query, "caption", group_B=groups, group_P=group_P).tolist() == [0, 1, 0]
+    pictures = (torch.tensor([0, 5, 6]), torch.tensor([5, 6, 6]))
+    assert pool.nearest(query, "caption", apart=[pictures]).tolist() == [0, 1, 0]
+    texts = (torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]))
+    assert pool.nearest(query, "caption", apart=[pictures, texts]).tolist() == [1, 2, 0]
+
+
+def test_a_query_with_nothing_but_its_own_group_finds_a_filled_slot() -> None:
+    pool = PairPool(9, 2)
+    put(pool, 1, 2)
+    alike = (torch.tensor([5]), torch.full((9,), 5))
+    assert pool.nearest(torch.tensor([[2.0, -2.0]]), "image", apart=[alike]).tolist() == [0]
+
+
+@given(seed=st.integers(0, 2**16), groupings=st.integers(0, 3), pairs=st.integers(1, 12))
+def test_the_nearest_slot_of_other_groups_is_that_of_brute_force(
+    seed: int, groupings: int, pairs: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    query_BD, caption_PD = unit_rows(rng, 5), unit_rows(rng, pairs)
+    groups = [(rng.integers(0, 4, 5), rng.integers(0, 4, pairs)) for _ in range(groupings)]
+    wanted = []
+    for query in range(5):
+        free = [slot for slot in range(pairs) if all(of_B[query] != of_P[slot] for of_B, of_P in groups)]
+        wanted.append(max(free, key=lambda slot: query_BD[query] @ caption_PD[slot], default=0))
+    apart = [(torch.from_numpy(of_B), torch.from_numpy(of_P)) for of_B, of_P in groups]
+    assert filled(caption_PD).nearest(torch.from_numpy(query_BD), "caption", apart=apart).tolist() == wanted
+
+
+def test_a_state_stays_as_it_was_when_the_pool_goes_on() -> None:
+    pool = PairPool(3, 2)
+    put(pool, 1, 2)
+    state = pool.state_dict()
+    put(pool, 3, 4)
+    assert state["row_P"].tolist() == [1, 2, -1]
+    assert state["image_PD"][:, 0].tolist() == [1, 2, 0]
 
 
 # Shared by ranks
@@ -202,7 +234,7 @@ def put_and_ask(ranks: Ranks, state: dict[str, Any] | None = None) -> dict[str, 
     for batch in range(4):
         image_BD, caption_BD = (torch.from_numpy(unit_rows(rng, 6)).float() for _ in range(2))
         pool.put(image_BD, caption_BD, torch.arange(6) + 6 * batch)
-        slot_B = pool.nearest(image_BD, "caption", group_B=torch.arange(6), group_P=pool.row_P % 6)
+        slot_B = pool.nearest(image_BD, "caption", apart=[(torch.arange(6), pool.row_P % 6)])
         found += [slot_B, pool.take(slot_B, "caption"), pool.nearest(image_BD[:1], "image")]
     return {"found": found, "state": pool.state_dict()}
 

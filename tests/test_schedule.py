@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_sanitize.training.schedule import MatchingSchedule, learning_rate
+from roclip_sanitize.training.schedule import Ending, MatchingSchedule, learning_rate
 
 
 def drawn(schedule: MatchingSchedule, *, steps: int, batch: int) -> str:
@@ -50,6 +52,99 @@ def test_every_period_matches_for_its_length(start: int, every: int, data: st.Da
         assert [schedule.matches(first + pair) for pair in range(every)] == [
             pair < length for pair in range(every)
         ]
+
+
+# How it ends
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "length", "wanted"),
+    [
+        pytest.param(
+            0,
+            40,
+            20,
+            {"": "MMooMMooMMo", "matching": "oMMooMMooMM", "ordinary": "MooMMooMMoo"},
+            id="in whole periods back from the end",
+        ),
+        pytest.param(
+            60,
+            40,
+            20,
+            {"": "ooooooMMooM", "matching": "ooooooMooMM", "ordinary": "oooooooMMoo"},
+            id="the first is cut where matching may not have started",
+        ),
+        pytest.param(
+            0,
+            40,
+            5,
+            {"": "MoooMoooMoo", "matching": "ooMoooMoooM", "ordinary": "oooMoooMooo"},
+            id="shorter than a step: a whole one all the same",
+        ),
+        pytest.param(
+            100, 40, 20, {"matching": "ooooooooooM", "ordinary": "ooooooooooo"}, id="as much as is left"
+        ),
+        pytest.param(0, 30, 30, {"matching": "M" * 11}, id="as long as its period"),
+        pytest.param(0, 30, 0, {"matching": "o" * 11, "ordinary": "o" * 11}, id="no windows"),
+    ],
+)
+def test_windows_can_be_counted_back_from_the_end(
+    start: int, every: int, length: int, wanted: dict[Ending, str]
+) -> None:
+    for ends, letters in wanted.items():
+        schedule = MatchingSchedule(start=start, every=every, length=length, ends=ends, total=110, step=10)
+        assert drawn(schedule, steps=11, batch=10) == letters, ends
+
+
+schedules = st.builds(
+    MatchingSchedule,
+    start=st.integers(0, 100),
+    every=st.integers(1, 50),
+    length=st.integers(0, 50),
+    ends=st.sampled_from(["", "matching", "ordinary"]),
+    total=st.integers(1, 30),  # steps, until their size is known
+    step=st.integers(1, 12),
+).map(lambda drawn: replace(drawn, length=min(drawn.length, drawn.every), total=drawn.total * drawn.step))
+
+
+def steps_of(schedule: MatchingSchedule) -> list[bool]:
+    return [schedule.matches(pairs) for pairs in range(0, schedule.total, schedule.step)]
+
+
+@given(schedule=schedules)
+def test_a_training_ends_as_it_was_told_to(schedule: MatchingSchedule) -> None:
+    allowed = [pairs >= schedule.start for pairs in range(0, schedule.total, schedule.step)]
+    matching = math.ceil(schedule.length / schedule.step)
+    ordinary = math.ceil(schedule.every / schedule.step) - matching
+    if schedule.ends == "matching" and matching:
+        assert steps_of(schedule)[-matching:] == allowed[-matching:]
+    if schedule.ends == "ordinary" and ordinary:
+        assert not any(steps_of(schedule)[-ordinary:])
+
+
+@given(schedule=schedules)
+def test_nothing_matches_before_the_start(schedule: MatchingSchedule) -> None:
+    assert not any(schedule.matches(pairs) for pairs in range(min(schedule.start, schedule.total)))
+
+
+@given(start=st.integers(0, 9), every=st.integers(1, 9), data=st.data())
+def test_in_whole_steps_every_ending_matches_as_often(start: int, every: int, data: st.DataObject) -> None:
+    length = data.draw(st.integers(0, every))
+    endings: tuple[Ending, ...] = ("", "matching", "ordinary")
+    for ends in endings:
+        schedule = MatchingSchedule(
+            start=start * 8, every=every * 8, length=length * 8, ends=ends, total=800, step=8
+        )
+        for first in range(start, 100 - every):
+            assert sum(steps_of(schedule)[first : first + every]) == length, "in any period"
+
+
+@given(schedule=schedules)
+def test_the_last_window_is_where_the_last_steps_match(schedule: MatchingSchedule) -> None:
+    letters = "".join("M" if matches else "o" for matches in steps_of(schedule))
+    found = re.search("(M+)o*$", letters)
+    wanted = tuple(place * schedule.step for place in found.span(1)) if found else None
+    assert schedule.last_window() == wanted
 
 
 # The learning rate

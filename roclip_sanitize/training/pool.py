@@ -9,6 +9,7 @@ Dimension key: P pairs in the pool, B pairs of a batch over all ranks, D width o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,11 +17,14 @@ import torch
 from roclip_sanitize.training.ranks import Ranks
 
 Side = Literal["image", "caption"]
+Grouping = tuple[torch.Tensor, torch.Tensor]
+"""Numbers of groups, int64: of the queries (B,), and of the slots (P,)."""
 
 SHARE = 0.02  # the paper's: 20,000 of a million pairs
 LEAST_BATCHES = 32  # of a small corpus the share leaves too few captions to choose from
 MOST_SHARE = 0.25  # far less than an epoch: no picture may meet its own caption again
 COMPARED_AT_ONCE = 2**26  # cosines in memory at a time: 256 MiB
+LAST_RESORT = torch.finfo(torch.float32).min  # instead of a cosine
 
 
 class PairPool:
@@ -68,27 +72,20 @@ class PairPool:
         self._cursor = (self._cursor + count) % self.capacity
         self.filled = min(self.capacity, self.filled + count)
 
-    def nearest(
-        self,
-        query_BD: torch.Tensor,
-        side: Side,
-        *,
-        group_B: torch.Tensor | None = None,
-        group_P: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The slot most similar to each query; of equal ones the lowest.
+    def nearest(self, query_BD: torch.Tensor, side: Side, *, apart: Sequence[Grouping] = ()) -> torch.Tensor:
+        """The filled slot most similar to each query; of equal ones the lowest.
 
         Args:
             query_BD: unit rows, the same on every rank.
             side: which of the pool's vectors to compare with.
-            group_B: groups of the queries; a query finds no slot of its own group.
-            group_P: groups of the slots.
+            apart: a query finds no slot that is of its group in any of these. Where all slots are,
+                it finds the lowest.
 
         Returns:
             (B,) int64, the same on every rank.
         """
         with torch.no_grad():
-            best_B, slot_B = self._nearest_here(query_BD.detach().float(), side, group_B, group_P)
+            best_B, slot_B = self._nearest_here(query_BD.detach().float(), side, apart)
             if self._ranks.size == 1:
                 return slot_B
             best_RB = self._ranks.collected(best_B[None])
@@ -107,9 +104,10 @@ class PairPool:
         return self._ranks.summed(taken_BD)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on as if nothing had happened; all ranks call it together."""
-        whole = {f"{side}_PD": self._ranks.collected(held).cpu() for side, held in self._vectors.items()}
-        return {**whole, "row_P": self.row_P.cpu(), "cursor": self._cursor, "filled": self.filled}
+        """A copy of all that is needed to go on as if nothing had happened; all ranks call it together."""
+        whole = {f"{side}_PD": self._ranks.collected(held) for side, held in self._vectors.items()}
+        copies = {name: each.to("cpu", copy=True) for name, each in {**whole, "row_P": self.row_P}.items()}
+        return {**copies, "cursor": self._cursor, "filled": self.filled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of state_dict(), on any number of ranks."""
@@ -119,11 +117,7 @@ class PairPool:
         self._cursor, self.filled = int(state["cursor"]), int(state["filled"])
 
     def _nearest_here(
-        self,
-        query_BD: torch.Tensor,
-        side: Side,
-        group_B: torch.Tensor | None,
-        group_P: torch.Tensor | None,
+        self, query_BD: torch.Tensor, side: Side, apart: Sequence[Grouping]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(cosine, slot) of the best that this rank holds, block by block of the pool."""
         ranks, device = self._ranks, query_BD.device
@@ -134,9 +128,9 @@ class PairPool:
         for start in range(0, held, block):
             part = slice(start, min(held, start + block))
             cosine_BP = query_BD @ self._vectors[side][part].T
-            if group_B is not None and group_P is not None:
-                here_P = group_P[ranks.mine][part]
-                cosine_BP = cosine_BP.masked_fill(group_B[:, None] == here_P[None, :], -torch.inf)
+            for group_B, group_P in apart:
+                same_BP = group_B[:, None] == group_P[ranks.mine][part][None, :]
+                cosine_BP = cosine_BP.masked_fill(same_BP, LAST_RESORT)
             value_B, place_B = cosine_BP.max(dim=1)
             better_B = value_B > best_B
             best_B = torch.where(better_B, value_B, best_B)

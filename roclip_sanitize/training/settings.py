@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.training.schedule import Ending
 
 Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "cleanclip", "par"]
 Pairing = Literal["first", "final", "both"]
@@ -42,8 +44,11 @@ NEUTRAL: dict[str, Any] = {
     "warm_up_for": None,
     "gentle_for": None,
     "gentle_rate": 0.01,
+    "match_last": "",
+    "exclude_copies": False,
 }
 AUGMENTATIONS = ("none", "mild", "strong")
+ENDINGS = ("", "matching", "ordinary")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,9 @@ class TrainSettings:
         match_from: share of the training after which matching may start, 0 to 1.
         match_every: pairs from the start of one matching window to the start of the next.
         match_for: pairs that a window lasts.
+        match_last: how the training ends. "matching": with a window; "ordinary": with all the pairs
+            between two windows; "": as windows counted from match_from happen to fall.
+        exclude_copies: whether a pair never matches one of the pool that has its very picture or caption.
         warm_up_for: share of the training that begins it without any caption meeting a picture; None
             takes what the method wants, 0 for all but "safeclip".
         gentle_for: share of it that follows as plain CLIP at a low rate; None as above.
@@ -103,6 +111,8 @@ class TrainSettings:
     match_from: float = 0.5
     match_every: int = 2_560
     match_for: int = 320
+    match_last: Ending = ""
+    exclude_copies: bool = False
     warm_up_for: float | None = None
     gentle_for: float | None = None
     gentle_rate: float = 0.01
@@ -117,6 +127,7 @@ class TrainSettings:
         _require_one_of("pairing", self.pairing, PAIRINGS)
         _require_one_of("precision", self.precision, PRECISIONS)
         _require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
+        _require_one_of("match-last", self.match_last, ENDINGS)
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted {least} or more")
@@ -131,8 +142,7 @@ class TrainSettings:
             raise ConfigError(
                 f"pool-size is {self.pool_size}, wanted 0 or at least batch-size ({self.batch_size})"
             )
-        if self.match_for > self.match_every:
-            raise ConfigError(f"match-for ({self.match_for}) exceeds match-every ({self.match_every})")
+        _require_windows(self)
 
     def steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole run."""
@@ -152,7 +162,19 @@ class TrainSettings:
 
 def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ConfigError(f"{name} is {value!r}, wanted one of {', '.join(known)}")
+        shown = ", ".join(each or "''" for each in known)
+        raise ConfigError(f"{name} is {value!r}, wanted one of {shown}")
+
+
+def _require_windows(settings: TrainSettings) -> None:
+    length, every = settings.match_for, settings.match_every
+    if length > every:
+        raise ConfigError(f"match-for ({length}) exceeds match-every ({every})")
+    steps, period = (math.ceil(pairs / settings.batch_size) for pairs in (length, every))
+    if settings.match_last == "ordinary" and steps == period:
+        raise ConfigError(
+            f"match-last is 'ordinary', but match-for ({length}) leaves no step between two windows"
+        )
 
 
 def _require_shares(shares: Mapping[str, float | None]) -> None:

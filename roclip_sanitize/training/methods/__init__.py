@@ -20,7 +20,7 @@ from roclip_sanitize.training.methods.cleanclip import Cleanclip
 from roclip_sanitize.training.methods.clip import Clip
 from roclip_sanitize.training.methods.contract import Method, Surroundings
 from roclip_sanitize.training.methods.par import Par
-from roclip_sanitize.training.methods.phases import Phased
+from roclip_sanitize.training.methods.phases import Phased, phase_starts
 from roclip_sanitize.training.methods.roclip import Roclip
 from roclip_sanitize.training.methods.roclip_released import RoclipReleased
 from roclip_sanitize.training.methods.unimodal import Unimodal
@@ -43,15 +43,16 @@ def open_method(run: Surroundings) -> Method:
         ConfigError: it cannot work with the run's settings.
     """
     settings = run.settings
-    warm_up, gentle = settings.warm_up_for, settings.gentle_for
+    default = safeclip.PHASES if settings.method == "safeclip" else (0.0, 0.0)
+    told = (settings.warm_up_for, settings.gentle_for)
+    warm_up, gentle = (usual if share is None else share for usual, share in zip(default, told, strict=True))
+    gentle_from, method_from = phase_starts(run.total_steps, warm_up=warm_up, gentle=gentle)
+    if method_from >= run.total_steps:
+        raise ConfigError(f"warm-up-for and gentle-for leave {settings.method} no step to train in")
     if settings.method == "safeclip":
-        warm_up = safeclip.WARM_UP if warm_up is None else warm_up
-        gentle = safeclip.GENTLE if gentle is None else gentle
-        if round((warm_up + gentle) * run.total_steps) >= run.total_steps:
-            raise ConfigError("warm-up-for and gentle-for leave safeclip no step to train in")
-        start = round(warm_up * run.total_steps) + round(gentle * run.total_steps)
-        return Phased(run, safeclip.Safeclip(run, start=start), warm_up=warm_up, gentle=gentle)
-    method = METHODS[settings.method](run)
-    if warm_up or gentle:
-        return Phased(run, method, warm_up=warm_up or 0.0, gentle=gentle or 0.0)
-    return method
+        method: Method = safeclip.Safeclip(run, start=method_from)
+    else:
+        method = METHODS[settings.method](run)
+    if not method_from:
+        return method
+    return Phased(run, method, gentle_from=gentle_from, method_from=method_from)

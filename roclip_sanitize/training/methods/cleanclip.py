@@ -30,6 +30,7 @@ class Cleanclip(Stateless):
     def __init__(self, run: Surroundings) -> None:
         require_augmentation(run.settings.augmentation, method="cleanclip")
         self._rows_of, self._augmentation = run.rows_of, run.settings.augmentation
+        self._ranks = run.ranks
 
     def plan(self, step: int) -> StepPlan:
         """See Method.plan."""
@@ -45,4 +46,5 @@ class Cleanclip(Stateless):
             likeness_loss(plain.image_BD, changed.image_BD, plain.scale, mine=plain.mine)
             + likeness_loss(plain.caption_BD, changed.caption_BD, plain.scale, mine=plain.mine)
         ) / 2
-        return Objective(loss=contrast + INMODAL_WEIGHT * inmodal, notes={"inmodal": inmodal.detach()})
+        noted = self._ranks.summed(inmodal.detach() / self._ranks.size)
+        return Objective(loss=contrast + INMODAL_WEIGHT * inmodal, notes={"inmodal": noted})

@@ -5,7 +5,7 @@ Perturb and Recover, CVPR 2026 (arXiv 2412.00727):
     CLIP − ½ (‖picture − picture before‖² + ‖caption − caption before‖²), each distance a mean over the batch
 
 A distance counts until it exceeds a threshold; CLIP alone then recovers what the model knew. A cleaner,
-as CleanCLIP is.
+as CleanCLIP is. The authors' code keeps the scale of the products as it was, here it learns.
 """
 
 from __future__ import annotations

@@ -30,20 +30,19 @@ GENTLE = "gentle"
 class Phased:
     """Runs phases before a method."""
 
-    def __init__(self, run: Surroundings, method: Method, *, warm_up: float, gentle: float) -> None:
-        """Say how long the phases last.
+    def __init__(self, run: Surroundings, method: Method, *, gentle_from: int, method_from: int) -> None:
+        """Say when the phases change.
 
         Args:
             run: what the run is told.
             method: what comes last.
-            warm_up: share of the training that is unimodal, 0 to 1.
-            gentle: share of it that follows at a low rate.
+            gentle_from: step with which the low rate begins; before it, training is unimodal.
+            method_from: step with which the method takes over.
         """
         self.keeps_beginning = method.keeps_beginning
-        self._gentle_from = round(warm_up * run.total_steps)
-        self._method_from = self._gentle_from + round(gentle * run.total_steps)
+        self._gentle_from, self._method_from = gentle_from, method_from
         self._rate = run.settings.gentle_rate
-        self._unimodal = Unimodal(run) if self._gentle_from else None
+        self._unimodal = Unimodal(run) if gentle_from else None
         self._clip, self.method = Clip(run), method
 
     def plan(self, step: int) -> StepPlan:
@@ -79,3 +78,14 @@ class Phased:
         if self._unimodal and step < self._gentle_from:
             return self._unimodal
         return self._clip if step < self._method_from else self.method
+
+
+def phase_starts(total_steps: int, *, warm_up: float, gentle: float) -> tuple[int, int]:
+    """(step with which the low rate begins, step with which the method does).
+
+    Args:
+        total_steps: of the run.
+        warm_up: share of them that is unimodal, 0 to 1.
+        gentle: share of them that follows at a low rate.
+    """
+    return round(warm_up * total_steps), round((warm_up + gentle) * total_steps)

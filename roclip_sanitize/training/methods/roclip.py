@@ -7,7 +7,8 @@
 
 With a table of ``roclip pair`` instead of the pool, pairs are rewritten as it says. A pair's match is
 chosen before the pair itself joins the pool, and two pairs with the same match are not each other's
-negatives.
+negatives. A poisoned picture, or an adversarial caption, may still lie in the pool as a copy: copies can be
+kept from matching each other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from roclip_sanitize.training.methods.contract import (
     ORDINARY,
     Features,
     Objective,
+    Rows,
     Stateless,
     StepPlan,
     Surroundings,
@@ -30,7 +32,7 @@ from roclip_sanitize.training.methods.contract import (
     as_they_are,
 )
 from roclip_sanitize.training.objectives import clip_loss, matched_loss
-from roclip_sanitize.training.pool import PairPool, Side, default_capacity
+from roclip_sanitize.training.pool import Grouping, PairPool, Side, default_capacity
 from roclip_sanitize.training.schedule import MatchingSchedule
 from roclip_sanitize.training.settings import TrainSettings
 
@@ -77,17 +79,15 @@ class Roclip(Stateless):
             ]
             return Objective(loss=torch.stack(losses).mean())
         (seen,) = features
-        parts = []
-        notes = {}
+        apart = self._apart(plan.row_B)
+        parts, notes = [], {}
         if self._pairing in {"final", "both"}:
-            loss, slot_B = self._matched(seen.image_BD, seen.image_BD, "caption", seen)
+            loss, target_BD = self._matched(seen.image_BD, seen.image_BD, "caption", seen, apart)
             parts.append(loss)
-            notes["agreement"] = (
-                (seen.caption_BD.detach() * self.pool.take(slot_B, "caption")).sum(dim=1).mean()
-            )
+            notes["agreement"] = (seen.caption_BD.detach() * target_BD).sum(dim=1).mean()
         if self._pairing in {"first", "both"}:
-            by_caption, _ = self._matched(seen.image_BD, seen.caption_BD, "caption", seen)
-            by_image, _ = self._matched(seen.caption_BD, seen.image_BD, "image", seen)
+            by_caption, _ = self._matched(seen.image_BD, seen.caption_BD, "caption", seen, apart)
+            by_image, _ = self._matched(seen.caption_BD, seen.image_BD, "image", seen, apart)
             parts.append((by_caption + by_image) / 2)
         return Objective(loss=torch.stack(parts).mean(), notes=notes)
 
@@ -112,18 +112,35 @@ class Roclip(Stateless):
         return ready and self._schedule.matches(step * batch)
 
     def _matched(
-        self, learner_BD: torch.Tensor, query_BD: torch.Tensor, side: Side, seen: Features
+        self,
+        learner_BD: torch.Tensor,
+        query_BD: torch.Tensor,
+        side: Side,
+        seen: Features,
+        apart: Sequence[Grouping],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss of the learner against what the query finds, slots that were found)."""
-        slot_B = self.pool.nearest(query_BD, side)
+        """(loss of the learner against what the query finds, what was found)."""
+        slot_B = self.pool.nearest(query_BD, side, apart=apart)
         group_B = self._groups[side][self.pool.row_P[slot_B]]
         target_BD = self.pool.take(slot_B, side)
         loss = matched_loss(learner_BD, target_BD, seen.scale, group_B=group_B, mine=seen.mine)
-        return loss, slot_B
+        return loss, target_BD
+
+    def _apart(self, row_B: Rows) -> list[Grouping]:
+        """Which slots these pairs may not match: copies of their pictures, and of their captions."""
+        if not self._run.settings.exclude_copies:
+            return []
+        row = torch.from_numpy(row_B).to(self._run.device)
+        return [(group_N[row], group_N[self.pool.row_P]) for group_N in self._groups.values()]
 
 
 def schedule_of(settings: TrainSettings, *, pairs: int) -> MatchingSchedule:
-    """When a run of so many pairs matches."""
+    """When a run of so many pairs, all of its steps together, matches."""
     return MatchingSchedule(
-        start=round(settings.match_from * pairs), every=settings.match_every, length=settings.match_for
+        start=round(settings.match_from * pairs),
+        every=settings.match_every,
+        length=settings.match_for,
+        ends=settings.match_last,
+        total=pairs,
+        step=settings.batch_size,
     )

@@ -23,6 +23,7 @@ import torch
 
 from roclip_sanitize.training.methods.contract import (
     MATCHING,
+    ORDINARY,
     Features,
     Objective,
     Stateless,
@@ -55,7 +56,7 @@ class RoclipReleased(Stateless):
             step=step,
             row_B=row_B,
             views=(as_they_are(row_B, self._run.settings.augmentation),),
-            kind=MATCHING if epoch % MATCH_EVERY_EPOCHS == 0 else "ordinary",
+            kind=MATCHING if epoch % MATCH_EVERY_EPOCHS == 0 else ORDINARY,
             learning_rate=self._learning_rate(step + self._run.steps_per_epoch),
         )
 
@@ -81,7 +82,7 @@ class RoclipReleased(Stateless):
 
     def state_dict(self) -> dict[str, Any]:
         """See Method.state_dict. The released code saves no pool: resumed, it begins from noise."""
-        return {"pool_PD": self._pool_PD.cpu(), "cursor": self._cursor}
+        return {"pool_PD": self._pool_PD.to("cpu", copy=True), "cursor": self._cursor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See Method.load_state_dict."""
