@@ -9,6 +9,8 @@
     ├── MismatchError      two artefacts that must agree do not (model, settings, width)
     ├── StorageError       the disk is full or refuses to be written
     ├── VoidResult         a measurement whose control failed, so that it proves nothing
+    ├── Stopped            the run was asked to stop, and kept what it had
+    │   └── Terminated       the same, by SIGTERM
     └── WorkerLost         a worker died and its task used up its retries
 
 The command line turns a RoclipError into one line on stderr and its ``exit_code``. Anything
@@ -59,6 +61,18 @@ class StorageError(RoclipError):
 
 class VoidResult(RoclipError):
     """A measurement whose control failed, so that it proves nothing."""
+
+
+class Stopped(RoclipError):
+    """The run was asked to stop, and kept what it had: the same again goes on from there."""
+
+    exit_code = 130
+
+
+class Terminated(Stopped):
+    """It was asked by SIGTERM."""
+
+    exit_code = 143
 
 
 class WorkerLost(RoclipError):

@@ -253,7 +253,7 @@ class _Remote:
 
     def __init__(self, path: Path, retries: Counter[str]) -> None:
         self._path, self._retries = path, retries
-        self._system, self._name = _filesystem(path)
+        self._system, self._name = file_system(path)
         self._system.invalidate_cache(self._name.rpartition("/")[0])  # what it was is not what it is
         facts = self._patiently(self._system.info, self._name)
         if facts.get("size") is None:
@@ -285,7 +285,7 @@ class _Remote:
         return found
 
     def _patiently(self, ask: Callable[..., Any], *told: Any) -> Any:
-        return _patiently(self._path, ask, *told, retries=self._retries)
+        return patiently(self._path, ask, *told, retries=self._retries)
 
 
 class ShortRead(OSError):
@@ -293,9 +293,9 @@ class ShortRead(OSError):
 
 
 def _names_in(folder: Path) -> set[str]:
-    system, name = _filesystem(folder)
+    system, name = file_system(folder)
     try:
-        return {found.rpartition("/")[2] for found in _patiently(folder, system.ls, name, detail=False)}
+        return {found.rpartition("/")[2] for found in patiently(folder, system.ls, name, detail=False)}
     except ShardMissing:
         return set()
 
@@ -303,16 +303,20 @@ def _names_in(folder: Path) -> set[str]:
 def _exists(path: Path) -> bool:
     if not is_url(path):
         return path.is_file()
-    system, name = _filesystem(path)
+    system, name = file_system(path)
     try:
-        _patiently(path, system.info, name)  # exists() takes a server that is out of order for a no
+        patiently(path, system.info, name)  # exists() takes a server that is out of order for a no
     except ShardMissing:
         return False
     return True
 
 
-def _filesystem(path: Path) -> tuple[Any, str]:
-    """The view that fsspec has of a Path that stands for a URL: the file system, and the name in it."""
+def file_system(path: Path) -> tuple[Any, str]:
+    """The view that fsspec has of a Path that stands for a URL: the file system, and the name in it.
+
+    Raises:
+        ConfigError: there is no such protocol here.
+    """
     from fsspec.core import url_to_fs
 
     try:
@@ -322,7 +326,7 @@ def _filesystem(path: Path) -> tuple[Any, str]:
     return system, name
 
 
-def _patiently(
+def patiently(
     path: Path, ask: Callable[..., Any], *told: Any, retries: Counter[str] | None = None, **named: Any
 ) -> Any:
     """Ask a store, and again when it fails. ``retries`` counts by kind of failure.

@@ -262,7 +262,7 @@ def test_nothing_asked_is_help_and_2(roclip: Roclip) -> None:
 
 def test_help_names_every_exit_code(roclip: Roclip) -> None:
     said = roclip("--help")
-    assert {"0", "1", "2", "3", "4", "130"} <= set(said.out.partition("Exit codes:")[2].split())
+    assert {"0", "1", "2", "3", "4", "130", "143"} <= set(said.out.partition("Exit codes:")[2].split())
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -66,6 +66,8 @@ def test_a_verdict_keeps_what_nothing_speaks_against() -> None:
         ("StorageError", 1),
         ("VoidResult", 1),
         ("WorkerLost", 1),
+        ("Stopped", 130),
+        ("Terminated", 143),
     ],
 )
 def test_each_error_has_its_exit_code(name: str, code: int) -> None:

@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich takes longer to load than all of the rest
     help="Find, set aside and train past poisoned image-caption pairs.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
-    "4 artefacts that do not belong together, 130 interrupted.",
+    "4 artefacts that do not belong together, 130 interrupted, 143 terminated.",
 )
 for module in (attacks, data, index, model, loop, bench):
     module.register(app)

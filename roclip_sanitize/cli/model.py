@@ -54,9 +54,22 @@ def train(
     match_every: Annotated[int, typer.Option(help="Pairs from window to window.")] = DEFAULTS["match_every"],
     match_for: Annotated[int, typer.Option(help="Pairs that a window lasts.")] = DEFAULTS["match_for"],
     cache: Annotated[Path | None, typer.Option(help="Folder of decoded pairs, which runs may share.")] = None,
+    val_data: Annotated[
+        str, typer.Option(help="Held-out shards: log the loss on them, and keep the weights with the lowest.")
+    ] = "",
+    publish: Annotated[str, typer.Option(help="Which weights to publish: 'last' or 'best'.")] = DEFAULTS[
+        "publish"
+    ],
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.")] = DEFAULTS[
         "checkpoint_seconds"
     ],
+    keep_checkpoints: Annotated[int, typer.Option(help="How many checkpoints to keep.")] = DEFAULTS[
+        "keep_checkpoints"
+    ],
+    checkpoints: Annotated[
+        str,
+        typer.Option(help="Folder or URL for checkpoints, such as s3://bucket/run."),
+    ] = "",
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Annotated[int, typer.Option(min=1, help="Ranks that share each step.")] = 1,
@@ -88,7 +101,11 @@ def train(
         match_every=match_every,
         match_for=match_for,
         seed=seed,
+        val_shards=tuple(expand_shards(val_data)) if val_data else (),
+        publish=publish,  # type: ignore[arg-type]
         checkpoint_seconds=checkpoint_seconds,
+        keep_checkpoints=keep_checkpoints,
+        checkpoints=checkpoints,
     )
     where = open_executor(executor, gpus_per_worker=gpus_per_worker)
     tally = train_clip(settings, out=out, executor=where, cache=cache, ranks=workers)

@@ -109,7 +109,13 @@ class RayExecutor:
             os.environ["OMP_NUM_THREADS"] = threads
             member(context.get_world_rank(), context.get_world_size())
 
-        trainer = TorchTrainer(
+        class Uninterrupted(TorchTrainer):
+            """SIGINT stays with the driver: Ray Train's own handler would abort the run, and lose a part."""
+
+            def _register_sigint_handler(self, controller: Any) -> None:
+                pass
+
+        trainer = Uninterrupted(
             run_member,
             torch_config=TorchConfig(backend="nccl" if self._gpus else "gloo"),
             scaling_config=ScalingConfig(

@@ -8,6 +8,9 @@ schedule.py    which steps match, and how fast each step learns
 objectives.py  what a step minimises
 loop.py        the steps themselves, on every rank
 step_log.py    what became of them, and what each part of one cost
-checkpoints.py the state of a run, whole or not at all
+checkpoints.py the state of a run, whole or not at all, and places.py, where it lies
+keeping.py     what a run keeps on its way, and when
+validation.py  the loss on held-out pairs, and the weights that did best
+stopping.py    how a run is asked to stop, and stops
 train.py       the stage
 """

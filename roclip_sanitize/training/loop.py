@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,11 @@ import torch
 from roclip_sanitize.encoder import load_clip, new_clip, save_clip
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.images import Fit
-from roclip_sanitize.runfiles import fingerprint
-from roclip_sanitize.trained import is_trained, model_folder, snapshot_folder
+from roclip_sanitize.trained import is_trained
 from roclip_sanitize.training.augment import augment_batch
-from roclip_sanitize.training.checkpoints import TrainState, load_state, save_state
+from roclip_sanitize.training.checkpoints import TrainState
 from roclip_sanitize.training.data import TrainingData, epoch_order
+from roclip_sanitize.training.keeping import Keeper
 from roclip_sanitize.training.methods import open_method
 from roclip_sanitize.training.methods.contract import Features, Method, Objective, Rows, Surroundings, View
 from roclip_sanitize.training.ranks import Ranks
@@ -53,20 +52,26 @@ class Member:
         cache: the decoded pairs.
         out: the run's folder, on storage that all ranks see.
         fit: how the model wants pictures made square.
+        held_out: the decoded pairs of ``val_shards``, if there are any.
     """
 
     settings: TrainSettings
     cache: Path
     out: Path
     fit: Fit
+    held_out: Path | None = None
 
-    def __call__(self, rank: int, size: int) -> None:
-        """Train to the end, from wherever the last checkpoint left off."""
+    def __call__(self, rank: int, size: int) -> bool:
+        """Train to the end, from wherever the last checkpoint left off.
+
+        Returns:
+            Whether it got there: it does not when it is asked to stop.
+        """
         if is_trained(self.out):
-            return
+            return True
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
         trainer = Trainer(self, rank=rank, size=size)
-        trainer.run()
+        return trainer.run()
 
 
 class Trainer:
@@ -98,18 +103,36 @@ class Trainer:
             some_sit_out=settings.method != "clip",
         )
         self.clock = StepClock(self.device)
+        self._snapshot_steps = frozenset[int]()  # besides those that end an epoch
+        self.keeper = Keeper(
+            settings=settings,
+            out=self.out,
+            state=self.state,
+            ranks=self.ranks,
+            device=self.device,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+            save=self._save_weights,
+            held_out=member.held_out,
+            snapshot_steps=self._snapshot_steps,
+        )
 
     @property
     def method(self) -> Method:
         """How it trains."""
         return self.state.method
 
-    def run(self) -> None:
-        """All remaining steps; checkpoints by time, a snapshot after each epoch, the model at the end."""
-        told = fingerprint(self.settings.to_json())
-        checkpoint = self.out / "checkpoint.pt"
-        load_state(checkpoint, self.state, settings=told)
-        saved = time.monotonic()
+    def run(self) -> bool:
+        """All remaining steps; checkpoints by time, a snapshot after each epoch, the model at the end.
+
+        Returns:
+            Whether it came to the end; else it was asked to stop, and a checkpoint is there.
+
+        Raises:
+            DataError: loss or weights are no longer numbers, or no checkpoint is whole.
+            MismatchError: the checkpoint is of a run with other settings.
+        """
+        self.keeper.resume()
         log = StepLog(
             self.out / "log.jsonl",
             first_step=self.state.step,
@@ -119,17 +142,13 @@ class Trainer:
             active=self.ranks.rank == 0,
         )
         while self.state.step < self.total_steps:
+            if not self.keeper.before_step():
+                return False
             done = self.step()
             log.step(self.state.step, done=done, model=self.state.model, clock=self.clock)
-            due = time.monotonic() - saved > self.settings.checkpoint_seconds
-            if self.ranks.any(due and self.ranks.rank == 0, self.device):
-                save_state(checkpoint, self.state, settings=told, write=self.ranks.rank == 0)
-                saved = time.monotonic()
-            if not self.state.step % self.steps_per_epoch and self.state.step < self.total_steps:
-                self._snapshot(snapshot_folder(self.out, samples=self.state.step * self.settings.batch_size))
-        self._snapshot(model_folder(self.out))
-        if self.ranks.rank == 0:
-            checkpoint.unlink(missing_ok=True)  # the model is there: nothing is left to resume
+            self.keeper.after_step()
+        self.keeper.publish()
+        return True
 
     def step(self) -> StepDone:
         """Make the next step.
@@ -159,9 +178,7 @@ class Trainer:
         )
         loss = self.ranks.summed(objective.loss.detach() / self.ranks.size).item()
         if not math.isfinite(loss):
-            raise DataError(
-                f"the loss became {loss} at step {step}: lower --lr (now {settings.lr}) and start again"
-            )
+            raise self.keeper.no_numbers(f"the loss became {loss}")
         self.clock.lap("model")
         self.state.optimizer.step()
         with torch.no_grad():
@@ -236,9 +253,8 @@ class Trainer:
             method=open_method(run),
         )
 
-    def _snapshot(self, folder: Path) -> None:
-        if self.ranks.rank == 0:
-            save_clip(folder, self.state.model, name=self.model_name, fit=self.fit)
+    def _save_weights(self, folder: Path) -> None:
+        save_clip(folder, self.state.model, name=self.model_name, fit=self.fit)
 
 
 def _optimizer(model: Any, *, lr: float, wd: float) -> torch.optim.Optimizer:

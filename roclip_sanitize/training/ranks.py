@@ -68,6 +68,13 @@ class Ranks:
             return flag
         return bool(self.summed(torch.tensor(float(flag), device=device)) > 0)
 
+    def from_first(self, value: int, device: torch.device) -> int:
+        """What the first rank says: each rank hears the same."""
+        if self.size == 1:
+            return value
+        said = torch.tensor(value if self.rank == 0 else 0, device=device)
+        return int(self.summed(said))
+
     def _interleaved(self, parts: Any) -> torch.Tensor:
         count = sum(len(part) for part in parts)
         whole = parts[0].new_zeros((count, *parts[0].shape[1:]))

@@ -15,6 +15,7 @@ Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "c
 Pairing = Literal["first", "final", "both"]
 Precision = Literal["float32", "bfloat16"]
 Augmentation = Literal["none", "mild", "strong"]
+Publish = Literal["last", "best"]
 
 DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
@@ -34,6 +35,7 @@ LEAST = {
     "match_for": 0,
     "seed": 0,
     "accum_freq": 1,
+    "keep_checkpoints": 1,
 }
 SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate")
 # Left out of what identifies a run while they change nothing: a run from before they existed goes on.
@@ -46,9 +48,14 @@ NEUTRAL: dict[str, Any] = {
     "gentle_rate": 0.01,
     "match_last": "",
     "exclude_copies": False,
+    "val_shards": [],
+    "publish": "last",
 }
+# Decide how much a kill costs, not what comes out.
+UNTOLD = ("checkpoint_seconds", "keep_checkpoints", "checkpoints")
 AUGMENTATIONS = ("none", "mild", "strong")
 ENDINGS = ("", "matching", "ordinary")
+PUBLISHED = ("last", "best")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +98,12 @@ class TrainSettings:
         compile: let torch.compile make the towers quicker, after a minute or two.
         accum_freq: parts in which a step's pairs go through the towers, so that a batch fits the memory;
             the loss sees the whole of it all the same.
+        val_shards: held-out pairs: the loss on them goes into the log after each epoch, and the
+            weights with the lowest are kept in OUT/best.
+        publish: which weights become OUT/model: the "last", or the "best" of those.
         checkpoint_seconds: time between two checkpoints.
+        keep_checkpoints: how many of them, from the newest on.
+        checkpoints: folder or URL for them; "" is OUT/checkpoints.
     """
 
     shards: tuple[Path, ...]
@@ -120,7 +132,11 @@ class TrainSettings:
     precision: Precision = "float32"
     compile: bool = False
     accum_freq: int = 1
+    val_shards: tuple[Path, ...] = ()
+    publish: Publish = "last"
     checkpoint_seconds: float = 60.0
+    keep_checkpoints: int = 2
+    checkpoints: str = ""
 
     def __post_init__(self) -> None:
         _require_one_of("method", self.method, METHODS)
@@ -128,6 +144,9 @@ class TrainSettings:
         _require_one_of("precision", self.precision, PRECISIONS)
         _require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
         _require_one_of("match-last", self.match_last, ENDINGS)
+        _require_one_of("publish", self.publish, PUBLISHED)
+        if self.publish == "best" and not self.val_shards:
+            raise ConfigError("publish 'best' needs held-out pairs to tell it by: name some with --val-data")
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted {least} or more")
@@ -155,9 +174,10 @@ class TrainSettings:
         values = asdict(self) | {
             "shards": [str(path) for path in self.shards],
             "pairs": str(self.pairs) if self.pairs else "",
+            "val_shards": [str(path) for path in self.val_shards],
         }
-        del values["checkpoint_seconds"]  # decides how much a kill costs, not what comes out
-        return {name: value for name, value in values.items() if (name, value) not in NEUTRAL.items()}
+        told = {name: value for name, value in values.items() if name not in UNTOLD}
+        return {name: value for name, value in told.items() if (name, value) not in NEUTRAL.items()}
 
 
 def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -2,7 +2,9 @@
 
 OUT/model/           weights.safetensors and model.json: what open_clip loads
 OUT/snapshots/       the same after each epoch but the last, to see how attacks take hold
-OUT/checkpoint.pt    while it runs: what a resume needs
+OUT/best/            with held-out pairs: the same after the epoch that did best on them
+OUT/checkpoints/     while it runs: what a resume needs
+OUT/stop             whoever makes this file stops the run, as SIGTERM and SIGINT do
 OUT/log.jsonl        loss, logit scale, speed and what each part of a step took
 """
 
@@ -22,6 +24,7 @@ from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.trained import is_trained, model_folder
 from roclip_sanitize.training.data import build_cache, cache_tally
 from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.stopping import Stopping
 
 STEPS = ("read", "augment", "model", "optimiser")  # model: forward and backward, loss and pool
 
@@ -51,22 +54,30 @@ def train_all(
         ConfigError: a model is unknown.
         DataError: too few pairs, or the loss is no longer a number.
         MismatchError: a folder was made with other settings.
+        Stopped: it was asked to stop, by a signal or by a file; all runs do, and keep what they have.
     """
     folders = {
         out: StageFolder.create(out, stage="train", settings=told.to_json()) for out, told in runs.items()
     }
     waiting = {out: told for out, told in runs.items() if not folders[out].finished}
-    decoded, members = {}, []
+    decoded, members, held_out = dict[Path, Path](), [], dict[Path, Path]()
     for out, told in waiting.items():
         model = model_facts(told, executor)
         decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
-        members.append(partial(_run_member, told, decoded[out], out, model["fit"]))
-    if members:
-        ray_folder = next(iter(waiting)) / "ray"
-        executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
+        if told.val_shards:
+            held_out[out] = build_cache(told.val_shards, **model, root=cache, executor=executor)
+        members.append(partial(_run_member, told, decoded[out], held_out.get(out), out, model["fit"]))
+    with Stopping([*waiting]) as stopping:
+        if members:
+            ray_folder = next(iter(waiting)) / "ray"
+            executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
     for out, told in waiting.items():
-        _require_model(out)
-        _finish(folders[out], told, cache_tally(decoded[out]))
+        if not is_trained(out):
+            stopping.require_not_stopped()
+            raise _no_model(out)
+        val = {"val_tally": cache_tally(held_out[out]).to_json()} if out in held_out else {}
+        _finish(folders[out], told, cache_tally(decoded[out]), **val)
+    stopping.require_not_stopped()
     return {out: Tally.from_json(folder.facts["tally"]) for out, folder in folders.items()}
 
 
@@ -77,19 +88,19 @@ def train_limits(out: Path) -> Limits:
     return Limits.noted(map(json.loads, lines), order=STEPS)
 
 
-def _require_model(out: Path) -> None:
+def _no_model(out: Path) -> StorageError:
     """A rank on another machine may have written to another disk."""
-    if not is_trained(out):
-        raise StorageError(
-            f"the training ended, but left no model in {model_folder(out)}: is it on storage that all share?"
-        )
+    return StorageError(
+        f"the training ended, but left no model in {model_folder(out)}: is it on storage that all share?"
+    )
 
 
-def _finish(folder: StageFolder, settings: TrainSettings, tally: Tally) -> None:
+def _finish(folder: StageFolder, settings: TrainSettings, tally: Tally, **more: Any) -> None:
     rows = tally.seen - tally.failed.total()
     steps_per_epoch = rows // settings.batch_size
     folder.finish(
         {
+            **more,
             "tally": tally.to_json(),
             "samples": settings.steps(steps_per_epoch) * settings.batch_size,
             "samples_per_epoch": steps_per_epoch * settings.batch_size,
@@ -123,12 +134,15 @@ class _ModelFacts:
         return self._facts
 
 
-def _run_in_turn(members: Sequence[Callable[[int, int], None]], rank: int, size: int) -> None:
+def _run_in_turn(members: Sequence[Callable[[int, int], bool]], rank: int, size: int) -> None:
     for member in members:
-        member(rank, size)
+        if not member(rank, size):
+            return  # asked to stop: the others are to stop, too
 
 
-def _run_member(settings: TrainSettings, cache: Path, out: Path, fit: Any, rank: int, size: int) -> None:
+def _run_member(
+    settings: TrainSettings, cache: Path, held_out: Path | None, out: Path, fit: Any, rank: int, size: int
+) -> bool:
     from roclip_sanitize.training.loop import Member
 
-    Member(settings=settings, cache=cache, out=out, fit=fit)(rank, size)
+    return Member(settings=settings, cache=cache, out=out, fit=fit, held_out=held_out)(rank, size)
