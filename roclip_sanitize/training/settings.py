@@ -43,6 +43,8 @@ NEUTRAL: dict[str, Any] = {
     "gentle_for": None,
     "gentle_rate": 0.01,
 }
+# Decide what a kill costs, and who is told of what, but not what comes out.
+UNDECIDING = ("checkpoint_seconds", "ledger", "wandb")
 AUGMENTATIONS = ("none", "mild", "strong")
 
 
@@ -84,6 +86,9 @@ class TrainSettings:
         accum_freq: parts in which a step's pairs go through the towers, so that a batch fits the memory;
             the loss sees the whole of it all the same.
         checkpoint_seconds: time between two checkpoints.
+        ledger: folder of ``roclip poison``: tell how many of its poisons are matched away. It is for watching
+            only: nothing learns from it.
+        wandb: project of Weights & Biases to tell too; "" for none.
     """
 
     shards: tuple[Path, ...]
@@ -111,6 +116,8 @@ class TrainSettings:
     compile: bool = False
     accum_freq: int = 1
     checkpoint_seconds: float = 60.0
+    ledger: Path | None = None
+    wandb: str = ""
 
     def __post_init__(self) -> None:
         _require_one_of("method", self.method, METHODS)
@@ -146,7 +153,8 @@ class TrainSettings:
             "shards": [str(path) for path in self.shards],
             "pairs": str(self.pairs) if self.pairs else "",
         }
-        del values["checkpoint_seconds"]  # decides how much a kill costs, not what comes out
+        for name in UNDECIDING:
+            del values[name]
         return {name: value for name, value in values.items() if (name, value) not in NEUTRAL.items()}
 
 

@@ -3,7 +3,8 @@
 OUT/model/           weights.safetensors and model.json: what open_clip loads
 OUT/snapshots/       the same after each epoch but the last, to see how attacks take hold
 OUT/checkpoint.pt    while it runs: what a resume needs
-OUT/log.jsonl        loss, logit scale, speed and what each part of a step took
+OUT/log.jsonl        loss, logit scale, speed and what each part of a step took: watching/ has a table
+OUT/tensorboard/     the same for TensorBoard
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from roclip_sanitize.errors import StorageError
 from roclip_sanitize.executors.base import Executor
@@ -22,19 +23,34 @@ from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.trained import is_trained, model_folder
 from roclip_sanitize.training.data import build_cache, cache_tally
 from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.watching import require_watchable
+from roclip_sanitize.training.watching.json_lines import log_file
+from roclip_sanitize.training.watching.progress import followed
 
 STEPS = ("read", "augment", "model", "optimiser")  # model: forward and backward, loss and pool
 
 
 def train_clip(
-    settings: TrainSettings, *, out: Path, executor: Executor, cache: Path | None = None, ranks: int = 1
+    settings: TrainSettings,
+    *,
+    out: Path,
+    executor: Executor,
+    cache: Path | None = None,
+    ranks: int = 1,
+    progress: TextIO | None = None,
 ) -> Tally:
     """Train one model, or finish a training that was cut short. See train_all()."""
-    return train_all({out: settings}, executor=executor, cache=cache or out / "cache", ranks=ranks)[out]
+    where = cache or out / "cache"
+    return train_all({out: settings}, executor=executor, cache=where, ranks=ranks, progress=progress)[out]
 
 
 def train_all(
-    runs: Mapping[Path, TrainSettings], *, executor: Executor, cache: Path, ranks: int = 1
+    runs: Mapping[Path, TrainSettings],
+    *,
+    executor: Executor,
+    cache: Path,
+    ranks: int = 1,
+    progress: TextIO | None = None,
 ) -> dict[Path, Tally]:
     """Train several models one after the other in one gang, since starting a gang takes its time.
 
@@ -43,12 +59,13 @@ def train_all(
         executor: where.
         cache: folder for decoded pairs, which the runs share.
         ranks: how many workers share each step.
+        progress: where people look who wait, such as stderr.
 
     Returns:
         Pairs seen and failed while decoding, by run.
 
     Raises:
-        ConfigError: a model is unknown.
+        ConfigError: a model is unknown, or wandb is asked for and not there.
         DataError: too few pairs, or the loss is no longer a number.
         MismatchError: a folder was made with other settings.
     """
@@ -56,6 +73,8 @@ def train_all(
         out: StageFolder.create(out, stage="train", settings=told.to_json()) for out, told in runs.items()
     }
     waiting = {out: told for out, told in runs.items() if not folders[out].finished}
+    for told in waiting.values():
+        require_watchable(told)
     decoded, members = {}, []
     for out, told in waiting.items():
         model = model_facts(told, executor)
@@ -63,7 +82,8 @@ def train_all(
         members.append(partial(_run_member, told, decoded[out], out, model["fit"]))
     if members:
         ray_folder = next(iter(waiting)) / "ray"
-        executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
+        with followed([log_file(out) for out in waiting], progress):
+            executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
     for out, told in waiting.items():
         _require_model(out)
         _finish(folders[out], told, cache_tally(decoded[out]))
@@ -72,7 +92,7 @@ def train_all(
 
 def train_limits(out: Path) -> Limits:
     """What bounded a training, over all runs that it took; steps that a kill undid are left out."""
-    log = out / "log.jsonl"
+    log = log_file(out)
     lines = log.read_text("utf-8").splitlines() if log.exists() else []
     return Limits.noted(map(json.loads, lines), order=STEPS)
 

@@ -77,18 +77,22 @@ class Roclip(Stateless):
             ]
             return Objective(loss=torch.stack(losses).mean())
         (seen,) = features
-        parts = []
+        parts, slots = [], []
         notes = {}
         if self._pairing in {"final", "both"}:
             loss, slot_B = self._matched(seen.image_BD, seen.image_BD, "caption", seen)
             parts.append(loss)
+            slots.append(slot_B)
             notes["agreement"] = (
                 (seen.caption_BD.detach() * self.pool.take(slot_B, "caption")).sum(dim=1).mean()
             )
         if self._pairing in {"first", "both"}:
-            by_caption, _ = self._matched(seen.image_BD, seen.caption_BD, "caption", seen)
-            by_image, _ = self._matched(seen.caption_BD, seen.image_BD, "image", seen)
+            by_caption, caption_slot_B = self._matched(seen.image_BD, seen.caption_BD, "caption", seen)
+            by_image, image_slot_B = self._matched(seen.caption_BD, seen.image_BD, "image", seen)
             parts.append((by_caption + by_image) / 2)
+            slots += [caption_slot_B, image_slot_B]
+        if self._run.watch_matches is not None:
+            notes |= self._run.watch_matches(plan.row_B, [self.pool.row_P[slot_B] for slot_B in slots])
         return Objective(loss=torch.stack(parts).mean(), notes=notes)
 
     def after(self, plan: StepPlan, features: Sequence[Features]) -> None:
