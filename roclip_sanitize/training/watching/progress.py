@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -106,7 +106,8 @@ def followed(logs: Sequence[Path], stream: TextIO | None) -> Iterator[None]:
     names = [log.parent.name if len(logs) > 1 else "" for log in logs]
     lines = {log: ProgressLine(stream, name=name) for log, name in zip(logs, names, strict=True)}
     done = threading.Event()
-    thread = threading.Thread(target=_follow, args=(lines, done), daemon=True)
+    known = {log: latest(log) for log in logs}  # of earlier runs: no news
+    thread = threading.Thread(target=_follow, args=(lines, known, done), daemon=True)
     thread.start()
     try:
         yield
@@ -117,14 +118,15 @@ def followed(logs: Sequence[Path], stream: TextIO | None) -> Iterator[None]:
             line.end()
 
 
-def _follow(lines: dict[Path, ProgressLine], done: threading.Event) -> None:
-    known = {log: latest(log) for log in lines}  # of earlier runs: no news
+def _follow(
+    lines: Mapping[Path, ProgressLine], known: dict[Path, Report | None], done: threading.Event
+) -> None:
     while not done.wait(LOOK_EVERY_SECONDS):
         for log, line in lines.items():
             found = latest(log)
             if found is not None and found != known[log]:
                 line.told(found)
-            known[log] = found
+                known[log] = found
 
 
 def _noted(report: Report, *, shares: bool) -> list[tuple[str, float]]:
