@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roclip_sanitize.attacks.ledger import LEDGER_SCHEMA, POISON_STAGE
+from roclip_sanitize.cli import run
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.limits import Work
 from roclip_sanitize.runfiles import StageFolder, write_json
@@ -31,6 +32,7 @@ from roclip_sanitize.training.watching.json_lines import JsonLines, latest
 from roclip_sanitize.training.watching.poisons import MATCHED_AWAY, watch_poisons
 from roclip_sanitize.training.watching.tensorboard import EventFile
 from roclip_sanitize.training.watching.wandb_run import WandbRun, run_id
+from tests.squares import write_square_shards
 
 REPORT = Report(
     step=400,
@@ -230,6 +232,30 @@ def test_no_wandb_is_told_before_anything_is_decoded(monkeypatch: pytest.MonkeyP
     require_watchable(TrainSettings(shards=(Path("a.tar"),)))
     with pytest.raises(ConfigError, match=r"^--wandb needs the package wandb, which is not installed$"):
         require_watchable(TrainSettings(shards=(Path("a.tar"),), wandb="a project"))
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "line"),
+    [
+        (("--wandb", "mine"), 2, "--wandb needs the package wandb, which is not installed"),
+        (("--ledger", "nowhere"), 1, "nowhere is no folder made by 'roclip poison': it has no stage.json"),
+    ],
+)
+def test_the_command_ends_with_one_line(
+    told: tuple[str, ...],
+    code: int,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    (shard,) = write_square_shards(tmp_path, shards=1, pairs=1)
+    common = ["train", "--train-data", str(shard), "--out", str(tmp_path / "out"), "--executor", "local"]
+    with pytest.raises(SystemExit) as caught:
+        run([*common, *told])
+    assert caught.value.code == code
+    assert capsys.readouterr() == ("", f"roclip: {line}\n")
 
 
 # A cluster

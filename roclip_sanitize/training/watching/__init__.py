@@ -9,7 +9,8 @@ progress.py     a line for people, told from the log
 poisons.py      how many poisons are matched away, where a ledger says which pairs they are
 
 A value has one name everywhere: that of the log and of wandb; TensorBoard puts ``train/`` before it, Ray
-``roclip_train_``, with the run's folder as the tag ``run``.
+``roclip_train_``, with the run's folder as the tag ``run``. (Prometheus sees ``ray_`` before that, and
+``_total`` after the counter.)
 
     name                   unit     what it is                                      missing from
     step total_steps       steps    made since the very first; in the whole run     all but the log
