@@ -1,4 +1,4 @@
-"""The training log: what each part of a step cost, on a processor and on a GPU, and over a resume."""
+"""What becomes of steps: means, what each part of one cost on a processor and on a GPU, and over a resume."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from roclip_sanitize.limits import Work
-from roclip_sanitize.training.step_log import LOG_EVERY_STEPS, StepClock, StepDone, StepLog
+from roclip_sanitize.training.step_log import LOG_EVERY_STEPS, Means, StepClock, StepDone, StepLog
+from roclip_sanitize.training.watching.contract import Report
+from roclip_sanitize.training.watching.json_lines import JsonLines
 
 MODEL = SimpleNamespace(logit_scale=torch.tensor(0.0))
-DONE = StepDone(loss=1.0, kind="ordinary", notes={"agreement": torch.tensor(0.25)})
+DONE = StepDone(loss=1.0, kind="ordinary", learning_rate=1e-3, notes={"agreement": torch.tensor(0.25)})
 PARTS = {"read": 1.0, "model": 3.0}
 BETWEEN = 0.5  # seconds from step to step, for what is no part of one
 
@@ -44,7 +46,8 @@ def train(world: World, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
 
     def train(first: int, last: int, *, device: str = "cpu", ranks: int = 1) -> list[dict[str, Any]]:
         clock, path = StepClock(torch.device(device)), tmp_path / "log.jsonl"
-        log = StepLog(path, first_step=first, last_step=last, batch_size=8, ranks=ranks, active=True)
+        watchers = [JsonLines(path, first_step=first)]
+        log = StepLog(watchers, first_step=first, last_step=last, batch_size=8, ranks=ranks)
         for step in range(first, last):
             clock.begin(step)
             for part, seconds in PARTS.items():
@@ -64,7 +67,8 @@ def whole(lines: list[dict[str, Any]]) -> Work:
 def test_every_twentieth_step_and_the_last_are_noted(train: Callable[..., list[dict[str, Any]]]) -> None:
     lines = train(0, 45)
     assert [(line["step"], line["samples"]) for line in lines] == [(20, 160), (40, 320), (45, 360)]
-    assert {(line["loss"], line["kind"], line["agreement"]) for line in lines} == {(1.0, "ordinary", 0.25)}
+    told = ("loss", "kind", "agreement", "learning_rate", "logit_scale", "total_steps")
+    assert {tuple(line[name] for name in told) for line in lines} == {(1.0, "ordinary", 0.25, 1e-3, 1.0, 45)}
     work = whole(lines)
     assert (work.pairs, work.steps) == (360, {"read": 45.0, "model": 135.0})
     assert work.wall == 45 * 4.0 + 44 * BETWEEN
@@ -96,3 +100,56 @@ def test_a_resumed_run_adds_up_what_it_kept(train: Callable[..., list[dict[str, 
     lines = train(20, 40)
     assert [line["step"] for line in lines] == [20, 40]
     assert whole(lines).pairs == 320
+
+
+class Heard:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.ended = False
+
+    def told(self, report: Report) -> None:
+        self.reports.append(report)
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def done(loss: float, **notes: float) -> StepDone:
+    named = {name: torch.tensor(value) for name, value in notes.items()}
+    return StepDone(loss=loss, kind="matching" if notes else "ordinary", learning_rate=1e-3, notes=named)
+
+
+def test_a_report_is_of_all_steps_since_the_last_one() -> None:
+    """Losses 1 to 20, then 5; only steps 11 to 20 match, with agreements that have a mean of 0.6."""
+    heard, clock = Heard(), StepClock(torch.device("cpu"))
+    log = StepLog([heard], first_step=0, last_step=21, batch_size=8, ranks=1)
+    for step in range(1, 21):
+        made = done(step, agreement=0.5 if step % 2 else 0.7) if step > 10 else done(step)
+        log.step(step, done=made, model=MODEL, clock=clock)
+    log.step(21, done=done(5.0), model=MODEL, clock=clock)
+    log.end()
+    first, last = heard.reports
+    assert (first.loss, first.loss_mean, first.kind) == (20.0, 10.5, "matching")
+    assert first.notes == {"agreement": pytest.approx(0.6)}
+    assert (last.loss, last.loss_mean, last.kind, last.notes) == (5.0, 5.0, "ordinary", {})
+    assert heard.ended
+
+
+def test_every_watcher_hears_the_same() -> None:
+    watchers = [Heard(), Heard()]
+    log = StepLog(watchers, first_step=0, last_step=1, batch_size=8, ranks=1)
+    log.step(1, done=DONE, model=MODEL, clock=StepClock(torch.device("cpu")))
+    assert watchers[0].reports == watchers[1].reports
+    assert len(watchers[0].reports) == 1
+
+
+def test_shares_are_of_all_that_there_were() -> None:
+    """One of one, then none of three: a quarter, and not the mean of 1 and 0."""
+    means = Means()
+    for note in ([1, 1], [0, 3], [0, 0]):
+        means.add({"away": torch.tensor(note)})
+    assert means.take() == {"away": 0.25}
+    means.add({"away": torch.tensor([0, 0])})
+    assert means.take() == {}, "a share of nothing is not told"

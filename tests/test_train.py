@@ -138,9 +138,12 @@ def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> 
         TrainSettings(**{"shards": (Path("a.tar"),), setting: value})
 
 
-def test_time_between_checkpoints_decides_no_result() -> None:
-    often, rarely = (TrainSettings(shards=(Path("a.tar"),), checkpoint_seconds=each) for each in (0.0, 60.0))
-    assert often.to_json() == rarely.to_json()
+@pytest.mark.parametrize(
+    "told", [{"checkpoint_seconds": 1.0}, {"ledger": Path("poisoned")}, {"wandb": "a project"}]
+)
+def test_checkpoints_and_watchers_decide_no_result(told: dict[str, Any]) -> None:
+    plain, other = (TrainSettings(shards=(Path("a.tar"),), **each) for each in ({}, told))
+    assert plain.to_json() == other.to_json()
 
 
 # Order and tables
@@ -273,7 +276,8 @@ def test_a_run_leaves_a_log_and_a_snapshot_after_each_epoch_but_the_last(trained
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     samples = read_json(trained / "complete.json")["samples"]
     assert [line["samples"] for line in lines] == [20 * BATCH, samples]
-    told = {"step", "samples", "loss", "kind", "logit_scale", "samples_per_second", "seconds"}
+    told = {"step", "total_steps", "samples", "loss", "loss_mean", "kind", "learning_rate", "logit_scale"}
+    told |= {"samples_per_second", "seconds"}
     assert [set(line) - {"agreement"} for line in lines] == [told, told], "which matching steps note too"
     seen = [samples for samples, _ in snapshots(trained)]
     assert seen == [samples // 4, samples // 2, samples * 3 // 4], "the model itself is the last"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,13 @@ def train(
         str,
         typer.Option(help="Folder or URL for checkpoints, such as s3://bucket/run."),
     ] = "",
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of 'roclip poison': tell how many poisons are matched away; for watching only."
+        ),
+    ] = None,
+    wandb: Annotated[str, typer.Option(help="Project of Weights & Biases to tell too.")] = "",
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Annotated[int, typer.Option(min=1, help="Ranks that share each step.")] = 1,
@@ -106,9 +114,11 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
         keep_checkpoints=keep_checkpoints,
         checkpoints=checkpoints,
+        ledger=ledger,
+        wandb=wandb,
     )
     where = open_executor(executor, gpus_per_worker=gpus_per_worker)
-    tally = train_clip(settings, out=out, executor=where, cache=cache, ranks=workers)
+    tally = train_clip(settings, out=out, executor=where, cache=cache, ranks=workers, progress=sys.stderr)
     model_folder = str(out / "model")
     finish(tally, train_limits(out), max_failed=max_failed, as_json=as_json, model=model_folder)
 

@@ -109,7 +109,7 @@ class RayExecutor:
             os.environ["OMP_NUM_THREADS"] = threads
             member(context.get_world_rank(), context.get_world_size())
 
-        class Uninterrupted(TorchTrainer):
+        class Uninterrupted(TorchTrainer):  # type: ignore[misc]  # Ray has no types
             """SIGINT stays with the driver: Ray Train's own handler would abort the run, and lose a part."""
 
             def _register_sigint_handler(self, controller: Any) -> None:

@@ -8,6 +8,7 @@ schedule.py    which steps match, and how fast each step learns
 objectives.py  what a step minimises
 loop.py        the steps themselves, on every rank
 step_log.py    what became of them, and what each part of one cost
+watching/      who is told of it
 checkpoints.py the state of a run, whole or not at all, and places.py, where it lies
 keeping.py     what a run keeps on its way, and when
 validation.py  the loss on held-out pairs, and the weights that did best

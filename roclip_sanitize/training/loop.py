@@ -37,6 +37,9 @@ from roclip_sanitize.training.schedule import learning_rate
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.step_log import StepClock, StepDone, StepLog
 from roclip_sanitize.training.towers import Batch, Engine, Vectors, encode_share
+from roclip_sanitize.training.watching import open_watchers
+from roclip_sanitize.training.watching.contract import Watcher
+from roclip_sanitize.training.watching.poisons import watch_poisons
 
 LARGEST_LOG_SCALE = math.log(100)
 ENCODED_AT_ONCE = 256  # pairs, where nothing learns from them
@@ -134,12 +137,11 @@ class Trainer:
         """
         self.keeper.resume()
         log = StepLog(
-            self.out / "log.jsonl",
+            self._watchers(),
             first_step=self.state.step,
             last_step=self.total_steps,
             batch_size=self.settings.batch_size,
             ranks=self.ranks.size,
-            active=self.ranks.rank == 0,
         )
         while self.state.step < self.total_steps:
             if not self.keeper.before_step():
@@ -147,6 +149,7 @@ class Trainer:
             done = self.step()
             log.step(self.state.step, done=done, model=self.state.model, clock=self.clock)
             self.keeper.after_step()
+        log.end()
         self.keeper.publish()
         return True
 
@@ -185,7 +188,7 @@ class Trainer:
             self.state.model.logit_scale.clamp_(0, LARGEST_LOG_SCALE)
         self.clock.lap("optimiser")
         self.state.step += 1
-        return StepDone(loss=loss, kind=plan.kind, notes=objective.notes)
+        return StepDone(loss=loss, kind=plan.kind, learning_rate=rate * plan.rate, notes=objective.notes)
 
     def _batch(self, view: View, step: int) -> Batch:
         """The whole step's augmented pixels and tokens; every rank then takes its share."""
@@ -245,6 +248,7 @@ class Trainer:
             width=int(model.text_projection.shape[-1]),
             ranks=self.ranks,
             device=self.device,
+            watch_matches=watch_poisons(settings.ledger, self.data, self.device),
         )
         return TrainState(
             step=0,
@@ -252,6 +256,11 @@ class Trainer:
             optimizer=_optimizer(model, lr=settings.lr, wd=settings.wd),
             method=open_method(run),
         )
+
+    def _watchers(self) -> Sequence[Watcher]:
+        if self.ranks.rank != 0:
+            return ()
+        return open_watchers(self.settings, out=self.out, first_step=self.state.step)
 
     def _save_weights(self, folder: Path) -> None:
         save_clip(folder, self.state.model, name=self.model_name, fit=self.fit)

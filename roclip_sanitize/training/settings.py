@@ -51,8 +51,8 @@ NEUTRAL: dict[str, Any] = {
     "val_shards": [],
     "publish": "last",
 }
-# Decide how much a kill costs, not what comes out.
-UNTOLD = ("checkpoint_seconds", "keep_checkpoints", "checkpoints")
+# Decide what a kill costs, and who is told of what, but not what comes out.
+UNDECIDING = ("checkpoint_seconds", "keep_checkpoints", "checkpoints", "ledger", "wandb")
 AUGMENTATIONS = ("none", "mild", "strong")
 ENDINGS = ("", "matching", "ordinary")
 PUBLISHED = ("last", "best")
@@ -104,6 +104,9 @@ class TrainSettings:
         checkpoint_seconds: time between two checkpoints.
         keep_checkpoints: how many of them, from the newest on.
         checkpoints: folder or URL for them; "" is OUT/checkpoints.
+        ledger: folder of ``roclip poison``: tell how many of its poisons are matched away. It is for watching
+            only: nothing learns from it.
+        wandb: project of Weights & Biases to tell too; "" for none.
     """
 
     shards: tuple[Path, ...]
@@ -137,6 +140,8 @@ class TrainSettings:
     checkpoint_seconds: float = 60.0
     keep_checkpoints: int = 2
     checkpoints: str = ""
+    ledger: Path | None = None
+    wandb: str = ""
 
     def __post_init__(self) -> None:
         _require_one_of("method", self.method, METHODS)
@@ -176,7 +181,7 @@ class TrainSettings:
             "pairs": str(self.pairs) if self.pairs else "",
             "val_shards": [str(path) for path in self.val_shards],
         }
-        told = {name: value for name, value in values.items() if name not in UNTOLD}
+        told = {name: value for name, value in values.items() if name not in UNDECIDING}
         return {name: value for name, value in told.items() if (name, value) not in NEUTRAL.items()}
 
 

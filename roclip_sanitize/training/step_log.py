@@ -1,6 +1,6 @@
-"""What became of the training steps, and what each part of a step cost.
+"""What became of the training steps, and what each part cost: told every twentieth step and the last.
 
-    OUT/log.jsonl   every twentieth step and the last: loss, logit scale, speed, seconds of each part
+    StepDone, one per step ─▶ StepLog: means and speed ─▶ Report ─▶ whoever watches (watching/)
 
 A part is clocked where the step passes from one to the next. On a GPU, where work is only handed
 over, that takes waiting for it to end: there one step in twenty is clocked, and stands for the others.
@@ -8,16 +8,15 @@ over, that takes waiting for it to end: there one step in twenty is clocked, and
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from roclip_sanitize.limits import WORK_KEY, Laps, Work
+from roclip_sanitize.limits import Laps, Work
+from roclip_sanitize.training.watching.contract import Report, Watcher
 
 LOG_EVERY_STEPS = 20
 CLOCKED_STEP = 10  # of so many on a GPU: the very first ones also set it up
@@ -72,56 +71,84 @@ class StepDone:
     Attributes:
         loss: over all ranks.
         kind: of the step, as its method calls it.
-        notes: name → scalar that the method wants known.
+        learning_rate: that it was made with.
+        notes: what the method wants known: see methods.contract.Objective.
     """
 
     loss: float
     kind: str
+    learning_rate: float
     notes: Mapping[str, torch.Tensor]
 
 
+class Means:
+    """Means over steps. Sums stay where the notes are, so that no step waits for a GPU."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Any, Any]] = {}
+
+    def add(self, notes: Mapping[str, torch.Tensor]) -> None:
+        """Take one step's notes in."""
+        for name, note in notes.items():
+            part, whole = note.detach() if note.ndim else (note.detach(), 1)
+            parts, wholes = self._sums.get(name, (0, 0))
+            self._sums[name] = (parts + part, wholes + whole)
+
+    def take(self) -> dict[str, float]:
+        """Each note's mean over the steps that made it; of parts and wholes, their share. Begins anew."""
+        sums = {name: (float(part), float(whole)) for name, (part, whole) in self._sums.items()}
+        self._sums.clear()
+        return {name: part / whole for name, (part, whole) in sums.items() if whole}
+
+
 class StepLog:
-    """The log as JSON lines. A resume cuts off what will be written again.
+    """Tells watchers what became of the steps.
 
     Args:
-        path: where it lies.
+        watchers: who is told; none on ranks that do not tell.
         first_step: from which the run goes on.
         last_step: with which it ends.
         batch_size: pairs of a step.
         ranks: that share each step.
-        active: whether this rank is the one that writes.
     """
 
     def __init__(
-        self, path: Path, *, first_step: int, last_step: int, batch_size: int, ranks: int, active: bool
+        self, watchers: Sequence[Watcher], *, first_step: int, last_step: int, batch_size: int, ranks: int
     ) -> None:
-        self._path, self._active = path, active
+        self._watchers = watchers
         self._since, self._noted, self._last_step = time.perf_counter(), first_step, last_step
         self._batch_size, self._ranks = batch_size, ranks
-        if active:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= first_step]
-            path.write_text("".join(f"{line}\n" for line in kept))
+        self._losses, self._means = 0.0, Means()
 
     def step(self, step: int, *, done: StepDone, model: Any, clock: StepClock) -> None:
         """Note that so many steps are done."""
-        if not self._active or (step % LOG_EVERY_STEPS and step != self._last_step):
+        if not self._watchers:
             return
-        now = time.perf_counter()
-        work = clock.work(
-            step - self._noted, pairs=self._batch_size, wall=now - self._since, ranks=self._ranks
+        self._losses += done.loss
+        self._means.add(done.notes)
+        if step % LOG_EVERY_STEPS and step != self._last_step:
+            return
+        now, steps = time.perf_counter(), step - self._noted
+        wall = now - self._since
+        work = clock.work(steps, pairs=self._batch_size, wall=wall, ranks=self._ranks)
+        report = Report(
+            step=step,
+            total_steps=self._last_step,
+            samples=step * self._batch_size,
+            loss=done.loss,
+            loss_mean=self._losses / steps,
+            kind=done.kind,
+            learning_rate=done.learning_rate,
+            logit_scale=model.logit_scale.detach().exp().item(),
+            samples_per_second=work.pairs / max(wall, 1e-9),
+            notes=self._means.take(),
+            work=work,
         )
-        line = {
-            "step": step,
-            "samples": step * self._batch_size,
-            "loss": round(done.loss, 5),
-            "kind": done.kind,
-            **{name: round(float(value), 5) for name, value in done.notes.items()},
-            "logit_scale": round(model.logit_scale.detach().exp().item(), 3),
-            "samples_per_second": round(work.pairs / max(now - self._since, 1e-9), 1),
-            WORK_KEY: work.to_json(),
-        }
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self._since, self._noted = now, step
+        for watcher in self._watchers:
+            watcher.told(report)
+        self._since, self._noted, self._losses = now, step, 0.0
+
+    def end(self) -> None:
+        """The last step is made."""
+        for watcher in self._watchers:
+            watcher.end()

@@ -5,7 +5,8 @@ OUT/snapshots/       the same after each epoch but the last, to see how attacks 
 OUT/best/            with held-out pairs: the same after the epoch that did best on them
 OUT/checkpoints/     while it runs: what a resume needs
 OUT/stop             whoever makes this file stops the run, as SIGTERM and SIGINT do
-OUT/log.jsonl        loss, logit scale, speed and what each part of a step took
+OUT/log.jsonl        loss, logit scale, speed and what each part of a step took: watching/ has a table
+OUT/tensorboard/     the same for TensorBoard
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from roclip_sanitize.errors import StorageError
 from roclip_sanitize.executors.base import Executor
@@ -25,19 +26,34 @@ from roclip_sanitize.trained import is_trained, model_folder
 from roclip_sanitize.training.data import build_cache, cache_tally
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.stopping import Stopping
+from roclip_sanitize.training.watching import require_watchable
+from roclip_sanitize.training.watching.json_lines import log_file
+from roclip_sanitize.training.watching.progress import followed
 
 STEPS = ("read", "augment", "model", "optimiser")  # model: forward and backward, loss and pool
 
 
 def train_clip(
-    settings: TrainSettings, *, out: Path, executor: Executor, cache: Path | None = None, ranks: int = 1
+    settings: TrainSettings,
+    *,
+    out: Path,
+    executor: Executor,
+    cache: Path | None = None,
+    ranks: int = 1,
+    progress: TextIO | None = None,
 ) -> Tally:
     """Train one model, or finish a training that was cut short. See train_all()."""
-    return train_all({out: settings}, executor=executor, cache=cache or out / "cache", ranks=ranks)[out]
+    where = cache or out / "cache"
+    return train_all({out: settings}, executor=executor, cache=where, ranks=ranks, progress=progress)[out]
 
 
 def train_all(
-    runs: Mapping[Path, TrainSettings], *, executor: Executor, cache: Path, ranks: int = 1
+    runs: Mapping[Path, TrainSettings],
+    *,
+    executor: Executor,
+    cache: Path,
+    ranks: int = 1,
+    progress: TextIO | None = None,
 ) -> dict[Path, Tally]:
     """Train several models one after the other in one gang, since starting a gang takes its time.
 
@@ -46,12 +62,13 @@ def train_all(
         executor: where.
         cache: folder for decoded pairs, which the runs share.
         ranks: how many workers share each step.
+        progress: where people look who wait, such as stderr.
 
     Returns:
         Pairs seen and failed while decoding, by run.
 
     Raises:
-        ConfigError: a model is unknown.
+        ConfigError: a model is unknown, or wandb is asked for and not there.
         DataError: too few pairs, or the loss is no longer a number.
         MismatchError: a folder was made with other settings.
         Stopped: it was asked to stop, by a signal or by a file; all runs do, and keep what they have.
@@ -60,6 +77,8 @@ def train_all(
         out: StageFolder.create(out, stage="train", settings=told.to_json()) for out, told in runs.items()
     }
     waiting = {out: told for out, told in runs.items() if not folders[out].finished}
+    for told in waiting.values():
+        require_watchable(told)
     decoded, members, held_out = dict[Path, Path](), [], dict[Path, Path]()
     for out, told in waiting.items():
         model = model_facts(told, executor)
@@ -67,7 +86,7 @@ def train_all(
         if told.val_shards:
             held_out[out] = build_cache(told.val_shards, **model, root=cache, executor=executor)
         members.append(partial(_run_member, told, decoded[out], held_out.get(out), out, model["fit"]))
-    with Stopping([*waiting]) as stopping:
+    with Stopping([*waiting]) as stopping, followed([log_file(out) for out in waiting], progress):
         if members:
             ray_folder = next(iter(waiting)) / "ray"
             executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
@@ -83,7 +102,7 @@ def train_all(
 
 def train_limits(out: Path) -> Limits:
     """What bounded a training, over all runs that it took; steps that a kill undid are left out."""
-    log = out / "log.jsonl"
+    log = log_file(out)
     lines = log.read_text("utf-8").splitlines() if log.exists() else []
     return Limits.noted(map(json.loads, lines), order=STEPS)
 

@@ -92,7 +92,8 @@ class Objective:
 
     Attributes:
         loss: a scalar; its mean over ranks is the step's.
-        notes: name → scalar, the same on every rank.
+        notes: name → scalar, the same on every rank; or two numbers, part and whole: a share that is
+            told of several steps as the sum of the parts by that of the wholes.
     """
 
     loss: torch.Tensor
@@ -150,6 +151,8 @@ class Surroundings:
         width: D.
         ranks: who else takes part.
         device: where vectors are.
+        watch_matches: (pairs, their matches for each way of matching, all by row of the training data) →
+            notes; for the log, not to learn from. None where nobody wants to know.
     """
 
     settings: TrainSettings
@@ -160,6 +163,7 @@ class Surroundings:
     width: int
     ranks: Ranks
     device: torch.device
+    watch_matches: Callable[[Rows, Sequence[torch.Tensor]], Mapping[str, torch.Tensor]] | None = None
 
 
 class Stateless:

@@ -80,15 +80,21 @@ class Roclip(Stateless):
             return Objective(loss=torch.stack(losses).mean())
         (seen,) = features
         apart = self._apart(plan.row_B)
-        parts, notes = [], {}
+        parts, slots, notes = [], [], dict[str, torch.Tensor]()
         if self._pairing in {"final", "both"}:
-            loss, target_BD = self._matched(seen.image_BD, seen.image_BD, "caption", seen, apart)
+            loss, slot_B, target_BD = self._matched(seen.image_BD, seen.image_BD, "caption", seen, apart)
             parts.append(loss)
+            slots.append(slot_B)
             notes["agreement"] = (seen.caption_BD.detach() * target_BD).sum(dim=1).mean()
         if self._pairing in {"first", "both"}:
-            by_caption, _ = self._matched(seen.image_BD, seen.caption_BD, "caption", seen, apart)
-            by_image, _ = self._matched(seen.caption_BD, seen.image_BD, "image", seen, apart)
+            by_caption, caption_slot_B, _ = self._matched(
+                seen.image_BD, seen.caption_BD, "caption", seen, apart
+            )
+            by_image, image_slot_B, _ = self._matched(seen.caption_BD, seen.image_BD, "image", seen, apart)
             parts.append((by_caption + by_image) / 2)
+            slots += [caption_slot_B, image_slot_B]
+        if self._run.watch_matches is not None:
+            notes |= self._run.watch_matches(plan.row_B, [self.pool.row_P[slot_B] for slot_B in slots])
         return Objective(loss=torch.stack(parts).mean(), notes=notes)
 
     def after(self, plan: StepPlan, features: Sequence[Features]) -> None:
@@ -118,13 +124,13 @@ class Roclip(Stateless):
         side: Side,
         seen: Features,
         apart: Sequence[Grouping],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss of the learner against what the query finds, what was found)."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(loss of the learner against what the query finds, where that lies, what it is)."""
         slot_B = self.pool.nearest(query_BD, side, apart=apart)
         group_B = self._groups[side][self.pool.row_P[slot_B]]
         target_BD = self.pool.take(slot_B, side)
         loss = matched_loss(learner_BD, target_BD, seen.scale, group_B=group_B, mine=seen.mine)
-        return loss, target_BD
+        return loss, slot_B, target_BD
 
     def _apart(self, row_B: Rows) -> list[Grouping]:
         """Which slots these pairs may not match: copies of their pictures, and of their captions."""
