@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import pytest
 import torch
@@ -51,7 +50,7 @@ def test_none_is_the_identity() -> None:
     assert torch.equal(generator.get_state(), state)
 
 
-@pytest.mark.parametrize("kind", get_args(Augmentation))
+@pytest.mark.parametrize("kind", ["none", "mild", "strong"])
 def test_shapes_types_and_ranges_stay(kind: Augmentation) -> None:
     pixels, tokens = augment_batch(pictures(), TOKENS, kind=kind, generator=seeded())
     assert (pixels.shape, pixels.dtype) == (pictures().shape, torch.float32)

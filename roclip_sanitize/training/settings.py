@@ -10,7 +10,7 @@ from roclip_sanitize.errors import ConfigError
 
 Method = Literal["clip", "roclip"]
 Pairing = Literal["first", "final"]
-Augmentation = Literal["none", "mild", "strong"]
+Augmentation = Literal["none", "mild", "strong", "paper", "paper_mild"]
 
 DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
@@ -28,7 +28,7 @@ LEAST = {
     "match_for": 0,
     "seed": 0,
 }
-AUGMENTATIONS = ("none", "mild", "strong")
+AUGMENTATIONS = ("none", "mild", "strong", "paper", "paper_mild")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,9 @@ class TrainSettings:
             "first": an image to the pool caption most similar to its caption, and a caption to
             the pool image most similar to its image.
         pairs: a folder made by ``roclip pair``: match by its table instead of the pool.
-        augmentation: "none", "mild" (flip, brightness, contrast, word dropping) or
-            "strong" (the same, and crops, erasing and blurring).
+        augmentation: "none", "mild" (flip, brightness, contrast, word dropping), "strong" (the same,
+            and crops, erasing and blurring), "paper" (the RoCLIP paper's: crops down to 8 %, colours,
+            grey, blur, and EDA of captions) or "paper_mild" (the same with crops of 90 % or more).
         epochs: passes over the pairs.
         samples: pairs to train on in all, some more often than others; 0 takes whole epochs. Runs
             on shards of different size compare at equal samples, not at equal epochs.
