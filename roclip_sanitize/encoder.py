@@ -159,6 +159,18 @@ def tokenizer_for(name: str) -> Any:
     return open_clip.get_tokenizer(name)
 
 
+def word_ends(name: str) -> NDArray[np.bool_]:
+    """Which tokens of a model's tokenizer are the last of a word: (V,), for the whole vocabulary.
+
+    Raises:
+        ConfigError: the tokenizer is not CLIP's, whose tokens say so themselves.
+    """
+    spelled = getattr(tokenizer_for(name), "decoder", None)
+    if not isinstance(spelled, dict):
+        raise ConfigError(f"the tokenizer of {name} does not say where words end, as CLIP's does")
+    return np.array([spelled[token].endswith("</w>") for token in range(len(spelled))])
+
+
 def own_transform(side: int) -> Any:
     """open_clip's own way from a PIL image to normalised floats (3, H, W): the yardstick of decoding."""
     return open_clip.transform.image_transform(side, is_train=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,9 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roclip_sanitize.encoder import tokenizer_for
+from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.training.augment import (
     ERASED_SIDE,
     LEAST_AREA,
+    PAPER_LEAST_AREAS,
+    Augmenter,
     augment_batch,
     blur_some,
     crop,
@@ -20,6 +25,7 @@ from roclip_sanitize.training.augment import (
     erase_square,
     flip_some,
     jitter,
+    open_augmenter,
 )
 from roclip_sanitize.training.settings import Augmentation
 
@@ -51,7 +57,7 @@ def test_none_is_the_identity() -> None:
     assert torch.equal(generator.get_state(), state)
 
 
-@pytest.mark.parametrize("kind", get_args(Augmentation))
+@pytest.mark.parametrize("kind", ["none", "mild", "strong"])
 def test_shapes_types_and_ranges_stay(kind: Augmentation) -> None:
     pixels, tokens = augment_batch(pictures(), TOKENS, kind=kind, generator=seeded())
     assert (pixels.shape, pixels.dtype) == (pictures().shape, torch.float32)
@@ -199,3 +205,73 @@ def test_about_a_tenth_of_the_words_go() -> None:
 def test_a_caption_without_words_stays() -> None:
     tokens = torch.tensor([caption()])
     assert torch.equal(drop_words(tokens, seeded()), tokens)
+
+
+# The augmenter
+
+
+ENDS_WORD = torch.ones(49_408, dtype=torch.bool)
+KINDS = get_args(Augmentation)
+
+
+def augmenter(kind: Augmentation) -> Augmenter:
+    return Augmenter(kind, ends_word_V=ENDS_WORD)
+
+
+@pytest.mark.parametrize("kind", ["none", "mild", "strong"])
+def test_an_augmenter_does_what_augment_batch_does(kind: Augmentation) -> None:
+    found = Augmenter(kind)(pictures(), TOKENS, seeded(3))
+    wanted = augment_batch(pictures(), TOKENS, kind=kind, generator=seeded(3))
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_augmenter_takes_bytes_and_gives_floats(kind: Augmentation) -> None:
+    stored = (pictures() * 255).to(torch.uint8)
+    found = augmenter(kind)(stored, TOKENS, seeded(3))
+    wanted = augmenter(kind)(stored.float() / 255, TOKENS, seeded(3))
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert (found[0].dtype, found[1].dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_get_what_one_alone_would(kind: Augmentation, ranks: int) -> None:
+    whole_pixels, whole_tokens = augmenter(kind)(pictures(), TOKENS, seeded(5))
+    for rank in range(ranks):
+        rows = slice(rank, None, ranks)
+        pixels, tokens = augmenter(kind)(pictures(), TOKENS, seeded(5), rows=rows)
+        assert torch.allclose(pixels, whole_pixels[rows], atol=1e-6)
+        assert torch.equal(tokens, whole_tokens[rows])
+
+
+@pytest.mark.parametrize("kind", ["paper", "paper_mild"])
+def test_the_papers_kinds_need_to_know_words(kind: Augmentation) -> None:
+    with pytest.raises(ConfigError, match="which tokens end a word"):
+        Augmenter(kind)
+    with pytest.raises(ConfigError, match="which tokens end a word"):
+        augment_batch(pictures(), TOKENS, kind=kind, generator=seeded())
+
+
+def test_mild_crops_show_nearly_all() -> None:
+    """Dark frames of a quarter of the side: crops of 90 % and more always show some, smaller ones may not."""
+    framed = torch.zeros(200, 3, 24, 24)
+    framed[:, :, 6:-6, 6:-6] = 1
+    darkest = {
+        kind: augmenter(kind)(framed, TOKENS[:1].expand(200, -1), seeded(1))[0].amin(dim=(1, 2, 3))
+        for kind in PAPER_LEAST_AREAS
+    }
+    assert darkest["paper"].max() > 0.4
+    assert darkest["paper_mild"].max() < 0.4
+
+
+def test_one_is_opened_by_a_models_name(tmp_path: Path) -> None:
+    table = tmp_path / "table.tsv"
+    table.write_text("dog\thound\n")
+    tokens = tokenizer_for("roclip-rn-64")(["dog"] * 40)
+    plain = open_augmenter("paper", model="roclip-rn-64")(pictures(40), tokens, seeded())[1]
+    known = open_augmenter("paper", model="roclip-rn-64", synonyms=table)(pictures(40), tokens, seeded())[1]
+    hound = int(tokenizer_for("roclip-rn-64")(["hound"])[0, 1])
+    assert not (plain == hound).any()
+    assert (known == hound).any()
+    assert open_augmenter("mild", model="roclip-rn-64", synonyms=tmp_path / "absent").kind == "mild"

@@ -3,6 +3,8 @@
 settings.py    what a run is told
 data.py        shards → decoded cache → batches whose order depends on seed and step alone
 augment.py     what a batch goes through before the towers see it
+picture_augment.py, colour.py                the RoCLIP paper's augmentation of pictures,
+caption_augment.py, words.py, synonyms.py    and of captions
 pool.py        the pool of recent pairs that RoCLIP matches against
 schedule.py    which steps match, and how fast each step learns
 objectives.py  what a step minimises

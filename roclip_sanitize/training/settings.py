@@ -14,7 +14,7 @@ from roclip_sanitize.training.schedule import Ending
 Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "cleanclip", "par"]
 Pairing = Literal["first", "final", "both"]
 Precision = Literal["float32", "bfloat16"]
-Augmentation = Literal["none", "mild", "strong"]
+Augmentation = Literal["none", "mild", "strong", "paper", "paper_mild"]
 Publish = Literal["last", "best"]
 
 DEFAULT_AUGMENTATION: Augmentation = "mild"
@@ -53,7 +53,7 @@ NEUTRAL: dict[str, Any] = {
 }
 # Decide what a kill costs, and who is told of what, but not what comes out.
 UNDECIDING = ("checkpoint_seconds", "keep_checkpoints", "checkpoints", "ledger", "wandb")
-AUGMENTATIONS = ("none", "mild", "strong")
+AUGMENTATIONS = ("none", "mild", "strong", "paper", "paper_mild")
 ENDINGS = ("", "matching", "ordinary")
 PUBLISHED = ("last", "best")
 
@@ -72,8 +72,9 @@ class TrainSettings:
             "first": an image to the pool caption most similar to its caption, and a caption to
             the pool image most similar to its image; "both".
         pairs: a folder made by ``roclip pair``: match by its table instead of the pool.
-        augmentation: "none", "mild" (flip, brightness, contrast, word dropping) or
-            "strong" (the same, and crops, erasing and blurring).
+        augmentation: "none", "mild" (flip, brightness, contrast, word dropping), "strong" (the same,
+            and crops, erasing and blurring), "paper" (the RoCLIP paper's: crops down to 8 %, colours,
+            grey, blur, and EDA of captions) or "paper_mild" (the same with crops of 90 % or more).
         epochs: passes over the pairs.
         samples: pairs to train on in all, some more often than others; 0 takes whole epochs. Runs
             on shards of different size compare at equal samples, not at equal epochs.
