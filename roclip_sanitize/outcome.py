@@ -19,9 +19,9 @@ def scan_results(run: Path, *, seed: int) -> list[Result]:
     from roclip_sanitize.scan.quality import detection_quality
     from roclip_sanitize.scan.stage import read_scores, read_verdicts
 
-    frame = Ledger.open(run / "poison").frame
-    poisoned = dict(zip(frame["uid"], frame["attack"], strict=True))
-    qualities = detection_quality(read_scores(run / "scan"), read_verdicts(run / "scan"), poisoned)
+    ledger = Ledger.open(run / "poison")
+    scores, verdicts = read_scores(run / "scan"), read_verdicts(run / "scan")
+    qualities = detection_quality(scores, verdicts, ledger.poisons, covers=ledger.covers)
     return [_scan_result(quality, seed) for quality in qualities]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import polars
 import pytest
 
 from roclip_sanitize.errors import DataError
@@ -61,6 +63,14 @@ def test_gallery_items_carry_their_own_words_and_pictures(run: Path) -> None:
 def test_copies_of_one_picture_do_not_fill_the_gallery(run: Path) -> None:
     caught = [item for item in load_report_data(run).gallery if item.kind == "caught"]
     assert len({item.picture for item in caught}) == len(caught)
+
+
+def test_a_cover_sample_is_no_mistake_whether_kept_or_lost(run: Path, tmp_path: Path) -> None:
+    planted = polars.read_parquet(run / "ledger.parquet")
+    planted.with_columns(cover=polars.col("attack") == "patch").write_parquet(tmp_path / "ledger.parquet")
+    items = collect_gallery(run / "scan", shards_of(run), tmp_path)
+    kinds = Counter((item.kind, item.attack) for item in items)
+    assert kinds == {("caught", "targeted"): 10, ("lost", ""): 4, ("missed", "targeted"): 1}
 
 
 def test_without_a_ledger_nobody_is_called_a_poison(run: Path) -> None:

@@ -103,7 +103,7 @@ class TestRun:
         counts = set(frame.select("row", "rate", "poisons").rows())
         assert counts == {("clean", None, 0), ("patch", 8.0, 8), ("patch", 16.0, 16), ("both", 4.0, 24)}
         ledgers = [Ledger.open(path) for path in (run / "ledgers").iterdir()]
-        assert sorted(len(ledger.uids()) for ledger in ledgers) == [8, 16, 24]
+        assert sorted(len(ledger.planted()) for ledger in ledgers) == [8, 16, 24]
         assert not list((run / "scratch").iterdir())
 
     def test_what_authors_published_stands_apart(self, run: Path) -> None:
