@@ -119,7 +119,7 @@ class TestRun:
         text = (run / "table.md").read_text("utf-8")
         assert "| both: targeted † | 4 | 24 | 1 |" in text
         assert "arXiv 2303.06854v2" in text
-        assert "poisoned pairs" in (run / "figure.svg").read_text("utf-8")
+        assert "planted pairs" in (run / "figure.svg").read_text("utf-8")
 
     def test_the_same_command_again_trains_nothing(self, run: Path, folder: Path) -> None:
         before = {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*")}

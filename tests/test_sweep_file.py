@@ -272,9 +272,13 @@ def test_a_void_row_says_so(tmp_path: Path) -> None:
         {**shared, "method": "clip", "value": 0.5, "void": True},
         {**shared, "method": "roclip_final", "value": 0.25, "void": True},
     ]
-    write_report(polars.DataFrame(rows, schema=SCHEMA), tmp_path, failed={"that cell": "too few pairs"})
+    frame = polars.DataFrame(rows, schema=SCHEMA)
+    write_report(frame, tmp_path, title="s: a few squares", failed={"that cell": "too few pairs"})
     text = (tmp_path / "table.md").read_text("utf-8")
     assert "| patch | 30 | 30 | 1 | 50.0 % | 25.0 % | *void* |" in text
     assert "- that cell: too few pairs" in text
+    assert "Sweep s: a few squares." in text
+    assert "zero-shot, poisoned" in text
+    assert "zero-shot, clean" not in text  # this sweep has no clean shards
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
     assert [len({line.count("|") for line in table}) for table in tables] == [1, 1, 1]

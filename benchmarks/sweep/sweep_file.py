@@ -80,7 +80,7 @@ def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:
 def sweep_from(values: Mapping[str, Any], *, name: str) -> Sweep:
     """A Sweep from the tables of a file. Raises ConfigError as load_sweep() does."""
     own = {each.name for each in fields(Sweep)} - {"name", "arms", "model_train"}
-    known = sorted(own | {"methods", "augmentations", "method", "model", "about"})
+    known = sorted(own | {"methods", "augmentations", "method", "model"})
     require_known(values, known, where=f"sweep {name!r}")
     arms = arms_of(
         _listed(values, "methods"),
@@ -97,6 +97,7 @@ def sweep_from(values: Mapping[str, Any], *, name: str) -> Sweep:
     require_known(resources, RESOURCE_KEYS, where="[resources]")
     return Sweep(
         name=name,
+        about=str(values.get("about", "")),
         label=str(values.get("label", "")),
         shards=tuple(expand_variables(each) for each in _listed(values, "shards")),
         test_shards=tuple(expand_variables(each) for each in _listed(values, "test_shards")),
