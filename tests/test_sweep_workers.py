@@ -41,9 +41,7 @@ pytestmark = pytest.mark.slow
 def run_sweep(folder: Path, *, workers: int, ranks: int = 1) -> Path:
     """Run the file on Ray."""
     (folder / "tiny.toml").write_text(FILE)
-    sweep = load_sweep(
-        str(folder / "tiny.toml"), changes=[f"resources.ranks = {ranks}", "resources.cores = 1"]
-    )
+    sweep = load_sweep(str(folder / "tiny.toml"), changes=[f"resources.ranks = {ranks}"])
     run = folder / f"run_{workers}_{ranks}"
     executor = open_for(sweep.resources, "ray", workers=workers)
     assert executor.size == max(workers, ranks)

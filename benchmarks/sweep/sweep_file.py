@@ -53,7 +53,8 @@ def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:
 
     Args:
         name: path of a TOML file, or the name of a preset.
-        changes: ``KEY=VALUE`` in TOML, put in place of what the file says.
+        changes: ``KEY=VALUE`` in TOML, put in place of what the file says; of a table, in place of the
+            keys that are named.
 
     Raises:
         ConfigError: there is no such file, it is not TOML, or it says something that makes no sense.
@@ -66,7 +67,7 @@ def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:
     try:
         values = tomllib.loads(text)
         for change in changes:
-            values |= tomllib.loads(change)
+            _put(tomllib.loads(change), into=values)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"sweep {name!r} with {list(changes)} is not TOML: {error}") from error
     if "rendered" in values and any("shards" in tomllib.loads(change) for change in changes):
@@ -114,6 +115,15 @@ def sweep_from(values: Mapping[str, Any], *, name: str) -> Sweep:
         clean=bool(values.get("clean", True)),
         resources=Resources(**resources),
     )
+
+
+def _put(change: Mapping[str, Any], *, into: dict[str, Any]) -> None:
+    """Put values in place; tables are gone into, so that "train.epochs=1" leaves the rest of [train]."""
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _put(value, into=into[key])
+        else:
+            into[key] = value
 
 
 def expand_variables(text: str) -> str:
