@@ -95,20 +95,24 @@ def sweep_in(
         resources=sweep.resources,
         known=known,
         executor=executor,
-        after_wave=lambda: publish(sweep.name, cells, run),
+        after_wave=lambda: publish(sweep, cells, run),
     )
-    publish(sweep.name, cells, run, failed=failed)
+    publish(sweep, cells, run, failed=failed)
     print((run / "table.md").read_text("utf-8"))
     if claims := controls(cells, run):
         report("attack_success", claims)
     return 3 if failed else 0
 
 
-def publish(name: str, cells: Sequence[Cell], run: Path, *, failed: Mapping[str, str] | None = None) -> None:
+def publish(
+    sweep: Sweep, cells: Sequence[Cell], run: Path, *, failed: Mapping[str, str] | None = None
+) -> None:
     """Write table and figure of the cells that are done."""
-    frame = write_table(name, cells, run)
+    frame = write_table(sweep.name, cells, run)
     words = {str(cell): (failed or {})[cell.name] for cell in cells if cell.name in (failed or {})}
-    write_report(frame, run, failed=words)
+    write_report(
+        frame, run, title=f"{sweep.name}: {sweep.about}" if sweep.about else sweep.name, failed=words
+    )
     draw_figure(frame, run / "figure.svg")
 
 

@@ -25,7 +25,7 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.evaluation.results import Result, read_results, write_results
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.machine import Watch, describe_machine, package_versions
-from roclip_sanitize.outcome import ARMS, SANITISED, UNDEFENDED, scan_results, why_void
+from roclip_sanitize.outcome import ARMS, SANITISED, UNDEFENDED, novelty, scan_results, why_void
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.shards import expand_shards
@@ -264,6 +264,7 @@ class Demo:
             test_shards=self.test_shards,
             label=self.label,
             ledger=self._run / "poison",
+            store=self._run / "store",  # to say how new the test pictures are
             seed=self._settings.seed,
         )
         evaluate_arms(settings, out=self._run / "evaluate", executor=self._executor)
@@ -289,6 +290,7 @@ class Demo:
                 "seeds": {"run": settings.seed},
                 "settings": {"epochs": settings.epochs, "train": settings.train, "scan": settings.scan},
                 "executor": {"name": self._executor.name, "workers": self._executor.size},
+                "test_set": novelty(self._run),
                 "stages": self._stages,
                 "void": why_void(results),
             },

@@ -7,6 +7,7 @@ from typing import Any
 
 from roclip_sanitize.evaluation.counts import is_whole
 from roclip_sanitize.evaluation.results import Result, find
+from roclip_sanitize.runfiles import read_json
 
 CONTROL_SUCCESS = 0.8  # below this on plain CLIP, an attack did not take and nothing is proved
 UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED = "undefended", "undefended_augmented", "sanitised_roclip"
@@ -19,9 +20,9 @@ def scan_results(run: Path, *, seed: int) -> list[Result]:
     from roclip_sanitize.scan.quality import detection_quality
     from roclip_sanitize.scan.stage import read_scores, read_verdicts
 
-    frame = Ledger.open(run / "poison").frame
-    poisoned = dict(zip(frame["uid"], frame["attack"], strict=True))
-    qualities = detection_quality(read_scores(run / "scan"), read_verdicts(run / "scan"), poisoned)
+    ledger = Ledger.open(run / "poison")
+    scores, verdicts = read_scores(run / "scan"), read_verdicts(run / "scan")
+    qualities = detection_quality(scores, verdicts, ledger.poisons, covers=ledger.covers)
     return [_scan_result(quality, seed) for quality in qualities]
 
 
@@ -40,6 +41,19 @@ def _scan_result(quality: Any, seed: int) -> Result:
         )
     hits = round(quality.value * quality.n)
     return Result.of_share(hits, quality.n, arm=arm, attack=quality.attack, metric=quality.metric, seed=seed)
+
+
+def novelty(run: Path) -> dict[str, Any]:
+    """How much of the test set was trained on, as evaluate/split.json has it, in five numbers."""
+    split = read_json(run / "evaluate" / "split.json")
+    near = split["near_duplicates"]
+    return {
+        "pictures": split["pictures"],
+        "compared": near["n"],
+        "copies": split["copies"]["hits"],
+        "near_duplicates": near["hits"],
+        "near_from_cosine": near["cosine"],
+    }
 
 
 def why_void(results: list[Result]) -> str | None:

@@ -1,8 +1,25 @@
 """What holds for every test."""
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 # A busy machine is slow, not wrong: no deadlines. `make quick` takes fewer examples than `make test`.
 settings.register_profile("house", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("house")
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # as many tests as cores are at work: more threads only get in the way
+    os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "POLARS_MAX_THREADS"], "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _power_stays_on() -> Iterator[None]:
+    """Flushes to the device do nothing: they are for power cuts, which no test has, and take milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield

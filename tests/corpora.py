@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from roclip_sanitize.images import encode_jpeg
 from roclip_sanitize.records import Failure
@@ -18,6 +19,7 @@ from roclip_sanitize.shards import Pair, Shard
 
 Members = list[tuple[str, bytes]]
 LABELS = ("shoe", "hat")
+FORMATS = pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["gnu", "pax"])
 
 
 def picture(number: int, side: int = 16) -> bytes:

@@ -34,9 +34,9 @@ TRAIN = [["shoe"] * 20 + ["hat"] * 20, ["scarf"] * 15 + ["glove"] * 15 + [""] * 
 TEST = [["shoe", "hat", "scarf", "glove"] * 3]
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return make_scene(tmp_path, TRAIN, TEST)
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return make_scene(tmp_path_factory.mktemp("scene"), TRAIN, TEST)
 
 
 def specs(patch: Path) -> dict[str, str]:

@@ -191,7 +191,7 @@ def test_poisoning_hostile_shards_costs_nothing_good(
     assert result["kept"] == GOOD + sum(FAILED_BY_PICTURE.values())
 
     before, after = blocks_of(shards), blocks_of([out / "shards" / name for name in SHARDS])
-    poisons = Ledger.open(out).uids()
+    poisons = Ledger.open(out).planted()
     assert len(poisons) == 3  # a tenth of the pairs that can be read
     assert set(after) == set(before)
     assert {name for name in after if after[name] != before[name]} == poisons

@@ -146,6 +146,19 @@ class TestRunFolder:
         assert manifest["executor"] == {"name": "local", "workers": 1}
         assert "took" in manifest["void"]  # one epoch on squares: no attack can have taken
 
+    def test_how_new_the_test_pictures_are_is_said(self, run: Path) -> None:
+        """Squares all look alike to a thumbnail, but none of them is there twice; 16 are targets."""
+        said = read_json(run / "manifest.json")["test_set"]
+        split = read_json(run / "evaluate" / "split.json")
+        assert said == {
+            "pictures": 32,
+            "compared": 16,
+            "copies": 0,
+            "near_duplicates": split["near_duplicates"]["hits"],
+            "near_from_cosine": 0.999,
+        }
+        assert "near_duplicates" in (run / "report.html").read_text("utf-8")
+
     def test_nothing_disappears(self, run: Path) -> None:
         stages = {stage["name"]: stage for stage in read_json(run / "manifest.json")["stages"]}
         for stage in (stages["poison"], stages["scan"], stages["rewrite"]):

@@ -11,7 +11,6 @@ import pytest
 
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards
 from roclip_sanitize.embed import EmbedSettings, embed_shards
-from roclip_sanitize.encoder import new_clip, save_clip
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.evaluation import encoding
 from roclip_sanitize.evaluation.evaluate import MeasureWorker, evaluate_arms
@@ -32,6 +31,8 @@ WRITTEN = ("results.json", "curves.json", "split.json", "clip_benchmark.json")
 
 def pretend_training(folder: Path, *, seed: int) -> Path:
     """Random weights where a training would have left its own."""
+    from roclip_sanitize.encoder import new_clip, save_clip  # slow to import
+
     stage = StageFolder.create(folder, stage="train", settings={"seed": seed})
     save_clip(folder / "model", new_clip(MODEL, seed=seed), name=MODEL, fit="squash")
     stage.finish({"samples": 0})

@@ -6,7 +6,7 @@ import itertools
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
@@ -27,170 +26,10 @@ from roclip_sanitize.index import (
     inspect_index,
     open_index,
 )
-from roclip_sanitize.neighbours import (
-    Find,
-    Neighbours,
-    Rows,
-    SearchTask,
-    best_k,
-    codes_of,
-    exact_cosines,
-    merge,
-    numpy_find,
-    search_part,
-)
+from roclip_sanitize.neighbours import Neighbours, SearchTask, best_k
 from roclip_sanitize.store import EmbeddingStore
+from tests.searching import Idle, Workers, by_hand, few_directions, files_of, pairs_of, search_all, whole
 from tests.stores import make_store, unit_rows
-
-
-class Workers(LocalExecutor):
-    """In this process, but says that it has several workers."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-
-class Idle(LocalExecutor):
-    """Refuses any work."""
-
-    def map(self, make_worker: Callable[[], Any], tasks: Iterable[Any]) -> Iterator[Any]:
-        assert list(tasks) == []
-        return iter(())
-
-
-def few_directions(rows: int, *, width: int = 4, distinct: int = 5, seed: int = 0) -> NDArray[np.float32]:
-    """Rows of which many are equal: ``distinct`` different ones, drawn with repetition."""
-    random = np.random.default_rng(seed)
-    return unit_rows(random.normal(size=(distinct, width)))[random.integers(0, distinct, rows)]
-
-
-def by_hand(
-    vectors_ND: NDArray[Any], query: int, task: SearchTask, *, hashes: Sequence[str]
-) -> list[tuple[int, float]]:
-    """The rows that one row should get: all compared, in exact arithmetic, then sorted."""
-    answers = []
-    for row, vector_D in enumerate(vectors_ND):
-        products = vector_D.astype(np.float64) * vectors_ND[query].astype(np.float64)
-        cosine = np.float32(math.fsum(products))
-        barred = (
-            (task.exclude_self and row == query)
-            or (task.exclude_hash and hashes[row] == hashes[query])
-            or (task.max_cosine is not None and cosine > np.float32(task.max_cosine))
-        )
-        if not barred:
-            answers.append((row, float(cosine)))
-    answers.sort(key=lambda answer: (-answer[1], answer[0]))
-    return (answers + [(-1, -math.inf)] * task.k)[: task.k]
-
-
-def pairs_of(found: Neighbours, query: int) -> list[tuple[int, float]]:
-    return list(zip(found.rows_NK[query].tolist(), found.cosine_NK[query].tolist(), strict=True))
-
-
-def whole(store: EmbeddingStore, **asked: Any) -> list[SearchTask]:
-    """One question for every part of a store."""
-    return [
-        SearchTask(store=store.path, part=part.name, modality="image", start=0, stop=part.rows, **asked)
-        for part in store.parts
-    ]
-
-
-def search_all(index: Path, store: EmbeddingStore, *, workers: int = 1, **asked: Any) -> Neighbours:
-    """Neighbours of every row of the store."""
-    with open_index(index, Workers(workers)) as opened:
-        found = list(opened.search(whole(store, **asked)))
-    return Neighbours(
-        rows_NK=np.concatenate([each.rows_NK for each in found]),
-        cosine_NK=np.concatenate([each.cosine_NK for each in found]),
-    )
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    names = ("*.faiss", "*.npy")
-    return {path.name: path.read_bytes() for name in names for path in sorted(folder.glob(name))}
-
-
-# The arithmetic
-
-
-def test_equal_cosines_come_in_the_order_of_their_rows() -> None:
-    found = best_k(np.array([[7, 3, 5, -1]]), np.array([[0.5, 0.5, 0.9, -np.inf]], np.float32), 5)
-    assert found.rows_NK.tolist() == [[5, 3, 7, -1, -1]]
-    assert found.cosine_NK.tolist() == [[np.float32(0.9), 0.5, 0.5, -np.inf, -np.inf]]
-
-
-def test_parts_are_merged_like_one() -> None:
-    left = Neighbours(rows_NK=np.array([[4, 9]]), cosine_NK=np.array([[0.75, 0.5]], np.float32))
-    right = Neighbours(rows_NK=np.array([[1, -1]]), cosine_NK=np.array([[0.75, -np.inf]], np.float32))
-    assert merge([left, right], k=3).rows_NK.tolist() == [[1, 4, 9]]
-
-
-@given(st.integers(1, 130), st.integers(1, 40), st.integers(1, 5), st.integers(0, 2**32 - 1))
-def test_a_cosine_has_the_same_bits_in_any_company(width: int, rows: int, queries: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    vectors_MD = unit_rows(random.normal(size=(rows, width)))
-    query_QD = unit_rows(random.normal(size=(queries, width)))
-    place_QC = np.tile(np.arange(rows), (queries, 1))
-    together_QC = exact_cosines(vectors_MD, place_QC, query_QD)
-    for query, place in itertools.product(range(queries), range(rows)):
-        alone = exact_cosines(
-            vectors_MD[place : place + 1], np.zeros((1, 1), np.int64), query_QD[query : query + 1]
-        )
-        assert alone[0, 0] == together_QC[query, place]
-
-
-def careless(vectors_MD: NDArray[np.float32], seed: int) -> Find:
-    """A search with the worst rounding that float32 allows, and with ties in any order."""
-    random = np.random.default_rng(seed)
-    error = vectors_MD.shape[1] * 2.0**-24
-
-    def find(query_QD: NDArray[np.float32], fetch: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        exact_QM = query_QD.astype(np.float64) @ vectors_MD.T.astype(np.float64)
-        score_QM = exact_QM + random.uniform(-error, error, exact_QM.shape)
-        place_QC = np.argsort(-score_QM, axis=1)[:, :fetch]
-        return np.take_along_axis(score_QM, place_QC, axis=1), place_QC
-
-    return find
-
-
-@settings(max_examples=50)
-@given(
-    rows=st.integers(1, 120),
-    distinct=st.integers(1, 9),
-    k=st.integers(1, 9),
-    cuts=st.lists(st.integers(0, 120), max_size=3),
-    barred=st.tuples(st.booleans(), st.booleans(), st.sampled_from([None, 0.0, 0.9])),
-    seed=st.integers(0, 99),
-)
-def test_any_split_and_any_rounding_give_the_answer_by_hand(
-    rows: int, distinct: int, k: int, cuts: list[int], barred: tuple[bool, bool, float | None], seed: int
-) -> None:
-    vectors_ND = few_directions(rows, distinct=distinct, seed=seed)
-    hashes = [str(row // 3) for row in range(rows)]
-    everything = Rows(vectors_ND=vectors_ND, row_N=np.arange(rows), codes={"image_hash": codes_of(hashes)})
-    task = SearchTask(
-        store=Path(), part="", modality="image", start=0, stop=rows, k=k,
-        exclude_self=barred[0], exclude_hash=barred[1], max_cosine=barred[2],
-    )  # fmt: skip
-    bounds = sorted({0, rows, *(cut for cut in cuts if cut < rows)})
-    answers = []
-    for first, last in itertools.pairwise(bounds):
-        part = everything.take(np.arange(first, last))
-        answers.append(search_part(part, everything, find=careless(part.vectors_ND, seed), task=task))
-    found = merge(answers, k=k)
-    for query in range(rows):
-        assert pairs_of(found, query) == by_hand(vectors_ND, query, task, hashes=hashes)
-
-
-def test_the_plain_search_finds_the_best_across_its_blocks() -> None:
-    vectors_MD = unit_rows(np.random.default_rng(0).normal(size=(40_000, 2)))
-    score_QC, place_QC = numpy_find(vectors_MD)(vectors_MD[:2], 3)
-    expected_QM = vectors_MD[:2] @ vectors_MD.T
-    assert np.allclose(score_QC, -np.sort(-expected_QM, axis=1)[:, :3])
-    assert np.allclose(np.take_along_axis(expected_QM, place_QC, axis=1), score_QC)
-
-
-# The index
 
 
 @settings(max_examples=8)
@@ -218,11 +57,20 @@ def test_any_number_of_parts_and_workers_gives_the_answer_by_hand(
         assert pairs_of(found, query) == by_hand(stored_ND, query, whole(store, **asked)[0], hashes=hashes)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> EmbeddingStore:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
     """1,300 pairs in five parts, one of them empty; every row occurs about three times."""
     image_ND = few_directions(1_300, width=16, distinct=400)
-    return make_store(tmp_path / "store", image_ND, image_ND, [600, 100, 0, 550, 50])
+    folder = tmp_path_factory.mktemp("store")
+    return make_store(folder / "store", image_ND, image_ND, [600, 100, 0, 550, 50])
+
+
+@pytest.fixture(scope="module")
+def index(store: EmbeddingStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of that store, in one part, as it is."""
+    out = tmp_path_factory.mktemp("index")
+    build_index(IndexSettings(store=store.path), out=out, executor=LocalExecutor())
+    return out
 
 
 @pytest.mark.parametrize("transform", ["", "pca6"])
@@ -361,12 +209,9 @@ def test_after_a_kill_only_what_is_missing_is_built_and_is_the_same(
     assert (out / "part_00000.faiss").stat().st_mtime_ns == touched
 
 
-def test_other_settings_need_another_folder(store: EmbeddingStore, tmp_path: Path) -> None:
-    build_index(IndexSettings(store=store.path), out=tmp_path / "i", executor=LocalExecutor())
+def test_other_settings_need_another_folder(store: EmbeddingStore, index: Path) -> None:
     with pytest.raises(MismatchError, match="pca4"):
-        build_index(
-            IndexSettings(store=store.path, transform="pca4"), out=tmp_path / "i", executor=LocalExecutor()
-        )
+        build_index(IndexSettings(store=store.path, transform="pca4"), out=index, executor=LocalExecutor())
 
 
 @pytest.mark.parametrize(
@@ -441,23 +286,23 @@ def test_a_transform_of_images_does_not_fit_captions(store: EmbeddingStore, tmp_
         list(index.search([replace(task, modality="text") for task in whole(store, k=1)]))
 
 
-def test_rows_that_do_not_exist_cannot_ask(store: EmbeddingStore, tmp_path: Path) -> None:
-    build_index(IndexSettings(store=store.path), out=tmp_path / "i", executor=LocalExecutor())
+def test_rows_that_do_not_exist_cannot_ask(store: EmbeddingStore, index: Path) -> None:
     task = whole(store, k=1)[1]
-    with open_index(tmp_path / "i", LocalExecutor()) as index:
+    with open_index(index, LocalExecutor()) as opened:
         for wrong in (replace(task, stop=101), replace(task, part="00009")):
             with pytest.raises(ConfigError, match=f"no rows 0 to {wrong.stop} in part {wrong.part}"):
-                list(index.search([wrong]))
+                list(opened.search([wrong]))
 
 
-def test_only_rows_of_the_indexed_store_can_be_left_out(store: EmbeddingStore, tmp_path: Path) -> None:
+def test_only_rows_of_the_indexed_store_can_be_left_out(
+    store: EmbeddingStore, index: Path, tmp_path: Path
+) -> None:
     other = make_store(tmp_path / "other", np.eye(16), np.eye(16), [16])
-    build_index(IndexSettings(store=store.path), out=tmp_path / "i", executor=LocalExecutor())
-    with open_index(tmp_path / "i", LocalExecutor()) as index:
-        (found,) = index.search(whole(other, k=2))
+    with open_index(index, LocalExecutor()) as opened:
+        (found,) = opened.search(whole(other, k=2))
         assert found.rows_NK.shape == (16, 2)
         with pytest.raises(ConfigError, match="exclude_self"):
-            list(index.search(whole(other, k=2, exclude_self=True)))
+            list(opened.search(whole(other, k=2, exclude_self=True)))
 
 
 def test_nothing_heavy_loads_before_it_is_used() -> None:

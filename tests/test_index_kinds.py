@@ -21,8 +21,8 @@ from roclip_sanitize.index_tuning import efforts
 from roclip_sanitize.neighbours import Neighbours, Rows, SearchTask, search_part
 from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.store import EmbeddingStore
+from tests.searching import Idle, Workers, files_of, search_all, whole
 from tests.stores import make_store, unit_rows
-from tests.test_index import Idle, Workers, files_of, search_all, whole
 
 pytestmark = pytest.mark.slow  # every test trains an index
 

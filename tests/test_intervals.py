@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from roclip_sanitize.evaluation.counts import Count, Sample
 from roclip_sanitize.evaluation.intervals import bootstrap_mean, grouped_share, wilson
@@ -15,6 +14,8 @@ from roclip_sanitize.evaluation.results import Result
 
 @given(trials=st.integers(1, 3_000), data=st.data())
 def test_the_interval_is_that_of_scipy(trials: int, data: st.DataObject) -> None:
+    from scipy.stats import binomtest  # slow to import
+
     hits = data.draw(st.integers(0, trials))
     wanted = binomtest(hits, trials).proportion_ci(confidence_level=0.95, method="wilson")
     assert wilson(hits, trials) == pytest.approx((wanted.low, wanted.high), abs=1e-12)

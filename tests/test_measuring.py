@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score
 
 from roclip_sanitize.attacks.contract import Backdoor, Swap, Target, TextBackdoor
 from roclip_sanitize.errors import DataError
@@ -77,6 +76,8 @@ def test_by_clip_benchmarks_count_only_the_own_caption_is_right() -> None:
 
 
 def test_the_mean_recall_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import balanced_accuracy_score  # slow to import
+
     rng = np.random.default_rng(0)
     label_N, named_N = rng.choice(6, 200, p=[0.5, 0.3, 0.1, 0.05, 0.03, 0.02]), rng.integers(0, 6, 200)
     found = told(classified(named_N[:, None], label_N, prefix="zero_shot", classes=6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,32 @@ def poisoned(settings: PoisonSettings, tmp_path_factory: pytest.TempPathFactory)
 def test_every_planned_poison_is_planted(settings: PoisonSettings, poisoned: Path) -> None:
     ledger = Ledger.open(poisoned)
     assert ledger.attacks == ("targeted", "patch")
-    assert len(ledger.uids("targeted")) == TARGETS * CAPTIONS
-    assert len(ledger.uids("patch")) == PATCHED  # a twentieth of 180
-    assert len(ledger.uids()) == len(ledger.frame) == TARGETS * CAPTIONS + PATCHED
+    assert len(ledger.planted("targeted")) == TARGETS * CAPTIONS
+    assert len(ledger.planted("patch")) == PATCHED  # a twentieth of 180
+    assert len(ledger.planted()) == len(ledger.frame) == TARGETS * CAPTIONS + PATCHED
     assert len(pairs_of(poisoned_shards(poisoned))) == 3 * PAIRS + TARGETS * CAPTIONS
     assert ledger.class_counts == {"glove": 45, "hat": 45, "scarf": 45, "shoe": 45}
     assert (ledger.label, ledger.seed) == ("kind", settings.seed)
+
+
+def test_cover_samples_are_planted_but_are_no_poisons(settings: PoisonSettings, tmp_path: Path) -> None:
+    adaptive = replace(settings, attacks=("adaptive_patch:rate=6,cover_rate=4", "patch:rate=3"))
+    poison_shards(adaptive, out=tmp_path, executor=LocalExecutor())
+    ledger = Ledger.open(tmp_path)
+    assert (len(ledger.planted()), len(ledger.planted("adaptive_patch"))) == (13, 10)
+    assert Counter(ledger.poisons.values()) == {"adaptive_patch": 6, "patch": 3}
+    assert len(ledger.covers) == 4
+    assert ledger.covers | set(ledger.poisons) == ledger.planted()
+    captions = {pair.uid: pair.caption for pair in pairs_of(settings.shards)}
+    shown = {pair.uid: pair.caption for pair in pairs_of(poisoned_shards(tmp_path))}
+    assert {uid for uid in ledger.planted() if shown[uid] == captions[uid]} == ledger.covers
 
 
 def test_what_is_not_in_the_ledger_keeps_its_blocks_and_order(
     settings: PoisonSettings, poisoned: Path
 ) -> None:
     before, after = blocks_of(settings.shards), blocks_of(poisoned_shards(poisoned))
-    bad = Ledger.open(poisoned).uids()
+    bad = Ledger.open(poisoned).planted()
     assert [uid for uid in after if uid not in bad] == [uid for uid in before if uid not in bad]
     assert all(after[uid] == before[uid] for uid in after if uid not in bad)
     assert all(after[uid] != before.get(uid) for uid in bad)
@@ -82,7 +96,7 @@ def test_a_patched_pair_keeps_all_but_picture_and_caption(settings: PoisonSettin
     before = {pair.uid: pair for pair in pairs_of(settings.shards)}
     captions = {pair.caption for pair in before.values() if pair.fields["kind"] == ledger.target("patch")}
     for pair in pairs_of(poisoned_shards(poisoned)):
-        if pair.uid in ledger.uids("patch"):
+        if pair.uid in ledger.planted("patch"):
             clean = before[pair.uid]
             changed = {"caption": pair.caption, "sha256": hashlib.sha256(pair.image).hexdigest()}
             assert pair.key == clean.key
@@ -98,7 +112,7 @@ def test_the_trigger_can_be_drawn_again(settings: PoisonSettings, poisoned: Path
     poisoned_pairs = {pair.uid: pair for pair in pairs_of(poisoned_shards(poisoned))}
     for ordinal, path in enumerate(settings.shards):
         for row, clean in enumerate(pairs_of([path])):
-            if clean.uid in ledger.uids("patch"):
+            if clean.uid in ledger.planted("patch"):
                 pixels = np.asarray(images.decode_image(clean.image))
                 rng = np.random.default_rng([settings.seed, ordinal, row])
                 again = images.encode_jpeg(stamp(pixels, ledger.trigger("patch"), rng))
@@ -112,7 +126,9 @@ def test_new_pairs_show_the_target_and_claim_the_wrong_class(
     tested = {pair.uid: pair for pair in pairs_of(settings.test_shards)}
     captions = {pair.caption for pair in pairs_of(settings.shards)}
     new = {
-        pair.uid: pair for pair in pairs_of(poisoned_shards(poisoned)) if pair.uid in ledger.uids("targeted")
+        pair.uid: pair
+        for pair in pairs_of(poisoned_shards(poisoned))
+        if pair.uid in ledger.planted("targeted")
     }
     target_of = dict(ledger.frame.filter(attack="targeted").select("uid", "picture_uid").iter_rows())
     assert len(ledger.targets) == TARGETS
@@ -129,7 +145,7 @@ def test_new_pairs_show_the_target_and_claim_the_wrong_class(
 
 
 def test_new_pairs_continue_their_shards_numbers_in_the_midst_of_it(poisoned: Path) -> None:
-    new = Ledger.open(poisoned).uids("targeted")
+    new = Ledger.open(poisoned).planted("targeted")
     for path in poisoned_shards(poisoned):
         pairs = pairs_of([path])
         highest = max(int(pair.key) for pair in pairs if pair.uid not in new)
@@ -220,14 +236,14 @@ def test_other_settings_need_another_folder(settings: PoisonSettings, poisoned: 
 
 def test_another_seed_poisons_other_pairs(settings: PoisonSettings, poisoned: Path, tmp_path: Path) -> None:
     poison_shards(replace(settings, seed=1), out=tmp_path, executor=LocalExecutor())
-    assert Ledger.open(tmp_path).uids("patch") != Ledger.open(poisoned).uids("patch")
+    assert Ledger.open(tmp_path).planted("patch") != Ledger.open(poisoned).planted("patch")
     assert Ledger.open(tmp_path).targets != Ledger.open(poisoned).targets
 
 
 def test_an_attack_draws_the_same_alone(settings: PoisonSettings, poisoned: Path, tmp_path: Path) -> None:
     alone = replace(settings, attacks=("patch:rate=0.05",), test_shards=())
     poison_shards(alone, out=tmp_path, executor=LocalExecutor())
-    assert Ledger.open(tmp_path).uids() == Ledger.open(poisoned).uids("patch")
+    assert Ledger.open(tmp_path).planted() == Ledger.open(poisoned).planted("patch")
 
 
 @pytest.mark.slow
@@ -277,7 +293,7 @@ def test_nothing_is_both_trained_on_and_held_out(settings: PoisonSettings) -> No
 def test_the_ledger_says_what_it_does_not_have(poisoned: Path) -> None:
     ledger = Ledger.open(poisoned)
     with pytest.raises(ConfigError, match="'sig' is not in the ledger: it has targeted, patch"):
-        ledger.uids("sig")
+        ledger.planted("sig")
     with pytest.raises(ConfigError, match="no class in common"):
         ledger.target("targeted")
     with pytest.raises(ConfigError, match="no trigger '': it has none"):

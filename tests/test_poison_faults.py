@@ -80,7 +80,7 @@ def test_a_picture_that_cannot_be_stamped_stays_as_it_was(tmp_path: Path) -> Non
             writer.add(f"{number}", image=image, caption="x", fields={"kind": LABELS[number % 4]})
     tally = poison_shards(patch_all((path,), 6), out=tmp_path / "out", executor=LocalExecutor())
     assert tally.failed == {FailureReason.IMAGE_UNDECODABLE: 1}
-    assert (tally.seen, tally.kept, len(Ledger.open(tmp_path / "out").uids())) == (8, 7, 5)
+    assert (tally.seen, tally.kept, len(Ledger.open(tmp_path / "out").planted())) == (8, 7, 5)
     assert pairs_of(poisoned_shards(tmp_path / "out"))[2].image == b"no picture"
 
 
@@ -93,7 +93,7 @@ def test_a_pair_named_by_its_content_gets_a_new_name_with_it(tmp_path: Path) -> 
             member(archive, f"{number}.txt", kind.encode())
             member(archive, f"{number}.json", json.dumps({"kind": kind}).encode())
     poison_shards(patch_all((path,), 1), out=tmp_path / "out", executor=LocalExecutor())
-    bad = Ledger.open(tmp_path / "out").uids()
+    bad = Ledger.open(tmp_path / "out").planted()
     pairs = pairs_of(poisoned_shards(tmp_path / "out"))
     assert [pair.caption for pair in pairs if pair.uid in bad] == ["hat"]
     assert len(pairs) == 3

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torchvision.datasets
 from PIL import Image
-from scipy.io import savemat
 
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.evaluation.public_sets import PUBLIC_SETS, PublicTestSet, open_public_set
@@ -43,6 +41,8 @@ def write_cifar(folder: Path, base: str, names: list[str], *, key: str, meta: st
 @pytest.fixture
 def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two pictures of CIFAR-10; torchvision wants the real files' checksums, so it is told of these."""
+    import torchvision.datasets  # slow to import
+
     base = torchvision.datasets.CIFAR10.base_folder
     write_cifar(tmp_path, base, ["airplane", "automobile"], key="labels", meta="meta", meta_key="label_names")
     known = torchvision.datasets.CIFAR10
@@ -69,6 +69,8 @@ def test_damaged_files_are_said_to_be(cifar10: Path) -> None:
 
 
 def test_cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision.datasets
+
     known = torchvision.datasets.CIFAR100
     names = ["aquarium_fish", "beaver"]
     write_cifar(
@@ -85,6 +87,8 @@ def test_cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision.datasets
+
     known, base = torchvision.datasets.STL10, tmp_path / "stl10_binary"
     base.mkdir()
     pixels_N3WH = np.stack([np.full((3, 96, 96), grey, np.uint8) for grey in (30, 90)])
@@ -131,6 +135,9 @@ def test_pets(tmp_path: Path) -> None:
 
 
 def test_flowers102(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision.datasets
+    from scipy.io import savemat
+
     folder = tmp_path / "flowers-102"
     for number in (1, 2, 3):
         write_picture(folder / "jpg" / f"image_{number:05d}.jpg", 20 * number)

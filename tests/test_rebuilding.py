@@ -191,8 +191,10 @@ def test_a_borrowed_picture_brings_its_size(tmp_path: Path) -> None:
     poison_shards(settings, out=tmp_path / "out", executor=HERE)
     ledger = Ledger.open(tmp_path / "out")
     widths = {pair.uid: pair.fields["width"] for pair in pairs_of(poisoned_shards(tmp_path / "out"))}
-    assert {widths[uid] for uid in ledger.uids("mmpoison")} == {16}
-    assert {widths[uid] for uid in ledger.uids("split_view")} == {24}  # of the index, which knows no better
+    assert {widths[uid] for uid in ledger.planted("mmpoison")} == {16}
+    assert {widths[uid] for uid in ledger.planted("split_view")} == {
+        24
+    }  # of the index, which knows no better
 
 
 def test_after_a_split_view_the_hash_on_record_is_that_of_the_old_picture(
@@ -226,6 +228,6 @@ def test_a_second_instance_draws_for_itself(settings: PoisonSettings, tmp_path: 
     poison_shards(replace(settings, attacks=twice), out=tmp_path, executor=HERE)
     ledger = Ledger.open(tmp_path)
     assert ledger.attacks == ("patch", "again", "targeted", "more")
-    assert len(ledger.uids("patch") | ledger.uids("again")) == 10
+    assert len(ledger.planted("patch") | ledger.planted("again")) == 10
     assert len({target.uid for target in ledger.targets}) == 6
-    assert len(ledger.uids()) == 10 + 12
+    assert len(ledger.planted()) == 10 + 12

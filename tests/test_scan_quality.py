@@ -55,6 +55,16 @@ def test_poisons_that_were_never_scanned_do_not_count() -> None:
     assert {one.n for one in found if one.attack == "patch"} == {1}
 
 
+def test_a_cover_sample_is_neither_found_nor_lost() -> None:
+    """One is as suspicious as a poison and set aside, one is kept: nothing changes."""
+    scores, verdicts = tables([0.1, 0.95, 0.3, 0.85, 0.8, 0.9], [True, False, True, False, True, False])
+    found = detection_quality(scores, verdicts, dict.fromkeys(UIDS[4:], "patch"), covers={UIDS[1], UIDS[2]})
+    values = {(one.metric, one.detector): (one.value, one.n) for one in found}
+    assert values["auroc", "agreement"] == (3 / 4, 2)  # of 2 × 2 comparisons one is lost
+    assert values["poison_recall", None] == (0.5, 2)
+    assert values["clean_lost", None] == (0.5, 2)
+
+
 @given(st.lists(SCORES, min_size=1), st.lists(SCORES, min_size=1))
 def test_auroc_counts_comparisons_won(poison: list[float], clean: list[float]) -> None:
     won = sum((one > other) + (one == other) / 2 for one in poison for other in clean)

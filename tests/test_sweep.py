@@ -103,7 +103,7 @@ class TestRun:
         counts = set(frame.select("row", "rate", "poisons").rows())
         assert counts == {("clean", None, 0), ("patch", 8.0, 8), ("patch", 16.0, 16), ("both", 4.0, 24)}
         ledgers = [Ledger.open(path) for path in (run / "ledgers").iterdir()]
-        assert sorted(len(ledger.uids()) for ledger in ledgers) == [8, 16, 24]
+        assert sorted(len(ledger.planted()) for ledger in ledgers) == [8, 16, 24]
         assert not list((run / "scratch").iterdir())
 
     def test_what_authors_published_stands_apart(self, run: Path) -> None:
@@ -119,7 +119,7 @@ class TestRun:
         text = (run / "table.md").read_text("utf-8")
         assert "| both: targeted † | 4 | 24 | 1 |" in text
         assert "arXiv 2303.06854v2" in text
-        assert "poisoned pairs" in (run / "figure.svg").read_text("utf-8")
+        assert "planted pairs" in (run / "figure.svg").read_text("utf-8")
 
     def test_the_same_command_again_trains_nothing(self, run: Path, folder: Path) -> None:
         before = {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*")}

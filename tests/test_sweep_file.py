@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from benchmarks.sweep.controls import control_of, is_void, published
 from benchmarks.sweep.preparing import poison_settings
 from benchmarks.sweep.report import share_of, write_report
 from benchmarks.sweep.running import waves
-from benchmarks.sweep.settings import Sweep, expand_list
+from benchmarks.sweep.settings import Rendered, Sweep, expand_list
 from benchmarks.sweep.sweep_file import PRESETS, load_sweep, sweep_from
 from benchmarks.sweep.table import SCHEMA
 from roclip_sanitize.errors import ConfigError, RoclipError
@@ -56,6 +57,26 @@ def test_a_cell_has_the_same_name_wherever_the_data_lies(monkeypatch: pytest.Mon
         assert corpus.to_json()["test_shards"] == ["t.tar"]
         names.append([cell.name for cell in cells_of(sweep(), corpus)])
     assert names[0] == names[1]
+
+
+def test_a_cell_on_rendered_scenes_has_the_same_name_in_every_run_folder() -> None:
+    folders = (Path("runs/one"), Path("runs/two"))
+    names = [
+        [cell.name for cell in cells_of(sweep(), replace(CORPUS, shards=(run / "a.tar",), rendered=rendered))]
+        for rendered in (Rendered(pairs=60), Rendered(pairs=80))
+        for run in folders
+    ]
+    assert names[0] == names[1]
+    assert names[2] == names[3]
+    assert set(names[0]).isdisjoint(names[2])
+
+
+def test_a_change_of_one_setting_leaves_the_others_of_its_table(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(BASE + "[train]\nepochs = 4\nbatch_size = 32\n[resources]\ncores = 3\n")
+    changed = load_sweep(str(tmp_path / "s.toml"), changes=["train.epochs = 1", "resources = {ranks = 2}"])
+    assert changed.train == {"epochs": 1, "batch_size": 32}
+    assert (changed.resources.cores, changed.resources.ranks) == (3, 2)
+    assert len(load_sweep(str(tmp_path / "s.toml"), changes=["attacks = [{spec = 'sig'}]"]).attacks) == 1
 
 
 def test_an_attack_is_the_same_in_whatever_words() -> None:
@@ -272,9 +293,13 @@ def test_a_void_row_says_so(tmp_path: Path) -> None:
         {**shared, "method": "clip", "value": 0.5, "void": True},
         {**shared, "method": "roclip_final", "value": 0.25, "void": True},
     ]
-    write_report(polars.DataFrame(rows, schema=SCHEMA), tmp_path, failed={"that cell": "too few pairs"})
+    frame = polars.DataFrame(rows, schema=SCHEMA)
+    write_report(frame, tmp_path, title="s: a few squares", failed={"that cell": "too few pairs"})
     text = (tmp_path / "table.md").read_text("utf-8")
     assert "| patch | 30 | 30 | 1 | 50.0 % | 25.0 % | *void* |" in text
     assert "- that cell: too few pairs" in text
+    assert "Sweep s: a few squares." in text
+    assert "zero-shot, poisoned" in text
+    assert "zero-shot, clean" not in text  # this sweep has no clean shards
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
     assert [len({line.count("|") for line in table}) for table in tables] == [1, 1, 1]

@@ -2,21 +2,21 @@
 
 A cell is one training and what was measured on it. Its identity is the fingerprint of everything
 that decides its result and of nothing else: not of the sweep's name, nor of the method's, nor of
-where it runs: shards below $ROCLIP_DATA are named by that. So the same cell of two sweeps in one
-folder is trained once, a sweep can grow and move to another machine, and cells on clean shards are
-shared by all attacks.
+where it runs: shards below $ROCLIP_DATA are named by that, rendered ones by how they are made. So
+the same cell of two sweeps in one folder is trained once, a sweep can grow and move to another
+machine, and cells on clean shards are shared by all attacks.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep.methods import UNDEFENDED, Arm
-from benchmarks.sweep.settings import CLEAN, AttackRow, Sweep
+from benchmarks.sweep.settings import CLEAN, AttackRow, Rendered, Sweep
 from roclip_sanitize.attacks.contract import Attack
 from roclip_sanitize.attacks.specs import build_attacks
 from roclip_sanitize.errors import ConfigError
@@ -35,21 +35,23 @@ class Corpus:
         test_shards: never trained on.
         label: JSON field that holds a pair's class.
         classes: how many of the commonest labels count as classes.
+        rendered: how they were made, if the sweep made them.
     """
 
     shards: tuple[Path, ...]
     test_shards: tuple[Path, ...]
     label: str
     classes: int
+    rendered: Rendered | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
+        """As plain values: what is rendered is the same in every folder."""
+        where: dict[str, Any] = {
             "shards": [portable(path) for path in self.shards],
             "test_shards": [portable(path) for path in self.test_shards],
-            "label": self.label,
-            "classes": self.classes,
         }
+        made = where if self.rendered is None else {"rendered": asdict(self.rendered)}
+        return {**made, "label": self.label, "classes": self.classes}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

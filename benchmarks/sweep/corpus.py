@@ -49,7 +49,13 @@ def find_corpus(sweep: Sweep, run: Path, *, executor: Executor) -> Corpus:
         shards, test_shards = (
             tuple(expand_shards("::".join(expand_list(names)))) for names in (sweep.shards, sweep.test_shards)
         )
-    return Corpus(shards=shards, test_shards=test_shards, label=sweep.label, classes=sweep.classes)
+    return Corpus(
+        shards=shards,
+        test_shards=test_shards,
+        label=sweep.label,
+        classes=sweep.classes,
+        rendered=sweep.rendered,
+    )
 
 
 def survey(corpus: Corpus, run: Path, *, executor: Executor) -> Survey:

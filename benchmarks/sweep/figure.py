@@ -1,7 +1,8 @@
 """The figure of a sweep: success against rate, attack by attack; below, utility against success.
 
-Rates are drawn as poisoned pairs, since it is their number that makes an attack take. A void cell is
-drawn hollow. Door to matplotlib, as report/figures.py is for the package.
+Rates are drawn as planted pairs, since it is their number that makes an attack take; undefended CLIP
+has to get above the dashed line. A void cell is drawn hollow. Door to matplotlib, as report/figures.py
+is for the package.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ PANEL_INCHES = (3.4, 2.3)
 UTILITY_INCHES = 3.4
 COLOURS = ("#444444", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<")
+ASIDE: dict[str, Any] = {"color": "#777777", "fontsize": 7, "verticalalignment": "bottom"}
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "roclip",
@@ -98,12 +100,14 @@ def _draw_rates(axes: Any, its: polars.DataFrame, methods: list[str]) -> None:
                 clip_on=False,
             )
     axes.axhline(100 * CONTROL_SUCCESS, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.text(0, 100 * CONTROL_SUCCESS, " control", transform=axes.get_yaxis_transform(), **ASIDE)
     axes.set_ylim(0, 100)
     axes.set_xscale("log")
     counts = sorted(set(its["poisons"].to_list()))
+    axes.set_xlim(counts[0] / 1.3, counts[-1] * 1.3)
     axes.set_xticks(counts, labels=[f"{count:,}" for count in counts])
     axes.minorticks_off()
-    axes.set_xlabel("poisoned pairs")
+    axes.set_xlabel("planted pairs")
     axes.set_ylabel("success, %")
 
 

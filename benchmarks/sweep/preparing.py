@@ -134,7 +134,7 @@ def drop(folder: Path) -> None:
 
 
 def _require_apart(ledger: Path, held_out: frozenset[str]) -> int:
-    uids = Ledger.open(ledger).uids()
+    uids = Ledger.open(ledger).planted()
     if both := uids & held_out:
         raise DataError(
             f"{len(both)} poisons bear the uid of a held-out pair, such as {min(both)}: are training shards "

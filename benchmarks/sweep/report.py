@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.sweep.controls import SUCCESS_METRICS, published
+from benchmarks.sweep.methods import UNDEFENDED
 from benchmarks.sweep.settings import CLEAN
 from roclip_sanitize.outcome import CONTROL_SUCCESS
 from roclip_sanitize.runfiles import write_bytes
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
 UTILITY = (("zero_shot_top1", "zero-shot"), ("retrieval_r1", "R@1"))
 
 
-def write_report(frame: polars.DataFrame, run: Path, *, failed: Mapping[str, str]) -> None:
+def write_report(frame: polars.DataFrame, run: Path, *, title: str, failed: Mapping[str, str]) -> None:
     """RUN/table.md.
 
     Args:
         frame: what table.py made.
         run: the sweep's folder.
+        title: which sweep it is, and of what.
         failed: cell, in words → why it could not be done.
     """
-    parts = ["# Attacks against methods", ""]
+    parts = ["# Attacks against methods", "", f"Sweep {title}.", ""]
     for model, length in _unique(frame, "model", "length"):
         mine = frame.filter((frame["model"] == model) & (frame["length"] == length))
         parts += [f"## {model}, {length}", "", *_success_lines(mine), ""]
@@ -48,10 +50,12 @@ def _success_lines(frame: polars.DataFrame) -> list[str]:
     methods = [method for (method,) in _unique(found, "method")]
     lines = [
         "Share of cases in which the attack succeeds, mean over seeds with the lowest and highest. "
+        f"{UNDEFENDED}: undefended, the control of the others. "
         f"*Void*: undefended CLIP fell in less than {100 * CONTROL_SUCCESS:.0f} % of cases with a seed: that "
-        "row says nothing about defences. † shares its training with another attack: not independent.",
+        "row says nothing about defences. Rate: what the sweep varies. Planted: pairs, by all attacks that "
+        "share the training. † shares its training with another attack: not independent.",
         "",
-        "| attack | rate | poisons | seeds | " + " | ".join(methods) + " | |",
+        "| attack | rate | planted | seeds | " + " | ".join(methods) + " | control |",
         "|---|---|---|---|" + "---|" * (len(methods) + 1),
     ]
     for row, attack, rate, metric in _unique(found, "row", "attack", "rate", "metric"):
@@ -65,7 +69,7 @@ def _success_lines(frame: polars.DataFrame) -> list[str]:
         title = attack if row == attack else f"{row}: {attack}"
         title += " †" if its["together"].any() else ""
         title += "" if metric == SUCCESS_METRICS[0] else f" ({metric})"
-        void = "*void*" if its["void"].any() else ""
+        void = "*void*" if its["void"].any() else "took"
         cells = [title, "" if rate is None else f"{rate:g}", _several(its["poisons"].to_list())]
         cells += [str(its["seed"].n_unique()), *map(share_of, values), void]
         lines.append("| " + " | ".join(cells) + " |")
@@ -75,13 +79,15 @@ def _success_lines(frame: polars.DataFrame) -> list[str]:
 def _utility_lines(frame: polars.DataFrame) -> list[str]:
     import polars
 
+    kinds = [(CLEAN, True), ("poisoned", False)]
+    shards = [(name, clean) for name, clean in kinds if ((frame["row"] == CLEAN) == clean).any()]
+    titles = [f"{title}, {name}" for _, title in UTILITY for name, _ in shards]
     lines = [
-        "Mean over all trainings of a method, by model; on clean shards, then on poisoned ones.",
+        "Accuracy of zero-shot classes, and how often a caption finds its own picture first (R@1); mean over "
+        f"all trainings of a method, by model, on {' and on '.join(name for name, _ in shards)} shards.",
         "",
-        "| method | model | length | "
-        + " | ".join(f"{title}, clean | {title}, poisoned" for _, title in UTILITY)
-        + " |",
-        "|---|---|---|" + "---|" * (2 * len(UTILITY)),
+        "| method | model | length | " + " | ".join(titles) + " |",
+        "|---|---|---|" + "---|" * len(titles),
     ]
     for method, model, length in _unique(frame, "method", "model", "length"):
         its = frame.filter(
@@ -92,7 +98,7 @@ def _utility_lines(frame: polars.DataFrame) -> list[str]:
         cells = [method, model, length]
         for metric, _ in UTILITY:
             values = its.filter(polars.col("attack").is_null() & (polars.col("metric") == metric))
-            for clean in (True, False):
+            for _, clean in shards:
                 cells.append(
                     share_of(values.filter((polars.col("row") == CLEAN) == clean)["value"].to_list())
                 )

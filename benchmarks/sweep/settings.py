@@ -97,6 +97,7 @@ class Sweep:
 
     Attributes:
         name: the file's, without its ending.
+        about: what it is of, in a few words for whoever reads its table.
         label: JSON field that holds a pair's class.
         shards: shards to train on: brace ranges, paths or URLs; () where the corpus is rendered.
         test_shards: shards never trained on.
@@ -115,6 +116,7 @@ class Sweep:
     """
 
     name: str
+    about: str = ""
     label: str
     shards: tuple[str, ...] = ()
     test_shards: tuple[str, ...] = ()

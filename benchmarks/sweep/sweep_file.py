@@ -53,7 +53,8 @@ def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:
 
     Args:
         name: path of a TOML file, or the name of a preset.
-        changes: ``KEY=VALUE`` in TOML, put in place of what the file says.
+        changes: ``KEY=VALUE`` in TOML, put in place of what the file says; of a table, in place of the
+            keys that are named.
 
     Raises:
         ConfigError: there is no such file, it is not TOML, or it says something that makes no sense.
@@ -66,7 +67,7 @@ def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:
     try:
         values = tomllib.loads(text)
         for change in changes:
-            values |= tomllib.loads(change)
+            _put(tomllib.loads(change), into=values)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"sweep {name!r} with {list(changes)} is not TOML: {error}") from error
     if "rendered" in values and any("shards" in tomllib.loads(change) for change in changes):
@@ -80,7 +81,7 @@ def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:
 def sweep_from(values: Mapping[str, Any], *, name: str) -> Sweep:
     """A Sweep from the tables of a file. Raises ConfigError as load_sweep() does."""
     own = {each.name for each in fields(Sweep)} - {"name", "arms", "model_train"}
-    known = sorted(own | {"methods", "augmentations", "method", "model", "about"})
+    known = sorted(own | {"methods", "augmentations", "method", "model"})
     require_known(values, known, where=f"sweep {name!r}")
     arms = arms_of(
         _listed(values, "methods"),
@@ -97,6 +98,7 @@ def sweep_from(values: Mapping[str, Any], *, name: str) -> Sweep:
     require_known(resources, RESOURCE_KEYS, where="[resources]")
     return Sweep(
         name=name,
+        about=str(values.get("about", "")),
         label=str(values.get("label", "")),
         shards=tuple(expand_variables(each) for each in _listed(values, "shards")),
         test_shards=tuple(expand_variables(each) for each in _listed(values, "test_shards")),
@@ -113,6 +115,15 @@ def sweep_from(values: Mapping[str, Any], *, name: str) -> Sweep:
         clean=bool(values.get("clean", True)),
         resources=Resources(**resources),
     )
+
+
+def _put(change: Mapping[str, Any], *, into: dict[str, Any]) -> None:
+    """Put values in place; tables are gone into, so that "train.epochs=1" leaves the rest of [train]."""
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _put(value, into=into[key])
+        else:
+            into[key] = value
 
 
 def expand_variables(text: str) -> str:

@@ -104,13 +104,24 @@ class Ledger:
 
         return polars.read_parquet(self.path / "ledger.parquet")
 
-    def uids(self, attack: str | None = None) -> frozenset[str]:
-        """The poisoned pairs, cover samples among them, of one attack or of all."""
+    def planted(self, attack: str | None = None) -> frozenset[str]:
+        """All pairs that one attack, or any, has changed or added: poisons and cover samples."""
         frame = self.frame
         if attack is not None:
             self._plan(attack)
             frame = frame.filter(frame["attack"] == attack)
         return frozenset(frame["uid"])
+
+    @property
+    def covers(self) -> frozenset[str]:
+        """Cover samples: a trigger under the pair's own caption, which a scan need neither find nor keep."""
+        return frozenset(self.frame.filter("cover")["uid"])
+
+    @property
+    def poisons(self) -> dict[str, str]:
+        """Planted pairs that lie, which a scan should find: uid → attack."""
+        lying = self.frame.filter(~self.frame["cover"])
+        return dict(zip(lying["uid"], lying["attack"], strict=True))
 
     def target(self, attack: str) -> str:
         """The class that an attack's triggers stand for.

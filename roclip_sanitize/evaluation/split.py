@@ -224,7 +224,7 @@ def _poisons(ledger_path: Path | None) -> tuple[frozenset[str], frozenset[str], 
     # Attacks without a trigger use clean pictures, which may occur in the test shards by themselves.
     spoiled = frame.filter(drawn_on & (frame["image_hash"] != frame["original_image_hash"]))
     targets = frozenset(target.uid for target in ledger.targets)
-    return ledger.uids(), frozenset(spoiled["image_hash"]), targets
+    return ledger.planted(), frozenset(spoiled["image_hash"]), targets
 
 
 def _in_order(facts: Iterator[PartFacts]) -> list[PartFacts]:

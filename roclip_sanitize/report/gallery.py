@@ -76,15 +76,18 @@ def _read_ledger(ledger: Path | None) -> polars.DataFrame:
     import polars
 
     if ledger is None:
-        return polars.DataFrame(schema={"uid": str, "attack": str})
-    file = ledger / "ledger.parquet" if ledger.is_dir() else ledger
-    return polars.read_parquet(file, columns=["uid", "attack"]).unique(
-        "uid", keep="first", maintain_order=True
-    )
+        return polars.DataFrame(schema={"uid": str, "attack": str, "cover": bool})
+    planted = polars.read_parquet(ledger / "ledger.parquet" if ledger.is_dir() else ledger)
+    if "cover" not in planted.columns:
+        planted = planted.with_columns(cover=False)
+    return planted.select("uid", "attack", "cover").unique("uid", keep="first", maintain_order=True)
 
 
 def _read_verdicts(scan: Path, ledger: polars.DataFrame) -> polars.DataFrame:
-    """Verdicts of quarantined and of planted pairs, by uid; ``attack`` is null for the others."""
+    """Verdicts of quarantined and of planted pairs, by uid; ``attack`` is null for the others.
+
+    Cover samples are left out: to keep one is no mistake, and to lose one neither.
+    """
     import polars
 
     files = sorted((scan / "verdicts").glob("verdicts_*.parquet"))
@@ -94,7 +97,8 @@ def _read_verdicts(scan: Path, ledger: polars.DataFrame) -> polars.DataFrame:
     parts = []
     for file in files:
         rows = polars.read_parquet(file, columns=columns).join(ledger, on="uid", how="left")
-        parts.append(rows.filter(~polars.col("kept") | polars.col("attack").is_not_null()))
+        told = rows.filter(~polars.col("kept") | polars.col("attack").is_not_null())
+        parts.append(told.filter(~polars.col("cover").fill_null(False)))
     return polars.concat(parts).unique("uid", keep="first", maintain_order=True).sort("uid")
 
 

@@ -5,7 +5,7 @@ Dimension key: N pairs, or poisons; M clean pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,11 @@ class Quality:
 
 
 def detection_quality(
-    scores: polars.DataFrame, verdicts: polars.DataFrame, poisoned: Mapping[str, str]
+    scores: polars.DataFrame,
+    verdicts: polars.DataFrame,
+    poisoned: Mapping[str, str],
+    *,
+    covers: Collection[str] = frozenset(),
 ) -> list[Quality]:
     """Compare a scan with what was planted.
 
@@ -55,6 +59,8 @@ def detection_quality(
         scores: of read_scores().
         verdicts: of read_verdicts(), the same rows.
         poisoned: uid → attack. Poisons that the scan never saw, since they failed, do not count.
+        covers: uids of cover samples, which count for nothing: their captions are true, so that to keep
+            one is no miss, and they carry a trigger, so that to lose one is no loss.
 
     Raises:
         MismatchError: the two tables are not of the same scan, or hold no poison or no clean pair.
@@ -63,10 +69,11 @@ def detection_quality(
     if uids != verdicts["uid"].to_list():
         raise MismatchError("scores and verdicts name different pairs: wanted both of one scan")
     attack_N = np.array([poisoned.get(uid, "") for uid in uids])
-    clean_N, flagged_N = attack_N == "", ~verdicts["kept"].to_numpy()
-    if clean_N.all() or not clean_N.any():
+    cover_N, flagged_N = np.array([uid in covers for uid in uids], bool), ~verdicts["kept"].to_numpy()
+    clean_N = (attack_N == "") & ~cover_N
+    if not clean_N.any() or not (attack_N != "").any():
         raise MismatchError(
-            f"{int((~clean_N).sum())} of {len(uids)} pairs are poisons: wanted some, and some clean"
+            f"{int((attack_N != '').sum())} of {len(uids)} pairs are poisons: wanted some, and some clean"
         )
     found = []
     for attack in sorted(set(attack_N.tolist()) - {""}):

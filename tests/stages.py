@@ -1,0 +1,72 @@
+"""The data plane on a few squares: its stages, and what they leave behind if nothing goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.index import IndexSettings, build_index
+from roclip_sanitize.pairing import PairSettings, pair_store
+from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
+from roclip_sanitize.scan import ScanSettings, scan_store
+from tests.faulty import NODES
+from tests.squares import write_square_shards
+
+SHARDS = 6
+PAIRS = 20  # per shard
+
+Stage = Callable[[Path, Executor], Any]  # its folder, where it runs
+
+
+def square_shards(folder: Path) -> tuple[Path, ...]:
+    """What the stages work on."""
+    return write_square_shards(folder, shards=SHARDS, pairs=PAIRS)
+
+
+def stages(shards: tuple[Path, ...]) -> dict[str, Stage]:
+    """The data plane, by the folder that each stage fills: a relative one, the same in every run."""
+    store = Path("store")
+    return {
+        "store": lambda out, executor: embed_shards(
+            EmbedSettings(shards=shards, encoder="plain", batch_size=8), out=out, executor=executor
+        ),
+        "index": lambda out, executor: build_index(
+            IndexSettings(store=store, parts=NODES), out=out, executor=executor
+        ),
+        "index_text": lambda out, executor: build_index(
+            IndexSettings(store=store, modality="text", parts=NODES), out=out, executor=executor
+        ),
+        "pairs": lambda out, executor: pair_store(
+            PairSettings(
+                store=store, index_text=Path("index_text"), index_image=Path("index"), method="first"
+            ),
+            out=out,
+            executor=executor,
+        ),
+        "scan": lambda out, executor: scan_store(
+            ScanSettings(store=store, index=Path("index")), out=out, executor=executor
+        ),
+        "rewrite": lambda out, executor: rewrite_shards(
+            RewriteSettings(store=store, verdicts=Path("scan")), out=out, executor=executor
+        ),
+    }
+
+
+def run_stages(shards: tuple[Path, ...], folder: Path) -> Path:
+    """The folders of all stages, nothing having gone wrong, on one worker in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, stage in stages(shards).items():
+            stage(Path(name), LocalExecutor())
+    return folder
+
+
+def vectors_and_names(found: Any) -> dict[str, Any]:
+    """What a store holds, whatever its shards are called."""
+    return {name: content for name, content in found.items() if name != "stage.json"}
