@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,6 +134,18 @@ class Method(Protocol):
         ...
 
 
+class Tables(Protocol):
+    """Pair tables that are made while training goes on."""
+
+    def ask(self, window: int) -> None:
+        """Have the table of a window made from the weights as they are."""
+        ...
+
+    def get(self, window: int) -> Path:
+        """A folder of ``roclip pair``: the table that was asked for, waited for if need be."""
+        ...
+
+
 Encode = Callable[[Rows], tuple[torch.Tensor, torch.Tensor]]
 """(image_ND, caption_ND) of some rows, as they are, in evaluation mode, float32, of all ranks."""
 
@@ -150,6 +163,7 @@ class Surroundings:
         width: D.
         ranks: who else takes part.
         device: where vectors are.
+        tables: pair tables made of the model's own vectors, if the run wants them.
     """
 
     settings: TrainSettings
@@ -160,6 +174,7 @@ class Surroundings:
     width: int
     ranks: Ranks
     device: torch.device
+    tables: Tables | None = None
 
 
 class Stateless:
