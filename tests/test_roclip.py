@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from roclip_sanitize.training.methods.contract import Features, Surroundings
-from roclip_sanitize.training.methods.roclip import Roclip
+from roclip_sanitize.training.methods.contract import Features
+from roclip_sanitize.training.methods.roclip import Roclip, schedule_of
 from roclip_sanitize.training.objectives import clip_loss
-from roclip_sanitize.training.ranks import Ranks
-from roclip_sanitize.training.settings import TrainSettings
+from tests.method_runs import BATCH, features, surroundings, taken
 from tests.test_objectives import SCALE, slow_loss, unit_rows
 
-BATCH = 3
 
-
-def opened(pairing: str, *, width: int = 8, rows: int = 64, capacity: int = 8, **told: Any) -> Roclip:
-    """A method that matches from the second step on; pairs 0, 8, 16 … share a caption, and so on."""
-    settings = TrainSettings(
-        shards=(Path("a.tar"),),
-        pairing=pairing,  # type: ignore[arg-type]
-        batch_size=BATCH,
-        pool_size=capacity,
-        **{"match_from": 0.0, "match_every": 64, "match_for": 64, **told},
-    )
-    data = SimpleNamespace(rows=rows, image_group_N=np.arange(rows), caption_group_N=np.arange(rows) % 8)
-    run = Surroundings(
-        settings=settings,
-        data=cast("Any", data),
-        rows_of=lambda step: np.arange(BATCH) + BATCH * step,
-        steps_per_epoch=rows // BATCH,
-        total_steps=rows // BATCH,
-        width=width,
-        ranks=Ranks(),
-        device=torch.device("cpu"),
-    )
-    return Roclip(run)
+def opened(pairing: str, *, capacity: int = 8, **told: Any) -> Roclip:
+    """A method that matches from the second step on."""
+    always = {"match_from": 0.0, "match_every": 64, "match_for": 64}
+    return Roclip(surroundings("roclip", pairing=pairing, pool_size=capacity, **{**always, **told}))
 
 
 def seen(image: torch.Tensor, caption: torch.Tensor, scale: torch.Tensor = SCALE) -> list[Features]:
-    return [Features(image_BD=image, caption_BD=caption, scale=scale, mine=slice(None))]
+    return [features(image, caption, scale)]
 
 
 def put(method: Roclip, image: torch.Tensor, caption: torch.Tensor) -> None:
@@ -178,6 +156,34 @@ def test_captions_sit_matching_out_in_the_final_version_alone(pairing: str, lear
     method = opened(pairing, match_for=BATCH, match_from=1 / 22)
     put(method, unit_rows(1, BATCH), unit_rows(2, BATCH))
     assert [method.plan(step).captions_learn for step in range(2)] == learn
+
+
+@pytest.mark.parametrize("pairing", ["final", "first"])
+def test_a_pair_never_matches_a_copy_of_itself(pairing: str) -> None:
+    """The pool holds pairs 0, 1 and 8, of which 0 and 8 share a caption; the step has pairs 0, 1 and 2.
+
+    Pair 0 is left with 1 alone. Pair 1 matches 8, the nearer of the others. Pair 2 is free to match 0.
+    """
+    method = opened(pairing, width=2, exclude_copies=True)
+    pool = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.96, 0.28]])
+    method.pool.put(pool, pool, torch.tensor([0, 1, 8]))
+    vectors = torch.tensor([[1.0, 0.0], [0.8, 0.6], [1.0, 0.0]])
+    logits = [[4.0, 4.8, 5.0], [5.0, 4.68, 4.0], [4.0, 4.8, 5.0]]
+    wanted = slow_loss(logits, masked={(1, 2), (2, 1)})  # one caption
+    if pairing == "first":
+        wanted = (wanted + slow_loss(logits)) / 2  # two pictures
+    loss = method.loss(method.plan(0), seen(vectors, vectors)).loss
+    assert loss.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_windows_are_those_of_the_settings() -> None:
+    told = {"match_from": 0.5, "match_every": 40, "match_for": 20, "batch_size": 10, "match_last": "matching"}
+    run = surroundings("roclip", rows=110, **told)
+    schedule = schedule_of(run.settings, pairs=run.total_steps * run.settings.batch_size)
+    assert schedule.last_window() == (90, 110)
+    method = Roclip(run)
+    letters = "".join(plan.kind[0] for plan, _ in taken(method, range(11)))
+    assert letters == "oooooomoomm"
 
 
 def _moves(tensor: torch.Tensor) -> bool:
