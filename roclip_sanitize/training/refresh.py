@@ -1,7 +1,7 @@
 """Pair tables that keep up with a training: made anew for each window, from the model's own vectors.
 
-    the window before ends ─▶ weights saved ─▶ embed actors ─▶ FAISS index in parts ─▶ pair table ─▶ the window
-                                   └───────── while the ranks go on with ordinary steps ─────────┘
+    a window ends ─▶ weights saved ─▶ embed actors ─▶ FAISS index in parts ─▶ pair table ─▶ the next window
+                          └───────── while the ranks go on with ordinary steps ─────────┘
 
     OUT/matching/00003/weights/   the model when the table of window 3 was asked for
     OUT/matching/00003/pairs/     that table, in the format of ``roclip pair``

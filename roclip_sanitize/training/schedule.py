@@ -59,7 +59,7 @@ class MatchingSchedule:
         return first, last + self.step
 
     def window(self, pairs_seen: int) -> int:
-        """Number of the period, each a window and what follows it; that of the first window is 0."""
+        """Number of the period, each a window and what follows it; 0 is the one that ``start`` falls into."""
         return (pairs_seen - self._opening) // self.every - (self.start - self._opening) // self.every
 
     def asked(self, pairs_seen: int) -> int | None:
@@ -70,8 +70,8 @@ class MatchingSchedule:
         """
         ahead = self.every - self.length
         window = self.window(pairs_seen + ahead)
-        first = window >= 0 and self.window(pairs_seen - self.step + ahead) < window
-        return window if first else None
+        first = not pairs_seen or window > self.window(pairs_seen - self.step + ahead)
+        return window if first and window >= 0 else None
 
     @property
     def _opening(self) -> int:

@@ -192,6 +192,13 @@ def _require_matching(settings: TrainSettings) -> None:
         raise ConfigError(
             "match-by 'index' goes with method 'roclip', pairing 'first' or 'final', and no table of pairs"
         )
+    if not settings.match_from:
+        raise ConfigError("match-from is 0, but match-by 'index' needs a model that has learnt something")
+    if settings.match_every < settings.batch_size:
+        raise ConfigError(
+            f"match-every is {settings.match_every}, wanted at least batch-size ({settings.batch_size}) "
+            "for match-by 'index'"
+        )
 
 
 def _require_shares(shares: Mapping[str, float | None]) -> None:

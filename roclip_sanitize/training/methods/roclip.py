@@ -7,8 +7,8 @@
 
 With a table of ``roclip pair`` instead of the pool, or one made anew for each window, pairs are rewritten
 as it says. From the pool, a pair's match is chosen before the pair itself joins it, and two pairs with the
-same match are not each other's negatives. A poisoned picture, or an adversarial caption, may still lie in the pool as a copy: copies can be
-kept from matching each other.
+same match are not each other's negatives. A poisoned picture, or an adversarial caption, may still lie in
+the pool as a copy: copies can be kept from matching each other.
 """
 
 from __future__ import annotations
