@@ -58,6 +58,21 @@ class MatchingSchedule:
             first -= self.step
         return first, last + self.step
 
+    def window(self, pairs_seen: int) -> int:
+        """Number of the period, each a window and what follows it; 0 is the one that ``start`` falls into."""
+        return (pairs_seen - self._opening) // self.every - (self.start - self._opening) // self.every
+
+    def asked(self, pairs_seen: int) -> int | None:
+        """The window that is to be prepared as the step after ``pairs_seen`` begins; mostly None.
+
+        A window is prepared from the end of the one before, or what would have been its end: so all of
+        the ordinary steps between the two are there to do it in.
+        """
+        ahead = self.every - self.length
+        window = self.window(pairs_seen + ahead)
+        first = not pairs_seen or window > self.window(pairs_seen - self.step + ahead)
+        return window if first and window >= 0 else None
+
     @property
     def _opening(self) -> int:
         """Pairs seen where one of the windows opens: all others are whole periods away."""

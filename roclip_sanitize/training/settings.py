@@ -14,6 +14,7 @@ from roclip_sanitize.training.schedule import Ending
 Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "cleanclip", "par"]
 Pairing = Literal["first", "final", "both"]
 Precision = Literal["float32", "bfloat16"]
+MatchBy = Literal["pool", "index"]
 Augmentation = Literal["none", "mild", "strong", "paper", "paper_mild"]
 Publish = Literal["last", "best"]
 
@@ -48,12 +49,14 @@ NEUTRAL: dict[str, Any] = {
     "gentle_rate": 0.01,
     "match_last": "",
     "exclude_copies": False,
+    "match_by": "pool",
     "val_shards": [],
     "publish": "last",
 }
 # Decide what a kill costs, and who is told of what, but not what comes out.
 UNDECIDING = ("checkpoint_seconds", "keep_checkpoints", "checkpoints", "ledger", "wandb")
 AUGMENTATIONS = ("none", "mild", "strong", "paper", "paper_mild")
+MATCH_BY = ("pool", "index")
 ENDINGS = ("", "matching", "ordinary")
 PUBLISHED = ("last", "best")
 
@@ -89,6 +92,8 @@ class TrainSettings:
         match_for: pairs that a window lasts.
         match_last: how the training ends. "matching": with a window; "ordinary": with all the pairs
             between two windows; "": as windows counted from match_from happen to fall.
+        match_by: "pool": the most recent pairs, at each step; "index": all pairs, by an index of the
+            model's own vectors that is made anew for each window.
         exclude_copies: whether a pair never matches one of the pool that has its very picture or caption.
         warm_up_for: share of the training that begins it without any caption meeting a picture; None
             takes what the method wants, 0 for all but "safeclip".
@@ -128,6 +133,7 @@ class TrainSettings:
     match_every: int = 2_560
     match_for: int = 320
     match_last: Ending = ""
+    match_by: MatchBy = "pool"
     exclude_copies: bool = False
     warm_up_for: float | None = None
     gentle_for: float | None = None
@@ -168,6 +174,7 @@ class TrainSettings:
                 f"pool-size is {self.pool_size}, wanted 0 or at least batch-size ({self.batch_size})"
             )
         _require_windows(self)
+        _require_matching(self)
 
     def steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole run."""
@@ -200,6 +207,23 @@ def _require_windows(settings: TrainSettings) -> None:
     if settings.match_last == "ordinary" and steps == period:
         raise ConfigError(
             f"match-last is 'ordinary', but match-for ({length}) leaves no step between two windows"
+        )
+
+
+def _require_matching(settings: TrainSettings) -> None:
+    _require_one_of("match-by", settings.match_by, MATCH_BY)
+    if settings.match_by == "pool":
+        return
+    if settings.method != "roclip" or settings.pairs is not None or settings.pairing == "both":
+        raise ConfigError(
+            "match-by 'index' goes with method 'roclip', pairing 'first' or 'final', and no table of pairs"
+        )
+    if not settings.match_from:
+        raise ConfigError("match-from is 0, but match-by 'index' needs a model that has learnt something")
+    if settings.match_every < settings.batch_size:
+        raise ConfigError(
+            f"match-every is {settings.match_every}, wanted at least batch-size ({settings.batch_size}) "
+            "for match-by 'index'"
         )
 
 

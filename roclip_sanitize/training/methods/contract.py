@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,6 +135,18 @@ class Method(Protocol):
         ...
 
 
+class Tables(Protocol):
+    """Pair tables that are made while training goes on."""
+
+    def ask(self, window: int) -> None:
+        """Have the table of a window made from the weights as they are."""
+        ...
+
+    def get(self, window: int) -> Path:
+        """A folder of ``roclip pair``: the table that was asked for, waited for if need be."""
+        ...
+
+
 Encode = Callable[[Rows], tuple[torch.Tensor, torch.Tensor]]
 """(image_ND, caption_ND) of some rows, as they are, in evaluation mode, float32, of all ranks."""
 
@@ -153,6 +166,7 @@ class Surroundings:
         device: where vectors are.
         watch_matches: (pairs, their matches for each way of matching, all by row of the training data) →
             notes; for the log, not to learn from. None where nobody wants to know.
+        tables: pair tables made of the model's own vectors, if the run wants them.
     """
 
     settings: TrainSettings
@@ -164,6 +178,7 @@ class Surroundings:
     ranks: Ranks
     device: torch.device
     watch_matches: Callable[[Rows, Sequence[torch.Tensor]], Mapping[str, torch.Tensor]] | None = None
+    tables: Tables | None = None
 
 
 class Stateless:

@@ -5,10 +5,10 @@
             image (arXiv 2303.06854, version 1)
     both    the two losses, averaged
 
-With a table of ``roclip pair`` instead of the pool, pairs are rewritten as it says. A pair's match is
-chosen before the pair itself joins the pool, and two pairs with the same match are not each other's
-negatives. A poisoned picture, or an adversarial caption, may still lie in the pool as a copy: copies can be
-kept from matching each other.
+With a table of ``roclip pair`` instead of the pool, or one made anew for each window, pairs are rewritten
+as it says. From the pool, a pair's match is chosen before the pair itself joins it, and two pairs with the
+same match are not each other's negatives. A poisoned picture, or an adversarial caption, may still lie in
+the pool as a copy: copies can be kept from matching each other.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from roclip_sanitize.training.matches import MatchTable
 from roclip_sanitize.training.methods.contract import (
     MATCHING,
     ORDINARY,
+    Encode,
     Features,
     Objective,
     Rows,
@@ -45,6 +46,7 @@ class Roclip(Stateless):
         self._run, self._pairing = run, settings.pairing
         self._schedule = schedule_of(settings, pairs=run.total_steps * settings.batch_size)
         self._table = MatchTable.load(settings.pairs, run.data) if settings.pairs else None
+        self._window = -1  # whose table it is, where each window has one of its own
         self._groups = {
             side: torch.from_numpy(group_N).to(run.device)
             for side, group_N in (("image", run.data.image_group_N), ("caption", run.data.caption_group_N))
@@ -52,12 +54,21 @@ class Roclip(Stateless):
         capacity = settings.pool_size or default_capacity(run.data.rows, batch_size=settings.batch_size)
         self.pool = PairPool(capacity, run.width, ranks=run.ranks, device=run.device)
 
+    def before(self, step: int, encode: Encode) -> None:
+        """Have tables made of the weights as they are."""
+        if self._run.tables is None:
+            return
+        window = self._schedule.asked(step * self._run.settings.batch_size)
+        if window is not None:
+            self._run.tables.ask(window)
+
     def plan(self, step: int) -> StepPlan:
         """See Method.plan."""
         row_B, augmentation = self._run.rows_of(step), self._run.settings.augmentation
         if not self._matches(step):
             return StepPlan(step=step, row_B=row_B, views=(as_they_are(row_B, augmentation),))
-        if self._table is None:
+        table = self._table_of(step)
+        if table is None:
             return StepPlan(
                 step=step,
                 row_B=row_B,
@@ -67,13 +78,13 @@ class Roclip(Stateless):
             )
         views = [
             View(image_row_B=images, caption_row_B=captions, augmentation=augmentation)
-            for images, captions in self._table.rewritten(row_B)
+            for images, captions in table.rewritten(row_B)
         ]
         return StepPlan(step=step, row_B=row_B, views=tuple(views), kind=MATCHING)
 
     def loss(self, plan: StepPlan, features: Sequence[Features]) -> Objective:
         """See Method.loss."""
-        if plan.kind == ORDINARY or self._table is not None:
+        if plan.kind == ORDINARY or not self._by_pool:
             losses = [
                 clip_loss(seen.image_BD, seen.caption_BD, seen.scale, mine=seen.mine) for seen in features
             ]
@@ -99,7 +110,7 @@ class Roclip(Stateless):
 
     def after(self, plan: StepPlan, features: Sequence[Features]) -> None:
         """Put the step's pairs into the pool."""
-        if self._table is None:
+        if self._by_pool:
             (seen,) = features
             rows = torch.from_numpy(plan.row_B).to(seen.image_BD.device)
             self.pool.put(seen.image_BD, seen.caption_BD, rows)
@@ -114,8 +125,22 @@ class Roclip(Stateless):
 
     def _matches(self, step: int) -> bool:
         batch = self._run.settings.batch_size
-        ready = self._table is not None or self.pool.filled >= batch
+        ready = not self._by_pool or self.pool.filled >= batch
         return ready and self._schedule.matches(step * batch)
+
+    @property
+    def _by_pool(self) -> bool:
+        return self._table is None and self._run.tables is None
+
+    def _table_of(self, step: int) -> MatchTable | None:
+        """What pairs are rewritten by in a window; None for the pool."""
+        tables = self._run.tables
+        if tables is None:
+            return self._table
+        window = self._schedule.window(step * self._run.settings.batch_size)
+        if self._table is None or self._window != window:
+            self._table, self._window = MatchTable.load(tables.get(window), self._run.data), window
+        return self._table
 
     def _matched(
         self,
