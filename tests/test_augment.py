@@ -246,6 +246,13 @@ def test_ranks_get_what_one_alone_would(kind: Augmentation, ranks: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["paper", "paper_mild"])
+def test_the_generator_decides_everything_of_the_papers_kinds(kind: Augmentation) -> None:
+    one, same, other = (augmenter(kind)(pictures(), TOKENS, seeded(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["paper", "paper_mild"])
 def test_the_papers_kinds_need_to_know_words(kind: Augmentation) -> None:
     with pytest.raises(ConfigError, match="which tokens end a word"):
         Augmenter(kind)

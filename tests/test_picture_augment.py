@@ -108,13 +108,14 @@ def test_what_is_drawn_for_a_picture_does_not_depend_on_how_many_follow(
         assert torch.equal(getattr(short, name), getattr(long, name))
 
 
-def test_threads_change_no_byte() -> None:
+@pytest.mark.parametrize(("count", "side"), [(20, 64), (3, 224)])
+def test_threads_change_no_byte(count: int, side: int) -> None:
     threads = torch.get_num_threads()
     found = []
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            found.append(augment_pictures(pictures(20, 64), drawn(20, 64)))
+            found.append(augment_pictures(pictures(count, side), drawn(count, side)))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*found)
