@@ -25,7 +25,7 @@ from roclip_sanitize.limits import Work
 from roclip_sanitize.runfiles import StageFolder, write_json
 from roclip_sanitize.store import write_parquet
 from roclip_sanitize.training.settings import TrainSettings
-from roclip_sanitize.training.watching import open_watchers, require_watchable
+from roclip_sanitize.training.watching import open_watchers, require_watchable, tensorboard
 from roclip_sanitize.training.watching.cluster import ClusterMetrics
 from roclip_sanitize.training.watching.contract import Report
 from roclip_sanitize.training.watching.json_lines import JsonLines, latest
@@ -109,39 +109,6 @@ def test_the_latest_report_of_a_long_log(tmp_path: Path) -> None:
 # Event files
 
 
-class Writer:
-    """As much of a SummaryWriter as is used."""
-
-    def __init__(self) -> None:
-        self.scalars: dict[tuple[str, int], float] = {}
-        self.closed = False
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        self.scalars[tag, step] = value
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_every_number_is_an_event() -> None:
-    writer = Writer()
-    watcher = EventFile(Path("nowhere"), first_step=0, writer=writer)
-    watcher.told(REPORT)
-    watcher.end()
-    assert {tag for tag, _ in writer.scalars} == {
-        "train/loss",
-        "train/loss_mean",
-        "train/learning_rate",
-        "train/logit_scale",
-        "train/samples",
-        "train/samples_per_second",
-        "train/agreement",
-        f"train/{MATCHED_AWAY}",
-    }
-    assert writer.scalars["train/agreement", 400] == 0.62
-    assert writer.closed
-
-
 def shown(folder: Path, tag: str) -> list[int]:
     """Steps of a tag as TensorBoard shows them: a session's start strikes out what came from its step on."""
     steps: list[int] = []
@@ -161,6 +128,32 @@ def events(path: Path) -> Iterator[Any]:
         length = int.from_bytes(data[start : start + 8], "little")
         yield Event.FromString(data[start + 12 : start + 12 + length])
         start += length + 16
+
+
+def test_every_number_is_an_event(tmp_path: Path) -> None:
+    watcher = EventFile(tmp_path, first_step=0)
+    watcher.told(REPORT)
+    watcher.end()
+    *_, event = events(next(tmp_path.iterdir()))
+    assert event.step == 400
+    assert {value.tag: value.simple_value for value in event.summary.value} == pytest.approx(
+        {
+            "train/loss": 0.61234567,
+            "train/loss_mean": 0.51,
+            "train/learning_rate": 1.23456e-7,
+            "train/logit_scale": 17.2,
+            "train/samples": 25_600,
+            "train/samples_per_second": 610,
+            "train/agreement": 0.62,
+            f"train/{MATCHED_AWAY}": 0.91,
+        }
+    )
+
+
+def test_events_reach_the_disk_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorboard, "FLUSH_SECONDS", 0.0)
+    EventFile(tmp_path, first_step=0).told(REPORT)
+    assert shown(tmp_path, "train/loss") == [400]
 
 
 def test_a_resume_leaves_no_step_twice(tmp_path: Path) -> None:

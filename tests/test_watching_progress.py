@@ -98,6 +98,15 @@ def test_a_narrow_terminal_still_shows_the_time_left(monkeypatch: pytest.MonkeyP
     assert on_screen(stream.getvalue()) == "arm: step 400/780  25,600 pairs  40 s left"
 
 
+def test_a_terminal_that_is_gone_ends_no_training() -> None:
+    stream = Terminal()
+    line = ProgressLine(stream)
+    line.told(REPORT)
+    stream.close()
+    line.told(REPORT)
+    line.end()
+
+
 @pytest.mark.parametrize("dumb", [False, True])
 def test_elsewhere_a_line_comes_every_half_minute(dumb: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb" if dumb else "xterm")

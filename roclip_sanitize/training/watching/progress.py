@@ -9,12 +9,12 @@ that waits for them reads the log, and tells the line of what it finds there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -43,9 +43,8 @@ class ProgressLine:
 
     def told(self, report: Report) -> None:
         """See Watcher.told."""
-        parts = [
-            f"{self._name}: {each}" if self._name and not n else each for n, each in enumerate(words(report))
-        ]
+        step, *rest = words(report)
+        parts = [f"{self._name}: {step}" if self._name else step, *rest]
         if self._in_place:
             self._write(f"\r{fitted(parts, _columns(self._stream) - 1)}{WIPE}")
             self._open = True
@@ -60,8 +59,9 @@ class ProgressLine:
             self._open = False
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        with contextlib.suppress(OSError, ValueError):  # nobody looks any more: no reason to stop
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def words(report: Report) -> list[str]:
@@ -97,7 +97,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-@contextmanager
+@contextlib.contextmanager
 def followed(logs: Sequence[Path], stream: TextIO | None) -> Iterator[None]:
     """Show progress while the block waits for runs that write these logs; where stream is None nothing."""
     if stream is None:
@@ -142,6 +142,6 @@ def _short(value: float) -> str:
 def _columns(stream: TextIO) -> int:
     try:
         found = os.get_terminal_size(stream.fileno()).columns
-    except OSError:
+    except (OSError, ValueError):
         found = 0
     return found or shutil.get_terminal_size().columns

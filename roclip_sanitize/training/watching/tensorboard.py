@@ -1,14 +1,19 @@
-"""Event files for TensorBoard: the door to tensorboardX, which Ray brings along."""
+"""Event files for TensorBoard: the door to tensorboardX, which Ray brings along.
+
+Its SummaryWriter hands events over to a thread: were the disk full, that would end and training wait for it
+for ever. Here they are written at once.
+"""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.training.watching.contract import Report
 
 GROUP = "train/"
-FLUSH_SECONDS = 1  # a kill loses no more
+FLUSH_SECONDS = 1.0  # between two, which wait for the disk
 
 
 class EventFile:
@@ -17,28 +22,34 @@ class EventFile:
     Args:
         folder: where they lie.
         first_step: steps made before. What an earlier run told of later ones is struck out.
-        writer: what writes them; None opens one.
     """
 
-    def __init__(self, folder: Path, *, first_step: int, writer: Any = None) -> None:
-        self._writer = writer or _open(folder, first_step)
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        # Files are named by the second: two within one would be the same.
+        self._writer = EventsWriter(str(folder / "events"), f".{first_step:09d}")
+        self._flushed = time.monotonic()
+        self._write(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def told(self, report: Report) -> None:
-        """See Watcher.told."""
-        for name, value in report.scalars().items():
-            self._writer.add_scalar(GROUP + name, value, report.step)
+        """See Watcher.told; of the last second a kill may take something along."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        scalars = report.scalars().items()
+        values = [Summary.Value(tag=GROUP + name, simple_value=value) for name, value in scalars]
+        self._write(step=report.step, summary=Summary(value=values))
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
 
     def end(self) -> None:
         """See Watcher.end."""
         self._writer.close()
 
+    def _write(self, **what: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
 
-def _open(folder: Path, first_step: int) -> Any:
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(
-        str(folder),
-        purge_step=first_step + 1,
-        flush_secs=FLUSH_SECONDS,
-        filename_suffix=f".{first_step:09d}",  # names are of a second: two within one would be the same
-    )
+        self._writer.write_event(Event(wall_time=time.time(), **what))
