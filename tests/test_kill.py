@@ -9,6 +9,7 @@ out. So are the temporary neighbours (.NAME.xxx.part) that a killed writer leave
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,19 +34,21 @@ PAIRS = 60  # per shard
 PROJECT = Path(__file__).parent.parent
 TIMEOUT_SECONDS = 300
 
-# Runs a command that dies before a file that fits the pattern gets its name for the n-th time.
-# An audit hook, since it changes nothing about the program that it watches.
+# Runs a command that gets a signal before a file that fits the pattern gets its name for the n-th time.
+# An audit hook, since it changes nothing about the program that it watches. A run that is asked to stop looks
+# for that once a second, so that its time is stretched.
 COMMAND = """
-import fnmatch, os, signal, sys
-pattern, left = sys.argv[1], [int(sys.argv[2])]
+import fnmatch, os, sys, time
+pattern, left, number = sys.argv[1], [int(sys.argv[2])], int(sys.argv[3])
 def watch(event, arguments):
     if left[0] and event == "os.rename" and fnmatch.fnmatch(str(arguments[1]), pattern):
         left[0] -= 1
         if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
+            time.sleep(1.5)
 sys.addaudithook(watch)
 from roclip_sanitize.cli import run
-run(sys.argv[3:])
+run(sys.argv[4:])
 """
 
 
@@ -59,11 +62,19 @@ class Stage:
 
     def run(self, folder: Path, *, kill: tuple[str, int] = ("", 0)) -> int:
         """Run the command in a folder, and tell how it ended."""
+        ended = self.end(folder, kill=kill)
+        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+        return ended.returncode
+
+    def end(
+        self, folder: Path, *, kill: tuple[str, int], number: int = signal.SIGKILL
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command in a folder, with a signal on its way."""
         pattern, times = kill
-        arguments = [sys.executable, "-c", COMMAND, pattern, str(times)]
+        arguments = [sys.executable, "-c", COMMAND, pattern, str(times), str(int(number))]
         arguments += [*self.command.split(), "--out", self.out, "--executor", "local"]
         environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        ended = subprocess.run(
+        return subprocess.run(
             arguments,
             cwd=folder,
             env=environment,
@@ -72,8 +83,6 @@ class Stage:
             timeout=TIMEOUT_SECONDS,
             check=False,
         )
-        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
-        return ended.returncode
 
 
 STAGES = {
@@ -116,7 +125,7 @@ STAGES = {
             command="train --train-data rewrite/kept/{00000..00002}.tar --model roclip-vit-64 "
             "--batch-size 16 --epochs 1 --warmup 2 --match-from 0.2 --match-every 64 --match-for 48 "
             "--checkpoint-seconds 0",
-            kills=(("*/checkpoint.pt", 6),),
+            kills=(("*/checkpoints/step_*.pt", 5), ("*/checkpoints/step_*.json", 2)),
         ),
     )
 }
@@ -144,6 +153,25 @@ def test_a_killed_command_started_again_leaves_the_same_bytes(
         assert not (folder / name / "complete.json").exists()
     assert stage.run(folder) == 0
     assert tree(folder / name) == tree(undisturbed / name)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_training_that_is_told_to_stop_keeps_what_it_has(
+    number: int, code: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    stage, folder = STAGES["trained"], tmp_path / "stopped"
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns(stage.out))
+    ended = stage.end(folder, kill=("*/checkpoints/step_*.pt", 4), number=number)
+    assert ended.returncode == code, ended.stderr
+    assert re.search(
+        r"^roclip: stopped at step 4 of \d+; the same command goes on from there$", ended.stderr, re.MULTILINE
+    )
+    assert "Traceback" not in ended.stderr
+    assert sorted(path.name for path in (folder / stage.out / "checkpoints").glob("*.json"))[-1] == (
+        "step_000000004.json"
+    )
+    assert stage.run(folder) == 0
+    assert tree(folder / stage.out) == tree(undisturbed / stage.out)
 
 
 # A worker that dies while the driver lives

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import polars
 import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
-from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.limits import Work
-from roclip_sanitize.pairing import PAIR_SCHEMA, pairs_file
-from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json
-from roclip_sanitize.store import write_parquet
+from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.trained import snapshots
 from roclip_sanitize.training.data import TrainingData, build_cache, epoch_order
 from roclip_sanitize.training.matches import MatchTable
@@ -31,35 +26,24 @@ from roclip_sanitize.training.methods.roclip import Roclip
 from roclip_sanitize.training.pool import PairPool
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.train import train_clip, train_limits
-from tests.squares import COLOURS, uid_of, write_square_shards
+from tests.squares import uid_of, write_square_shards
+from tests.trainings import (
+    BATCH,
+    HERE,
+    PAIRS,
+    RESNET,
+    VIT,
+    WINDOW,
+    digest,
+    make_trainer,
+    settings_for,
+    square_cache,
+    square_table,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from roclip_sanitize.training.loop import Trainer
-
-HERE = LocalExecutor()
-VIT, RESNET = "roclip-vit-64", "roclip-rn-64"
-PAIRS, BATCH, EPOCHS = 96, 16, 2
-STEPS = PAIRS // BATCH * EPOCHS
-WINDOW = dict(match_from=0.25, match_every=64, match_for=48)  # steps 3, 4, 5 match, and 7, 8, 9, and 11
-MID_WINDOW = 4
-
-
-def write_table(path: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
-    """A finished pair table of (uid, caption_uid, image_uid), in the format of ``roclip pair``."""
-    folder = StageFolder.create(path, stage="pair", settings={})
-    uid, caption_uid, image_uid = zip(*rows, strict=True)
-    columns = {
-        "uid": uid,
-        "caption_uid": caption_uid,
-        "caption": [""] * len(rows),
-        "caption_cosine": [None] * len(rows),
-        "image_uid": image_uid,
-        "image_cosine": [None] * len(rows),
-    }
-    write_parquet(pairs_file(path, "00000"), polars.DataFrame(columns, schema=PAIR_SCHEMA))
-    folder.commit("00000", files=[pairs_file(path, "00000")], facts={})
-    folder.finish({})
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -69,37 +53,18 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="module")
 def cache(shards: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cache")
-    return build_cache(shards, model=VIT, side=64, fit="squash", root=root, executor=HERE)
+    return square_cache(shards, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each square gets the caption of the next square of its colour, and the picture of the one before."""
-    step = len(COLOURS)
-    rows = [(uid_of(n), uid_of((n + step) % PAIRS), uid_of((n - step) % PAIRS)) for n in range(PAIRS)]
-    return write_table(tmp_path_factory.mktemp("table") / "pairs", rows)
-
-
-def settings_for(shards: tuple[Path, ...], **told: Any) -> TrainSettings:
-    known = {"model": VIT, "batch_size": BATCH, "epochs": EPOCHS, "warmup": 2, "lr": 1e-3, "seed": 3}
-    return TrainSettings(shards=shards, **{**known, **told})
-
-
-def make_trainer(settings: TrainSettings, *, cache: Path, out: Path, rank: int = 0, size: int = 1) -> Trainer:
-    from roclip_sanitize.training.loop import Member, Trainer
-
-    return Trainer(Member(settings=settings, cache=cache, out=out, fit="squash"), rank=rank, size=size)
+    return square_table(tmp_path_factory.mktemp("table") / "pairs")
 
 
 def pool_of(trainer: Trainer) -> PairPool:
     method = trainer.method
     assert isinstance(method, Roclip)
     return method.pool
-
-
-def digest(out: Path) -> str:
-    return str(read_json(out / "model" / "model.json")["digest"])
 
 
 # Settings
@@ -131,6 +96,9 @@ def test_samples_decide_the_steps_and_else_epochs() -> None:
         ("match_for", 4_000, r"match-for \(4000\) exceeds match-every"),
         ("pool_size", 63, r"pool-size is 63, wanted 0 or at least batch-size \(64\)"),
         ("seed", -1, "seed is -1, wanted 0 or more"),
+        ("keep_checkpoints", 0, "keep-checkpoints is 0, wanted 1 or more"),
+        ("publish", "first", "publish is 'first', wanted one of last, best"),
+        ("publish", "best", "publish 'best' needs held-out pairs to tell it by: name some with --val-data"),
     ],
 )
 def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> None:
@@ -139,11 +107,25 @@ def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> 
 
 
 @pytest.mark.parametrize(
-    "told", [{"checkpoint_seconds": 1.0}, {"ledger": Path("poisoned")}, {"wandb": "a project"}]
+    "told",
+    [
+        {"checkpoint_seconds": 1.0},
+        {"keep_checkpoints": 5},
+        {"checkpoints": "s3://bucket/run"},
+        {"ledger": Path("poisoned")},
+        {"wandb": "a project"},
+    ],
 )
 def test_checkpoints_and_watchers_decide_no_result(told: dict[str, Any]) -> None:
     plain, other = (TrainSettings(shards=(Path("a.tar"),), **each) for each in ({}, told))
     assert plain.to_json() == other.to_json()
+
+
+def test_held_out_pairs_tell_runs_apart_only_where_there_are_some() -> None:
+    told: dict[str, Any] = {"shards": (Path("a.tar"),)}
+    assert not {"val_shards", "publish"} & TrainSettings(**told).to_json().keys()
+    named = TrainSettings(**told, val_shards=(Path("b.tar"),), publish="best").to_json()
+    assert (named["val_shards"], named["publish"]) == (["b.tar"], "best")
 
 
 # Order and tables
@@ -281,7 +263,7 @@ def test_a_run_leaves_a_log_and_a_snapshot_after_each_epoch_but_the_last(trained
     assert [set(line) - {"agreement"} for line in lines] == [told, told], "which matching steps note too"
     seen = [samples for samples, _ in snapshots(trained)]
     assert seen == [samples // 4, samples // 2, samples * 3 // 4], "the model itself is the last"
-    assert not (trained / "checkpoint.pt").exists()
+    assert not (trained / "checkpoints").exists()
 
 
 @pytest.mark.slow
@@ -342,16 +324,6 @@ def test_too_few_pairs_for_a_batch(shards: tuple[Path, ...], cache: Path, tmp_pa
         make_trainer(settings_for(shards, batch_size=97), cache=cache, out=tmp_path)
 
 
-@pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_the_run(
-    shards: tuple[Path, ...], cache: Path, tmp_path: Path
-) -> None:
-    trainer = make_trainer(settings_for(shards, lr=1e9, warmup=0), cache=cache, out=tmp_path)
-    with pytest.raises(DataError, match=r"the loss became nan at step \d+: lower --lr \(now 1000000000\.0\)"):
-        trainer.run()
-    assert not (tmp_path / "model").exists()
-
-
 # A matching step
 
 
@@ -395,87 +367,6 @@ def test_a_table_matches_from_the_first_step(
     trainer = make_trainer(told, cache=cache, out=tmp_path)
     assert trainer.step().kind == "matching"
     assert pool_of(trainer).filled == 0
-
-
-# Resume
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("told", "with_table"),
-    [
-        pytest.param({"method": "clip", "model": RESNET, "augmentation": "strong"}, False, id="clip"),
-        pytest.param({"pairing": "final", **WINDOW}, False, id="final version"),
-        pytest.param({"pairing": "first", "pool_size": 24, **WINDOW}, False, id="first version"),
-        pytest.param({"pairing": "first", **WINDOW}, True, id="table"),
-    ],
-)
-def test_a_resumed_run_ends_bit_for_bit_as_an_undisturbed_one(
-    told: dict[str, Any], with_table: bool, shards: tuple[Path, ...], cache: Path, table: Path, tmp_path: Path
-) -> None:
-    from roclip_sanitize.training.checkpoints import save_state
-
-    settings = settings_for(shards, **told, pairs=table if with_table else None)
-    make_trainer(settings, cache=cache, out=tmp_path / "whole").run()
-
-    begun = make_trainer(settings, cache=cache, out=tmp_path / "resumed")
-    kinds = [begun.step().kind for _ in range(MID_WINDOW)]
-    assert kinds == [*["ordinary"] * 3, "matching" if settings.method == "roclip" else "ordinary"]
-    told_then = fingerprint(settings.to_json())
-    save_state(tmp_path / "resumed" / "checkpoint.pt", begun.state, settings=told_then)
-    resumed = make_trainer(settings, cache=cache, out=tmp_path / "resumed")
-    resumed.run()
-    assert resumed.state.step == STEPS
-    assert digest(tmp_path / "resumed") == digest(tmp_path / "whole")
-
-
-@pytest.mark.slow
-class TestCheckpoints:
-    @pytest.fixture
-    def settings(self, shards: tuple[Path, ...]) -> TrainSettings:
-        return settings_for(shards, **WINDOW)
-
-    @pytest.fixture
-    def out(self, settings: TrainSettings, cache: Path, tmp_path: Path) -> Path:
-        """A run of one step, and its checkpoint."""
-        from roclip_sanitize.training.checkpoints import save_state
-
-        trainer = make_trainer(settings, cache=cache, out=tmp_path)
-        trainer.step()
-        save_state(tmp_path / "checkpoint.pt", trainer.state, settings=fingerprint(settings.to_json()))
-        return tmp_path
-
-    def test_one_of_other_settings_is_refused(self, settings: TrainSettings, cache: Path, out: Path) -> None:
-        with pytest.raises(MismatchError, match=r"checkpoint\.pt belongs to a run with other settings"):
-            make_trainer(replace(settings, lr=2e-3), cache=cache, out=out).run()
-
-    @pytest.mark.parametrize("damage", ["cut short", "emptied", "overwritten", "something else"])
-    def test_a_damaged_one_is_told_in_one_line(
-        self, damage: str, settings: TrainSettings, cache: Path, out: Path
-    ) -> None:
-        path = out / "checkpoint.pt"
-        if damage == "something else":
-            torch.save({"weights": 1}, path)
-        else:
-            whole = path.read_bytes()
-            path.write_bytes(
-                {"cut short": whole[:-5000], "emptied": b"", "overwritten": b"no checkpoint"}[damage]
-            )
-        with pytest.raises(DataError, match=r"checkpoint\.pt is damaged: remove it to start again$"):
-            make_trainer(settings, cache=cache, out=out).run()
-
-    def test_the_log_of_steps_to_be_made_again_is_cut_off(
-        self, settings: TrainSettings, cache: Path, out: Path
-    ) -> None:
-        kept = {"step": 1, "loss": 1.0}
-        log = (
-            "".join(f"{json.dumps(line)}\n" for line in (kept, {"step": 2, "loss": 0.5})) + '{"step": 3, "lo'
-        )
-        (out / "log.jsonl").write_text(log)
-        make_trainer(settings, cache=cache, out=out).run()
-        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-        assert lines[0] == kept
-        assert [line["step"] for line in lines[1:]] == [lines[-1]["step"]], "the last step, made again"
 
 
 # In parts

@@ -90,10 +90,10 @@ class Stopping:
             Terminated: by SIGTERM.
         """
         answers = [found for file in self._files if (found := file.answered())]
-        if not answers and not self._signal:
-            return
         for file in self._files:
             file.path.unlink(missing_ok=True)
+        if not answers and not self._signal:
+            return
         where = "stopped at step {step} of {steps}".format(**answers[0]) if answers else "stopped at the end"
         kind = Terminated if self._signal == signal.SIGTERM else Stopped
         raise kind(f"{where}; the same command goes on from there")
