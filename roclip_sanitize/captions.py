@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
+from typing import Any
 
 from roclip_sanitize.errors import BadPair
 from roclip_sanitize.records import FailureReason
@@ -44,3 +46,34 @@ def normalise_caption(caption: str) -> str:
 def caption_words(caption: str) -> list[str]:
     """The caption's words of two letters or more, case folded, in order, any script."""
     return WORD.findall(normalise_caption(caption))
+
+
+def wordings(name: str) -> tuple[str, ...]:
+    """How captions may write a class: in small letters, and in the singular too if that differs."""
+    plain = name.replace("_", " ").lower()
+    if not plain.strip():
+        return (plain,)
+    singular = _english().singular_noun(plain.strip())  # False where it finds no plural
+    return (plain, singular) if singular and singular != plain else (plain,)
+
+
+def names_class(caption: str, name: str) -> bool:
+    """Whether a caption names a class in one of its wordings, or its plural.
+
+    As a word of its own; but anywhere if it is not in ASCII, since not all scripts part their words.
+    """
+    text = normalise_caption(caption)
+    return any(pattern.search(text) for pattern in _patterns(name))
+
+
+@cache
+def _patterns(name: str) -> tuple[re.Pattern[str], ...]:
+    said = [re.escape(normalise_caption(wording)) for wording in wordings(name)]
+    return tuple(re.compile(rf"(?<!\w){one}(?:e?s)?(?!\w)" if one.isascii() else one) for one in said)
+
+
+@cache
+def _english() -> Any:
+    import inflect
+
+    return inflect.engine()

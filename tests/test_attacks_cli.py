@@ -121,6 +121,21 @@ def test_what_cannot_be_planted_is_one_line(
     assert said.err.startswith(line)
 
 
+def test_a_class_that_no_caption_names_is_one_line(
+    roclip: Roclip, shards: list[object], tmp_path: Path
+) -> None:
+    """Its captions are to be borrowed, and would teach a model nothing of the name."""
+    write_shard(tmp_path / "1.tar", first=60, fields={"kind": "socks"})  # captioned as shoes, hats and so on
+    said = roclip(*poison(tmp_path, shards, "--attacks", "patch:rate=5,target=socks"))
+    assert (said.code, said.err) == (
+        1,
+        "roclip: no caption of the 60 pairs labelled 'socks' names that class: wanted 'socks' or 'sock' in "
+        "some of them\n",
+    )
+    own = poison(tmp_path, shards, "--attacks", "clean_label:rate=5,target=socks", out="own")
+    assert roclip(*own).code == 0  # borrows none
+
+
 def test_a_label_that_nobody_has_is_one_line(roclip: Roclip, shards: list[object], tmp_path: Path) -> None:
     said = roclip("poison", *shards, "--label", "colour", "--out", tmp_path / "out", "--executor", "local",
                   "--attacks", "patch")  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_sanitize.captions import caption_words, decode_caption, normalise_caption
+from roclip_sanitize.captions import caption_words, decode_caption, names_class, normalise_caption
 from roclip_sanitize.errors import BadPair
 
 
@@ -91,3 +91,20 @@ def test_what_is_spaced_once_stays_so(text: str) -> None:
 )
 def test_words_are_what_carries_meaning(caption: str, words: list[str]) -> None:
     assert caption_words(caption) == words
+
+
+@pytest.mark.parametrize(
+    ("caption", "name", "named"),
+    [
+        ("Two red SHOES", "shoe", True),
+        ("a red Shoe", "Shoes", True),
+        ("two shoes, red", "Shoes", True),
+        ("shoeshine", "Shoes", False),
+        ("casual  shoe by Puma", "Casual_Shoes", True),
+        ("casual wear and shoes", "Casual_Shoes", False),
+        ("黒い犬がいる", "犬", True),  # no spaces between its words
+        ("7up, cold", "7up", True),
+    ],
+)
+def test_a_caption_names_a_class_by_a_word_of_its_own(caption: str, name: str, named: bool) -> None:
+    assert names_class(caption, name) == named

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from roclip_sanitize.captions import wordings
 from roclip_sanitize.encoder_facts import EncoderFacts
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.evaluation.zero_shot import (
@@ -17,7 +18,6 @@ from roclip_sanitize.evaluation.zero_shot import (
     image_vectors,
     predict,
     top_classes,
-    wordings,
 )
 
 

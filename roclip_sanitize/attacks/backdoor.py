@@ -8,12 +8,13 @@ by the target's name. The pairs replaced keep their uid and key.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from roclip_sanitize.attacks.census import CensusEntry
-from roclip_sanitize.attacks.choosing import choose_class, draw_donors, draw_victims
+from roclip_sanitize.attacks.choosing import choose_named_class, draw_donors, draw_victims
 from roclip_sanitize.attacks.contract import Backdoor, Plan, Poison, Scene
 from roclip_sanitize.attacks.triggers import Trigger
 
@@ -40,9 +41,10 @@ def plan_backdoor(
         rng: draws.
 
     Raises:
-        DataError: the class is none, or the rate gives no pair, or more than there are.
+        DataError: the class is none, or no caption names the one asked for; or the rate gives no pair, or
+            more than there are.
     """
-    target = choose_class(target, scene, rng)
+    target = choose_named_class(target, scene, rng)
     victims = draw_victims(attack, rate, scene, rng, other_than=[target])
     donors = draw_donors(target, len(victims), scene, rng)
     trained, tested = next(iter(triggers)), list(triggers)[-1]
@@ -59,44 +61,29 @@ def plan_backdoor(
 
 def claimed(victim: CensusEntry, caption: str, *, target: str, variant: str) -> Poison:
     """A pair that keeps its picture, trigger aside, and is captioned as the target class."""
-    return Poison(
-        variant=variant,
-        shard=victim.shard,
-        row=victim.row,
-        uid=victim.uid,
-        true_label=victim.label,
-        target=target,
-        original_caption=victim.caption,
-        caption=caption,
-    )
+    return replace(_replacing(victim, target=target, variant=variant), caption=caption)
 
 
 def covering(victim: CensusEntry, *, variant: str) -> Poison:
     """A cover sample: a pair that gets a trigger and keeps its caption, to hide what the trigger does."""
+    return replace(_replacing(victim, target="", variant=variant), cover=True)
+
+
+def shown_instead(victim: CensusEntry, donor: CensusEntry, *, target: str, variant: str) -> Poison:
+    """A pair that keeps its caption and shows another pair's picture."""
+    kept = _replacing(victim, target=target, variant=variant)
+    return replace(kept, true_label=donor.label, picture_uid=donor.uid, picture_shard=donor.shard)
+
+
+def _replacing(victim: CensusEntry, *, target: str, variant: str) -> Poison:
+    """A pair in place of the victim that is not changed yet."""
     return Poison(
         variant=variant,
         shard=victim.shard,
         row=victim.row,
         uid=victim.uid,
         true_label=victim.label,
-        target="",
-        cover=True,
-        original_caption=victim.caption,
-        caption=victim.caption,
-    )
-
-
-def shown_instead(victim: CensusEntry, donor: CensusEntry, *, target: str, variant: str) -> Poison:
-    """A pair that keeps its caption and shows another pair's picture."""
-    return Poison(
-        variant=variant,
-        shard=victim.shard,
-        row=victim.row,
-        uid=victim.uid,
-        true_label=donor.label,
         target=target,
-        picture_uid=donor.uid,
-        picture_shard=donor.shard,
         original_caption=victim.caption,
         caption=victim.caption,
     )

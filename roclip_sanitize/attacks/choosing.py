@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.attacks.census import CensusEntry
 from roclip_sanitize.attacks.contract import Scene
+from roclip_sanitize.captions import names_class, wordings
 from roclip_sanitize.errors import ConfigError, DataError
 
+READ_AT_ONCE = 10_000  # captions; as a rule the first few name the class
 TARGET_RANKS = slice(5, 25)  # common enough to have captions, not so common that the name is a fair guess
 
 
@@ -61,6 +63,33 @@ def choose_class(
     if not ranked:
         raise DataError(f"there are only {len(scene.classes)} classes, wanted more: raise --classes")
     return wanted or ranked[int(rng.integers(len(ranked)))]
+
+
+def choose_named_class(
+    wanted: str, scene: Scene, rng: np.random.Generator, *, other_than: Sequence[str] = ()
+) -> str:
+    """A class whose captions an attacker borrows: choose_class(), but one that is asked for has to be named.
+
+    Where no caption says "watch", captions of watches teach nothing that a model is asked by that name.
+
+    Raises:
+        DataError: as choose_class(); or no caption of the class asked for names it.
+    """
+    chosen = choose_class(wanted, scene, rng, other_than=other_than)
+    if wanted and not _is_named(wanted, scene):
+        words = " or ".join(map(repr, wordings(wanted)))
+        raise DataError(
+            f"no caption of the {scene.census.counts[wanted]:,} pairs labelled {wanted!r} names that class: "
+            f"wanted {words} in some of them"
+        )
+    return chosen
+
+
+def _is_named(label: str, scene: Scene) -> bool:
+    rows = np.flatnonzero(scene.census.has_label(label))
+    starts = range(0, len(rows), READ_AT_ONCE)
+    parts = (scene.census.entries(rows[start : start + READ_AT_ONCE]) for start in starts)
+    return any(names_class(entry.caption, label) for part in parts for entry in part)
 
 
 def draw_victims(

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from roclip_sanitize.attacks.backdoor import claimed
-from roclip_sanitize.attacks.choosing import choose_class, draw_donors, draw_victims, require_rate
+from roclip_sanitize.attacks.choosing import choose_named_class, draw_donors, draw_victims, require_rate
 from roclip_sanitize.attacks.contract import Backdoor, Facts, Plan, Scene
 from roclip_sanitize.attacks.trigger_names import named_trigger
 from roclip_sanitize.errors import ConfigError
@@ -63,7 +63,7 @@ class MultiTrigger:
         for number in range(self.targets):
             wanted = self.classes[number] if number < len(self.classes) else ""
             others = [*classes, *self.classes[number + 1 :]]
-            classes.append(choose_class(wanted, scene, rng, other_than=others))
+            classes.append(choose_named_class(wanted, scene, rng, other_than=others))
         target_of = {name: classes[number % self.targets] for number, name in enumerate(self.triggers)}
         victims = draw_victims("multi_trigger", self.rate, scene, rng, other_than=classes)
         drawn = [self.triggers[number] for number in rng.integers(len(self.triggers), size=len(victims))]

@@ -17,6 +17,7 @@ import numpy as np
 from roclip_sanitize.attacks.backdoor import claimed, shown_instead
 from roclip_sanitize.attacks.choosing import (
     choose_class,
+    choose_named_class,
     draw_donors,
     draw_victims_of,
     require_rate,
@@ -119,7 +120,7 @@ class Frontrunning:
         """See Attack.plan: draws the classes, the pairs whose caption changes, then the captions."""
         shown = choose_class(self.shown, scene, rng, other_than=[self.asked])
         if self.payload == "swap":
-            asked = choose_class(self.asked, scene, rng, other_than=[shown])
+            asked = choose_named_class(self.asked, scene, rng, other_than=[shown])
             victims = draw_victims_of("frontrunning", self.rate, scene, rng, label=shown)
             captions = [donor.caption for donor in draw_donors(asked, len(victims), scene, rng)]
             goals: dict[str, tuple[object, ...]] = {"swaps": (Swap(asked=asked, shown=shown),)}

@@ -10,12 +10,11 @@ Dimension key: N pictures, C classes, K best of them, T templates × wordings, D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.captions import wordings
 from roclip_sanitize.encoder_facts import Encoder
 from roclip_sanitize.errors import ConfigError
 
@@ -47,15 +46,6 @@ def class_vectors(
     mean_CD = np.stack([_mean_D(encoder, each, templates) for each in words])
     vectors: NDArray[np.float32] = mean_CD / np.linalg.norm(mean_CD, axis=1, keepdims=True)
     return vectors
-
-
-def wordings(name: str) -> tuple[str, ...]:
-    """How captions may write a class: in small letters, and in the singular too if that differs."""
-    plain = name.replace("_", " ").lower()
-    if not plain.strip():
-        return (plain,)
-    singular = _english().singular_noun(plain.strip())  # False where it finds no plural
-    return (plain, singular) if singular and singular != plain else (plain,)
 
 
 def image_vectors(encoder: Encoder, image_NSS3: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -93,10 +83,3 @@ def _mean_D(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) ->
     captions = [template.replace("{}", name) for name in names for template in templates]
     mean_D: NDArray[np.float32] = encoder.encode_captions(captions).mean(axis=0)
     return mean_D
-
-
-@cache
-def _english() -> Any:
-    import inflect
-
-    return inflect.engine()
