@@ -4,7 +4,8 @@
     attacks.py    poison, attacks
     data.py       embed, retry-failed, scan, rewrite
     index.py      index, pair
-    model.py      train, evaluate
+    train.py      train
+    evaluate.py   evaluate
     loop.py       demo, report
     bench.py      bench machine
     options.py    options that several commands share
@@ -23,7 +24,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from roclip_sanitize import __version__
-from roclip_sanitize.cli import attacks, bench, data, index, loop, model
+from roclip_sanitize.cli import attacks, bench, data, evaluate, index, loop, train
 from roclip_sanitize.errors import ConfigError, RoclipError
 
 INTERRUPTED = 130
@@ -36,7 +37,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
     "4 artefacts that do not belong together, 130 interrupted, 143 terminated.",
 )
-for module in (attacks, data, index, model, loop, bench):
+for module in (attacks, data, index, train, evaluate, loop, bench):
     module.register(app)
 
 

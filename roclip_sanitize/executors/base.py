@@ -59,6 +59,17 @@ class Executor(Protocol):
         """Start one worker per maker; they live until the block ends."""
         ...
 
+    def aside(self, workers: int) -> Executor | None:
+        """Set workers apart that run while a gang does; what they take, the gang no longer gets.
+
+        Returns:
+            An executor of theirs, or None where nothing runs side by side.
+
+        Raises:
+            ConfigError: they would leave the gang nothing.
+        """
+        ...
+
     def gang(
         self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2
     ) -> None:

@@ -25,6 +25,7 @@ from itertools import chain, islice
 from typing import Any
 from uuid import uuid4
 
+from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Crew, MakeWorker, Result, Task
 
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -45,7 +46,9 @@ class RayExecutor:
 
     name = "ray"
 
-    def __init__(self, workers: int = 0, *, gpus_per_worker: float = 0.0, restarts: int = 2) -> None:
+    def __init__(
+        self, workers: int = 0, *, gpus_per_worker: float = 0.0, restarts: int = 2, cores: int = 0
+    ) -> None:
         """Connect.
 
         Args:
@@ -53,13 +56,14 @@ class RayExecutor:
                 one per core.
             gpus_per_worker: GPUs that each actor holds; a fraction shares one.
             restarts: how often a task is started again whose actor was lost.
+            cores: of the cluster that are theirs; 0 takes all.
         """
         _connect()
         resources = ray.cluster_resources()
         largest = max(
             (int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1
         )
-        self._all_cores = max(1, int(resources.get("CPU", 1)))
+        self._all_cores = cores or max(1, int(resources.get("CPU", 1)))
         offered = int(resources.get("GPU", 0) / gpus_per_worker) if gpus_per_worker else self._all_cores
         self._size = workers or max(1, offered)
         self._gpus = gpus_per_worker
@@ -90,6 +94,17 @@ class RayExecutor:
             session = uuid4().hex
             recipes = [Recipe(partial(Group, group), session) for group in groups]
             yield RayCrew(actors, recipes, self._start, lives=self._restarts)
+
+    def aside(self, workers: int) -> RayExecutor:
+        """See Executor.aside: a core each, and as many GPUs as this executor's workers hold."""
+        left = self._all_cores - workers
+        if workers < 1 or left < 1:
+            raise ConfigError(
+                f"{workers} workers beside the ranks leave none of {self._all_cores} cores to train with"
+            )
+        others = RayExecutor(workers, gpus_per_worker=self._gpus, restarts=self._restarts, cores=workers)
+        self._all_cores = left
+        return others
 
     def gang(
         self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2

@@ -27,6 +27,10 @@ class LocalExecutor:
         """See Executor.crew."""
         yield LocalCrew([make() for make in makers])
 
+    def aside(self, workers: int) -> None:
+        """See Executor.aside: there is but one process."""
+        del workers
+
     def gang(
         self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2
     ) -> None:

@@ -6,7 +6,7 @@ What a step shows and minimises is the method's business (methods/), how vectors
 about the engine's (towers.py). With more than one rank each encodes its share of the step's pairs; a
 step means the same whatever their number.
 
-Dimension key: B pairs of a step over all ranks, L tokens, D width.
+Dimension key: B pairs of a step over all ranks, N pairs in all, D width.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from roclip_sanitize.encoder import load_clip, new_clip, save_clip
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.trained import is_trained
-from roclip_sanitize.training.augment import augment_batch
 from roclip_sanitize.training.checkpoints import TrainState
-from roclip_sanitize.training.data import TrainingData, epoch_order
+from roclip_sanitize.training.data import TrainingData
 from roclip_sanitize.training.keeping import Keeper
+from roclip_sanitize.training.loader import Loader
 from roclip_sanitize.training.methods import open_method
-from roclip_sanitize.training.methods.contract import Features, Method, Objective, Rows, Surroundings, View
+from roclip_sanitize.training.methods.contract import Features, Method, Objective, Rows, Surroundings
+from roclip_sanitize.training.methods.roclip import last_window_steps
 from roclip_sanitize.training.ranks import Ranks
+from roclip_sanitize.training.refresh import Tables
 from roclip_sanitize.training.schedule import learning_rate
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.step_log import StepClock, StepDone, StepLog
@@ -43,7 +44,6 @@ from roclip_sanitize.training.watching.poisons import watch_poisons
 
 LARGEST_LOG_SCALE = math.log(100)
 ENCODED_AT_ONCE = 256  # pairs, where nothing learns from them
-DRAWS_APART = 2**40  # between the seeds of a step's views: more than any run has steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ class Member:
         out: the run's folder, on storage that all ranks see.
         fit: how the model wants pictures made square.
         held_out: the decoded pairs of ``val_shards``, if there are any.
+        make_table: makes the pair table of a window, where this process is to do it itself.
     """
 
     settings: TrainSettings
@@ -63,6 +64,7 @@ class Member:
     out: Path
     fit: Fit
     held_out: Path | None = None
+    make_table: Callable[[int], None] | None = None
 
     def __call__(self, rank: int, size: int) -> bool:
         """Train to the end, from wherever the last checkpoint left off.
@@ -88,14 +90,22 @@ class Trainer:
             raise ConfigError(f"batch-size ({settings.batch_size}) is no multiple of the {size} workers")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.data = TrainingData(member.cache)
-        self.steps_per_epoch = self.data.rows // settings.batch_size
-        if not self.steps_per_epoch:
+        if self.data.rows < settings.batch_size:
             raise DataError(
                 f"{self.data.rows} usable pairs are fewer than batch-size ({settings.batch_size})"
             )
-        self.total_steps = settings.steps(self.steps_per_epoch)
-        self._order: tuple[int, Any] = (-1, None)
-        self.state = self._fresh_state()
+        self.clock = StepClock(self.device)
+        model, self.model_name = self._fresh_model()
+        self.loader = Loader(
+            self.data,
+            settings,
+            model=self.model_name,
+            ranks=self.ranks,
+            device=self.device,
+            lap=self.clock.lap,
+        )
+        self.total_steps = settings.steps(self.loader.steps_per_epoch)
+        self.state = self._fresh_state(model, member.make_table)
         self._beginning = copy.deepcopy(self.state.model).eval() if self.method.keeps_beginning else None
         self.engine = Engine(
             self.state.model,
@@ -105,19 +115,17 @@ class Trainer:
             compiled=settings.compile,
             some_sit_out=settings.method != "clip",
         )
-        self.clock = StepClock(self.device)
-        self._snapshot_steps = frozenset[int]()  # besides those that end an epoch
         self.keeper = Keeper(
             settings=settings,
             out=self.out,
             state=self.state,
             ranks=self.ranks,
             device=self.device,
-            steps_per_epoch=self.steps_per_epoch,
+            steps_per_epoch=self.loader.steps_per_epoch,
             total_steps=self.total_steps,
             save=self._save_weights,
             held_out=member.held_out,
-            snapshot_steps=self._snapshot_steps,
+            snapshot_steps=last_window_steps(settings, steps=self.total_steps),
         )
 
     @property
@@ -168,7 +176,7 @@ class Trainer:
             rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup, total=self.total_steps)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate * plan.rate
-        batches = [self._batch(view, step) for view in plan.views]
+        batches = [self.loader.batch(view, step=step) for view in plan.views]
         self.state.optimizer.zero_grad(set_to_none=True)
 
         def loss_of(features: Sequence[Features]) -> Objective:
@@ -190,21 +198,6 @@ class Trainer:
         self.state.step += 1
         return StepDone(loss=loss, kind=plan.kind, learning_rate=rate * plan.rate, notes=objective.notes)
 
-    def _batch(self, view: View, step: int) -> Batch:
-        """The whole step's augmented pixels and tokens; every rank then takes its share."""
-        images, tokens = self.data.read(view.image_row_B, view.caption_row_B)
-        pixels_B3HW = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
-        self.clock.lap("read")
-        seed = self.settings.seed * 1_000_003 + step + view.draw * DRAWS_APART
-        augmented = augment_batch(
-            pixels_B3HW,
-            torch.from_numpy(tokens).to(self.device),
-            kind=view.augmentation,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        self.clock.lap("augment")
-        return augmented
-
     def _before(self, batches: Sequence[Batch]) -> list[Vectors] | None:
         if self._beginning is None:
             return None
@@ -219,35 +212,32 @@ class Trainer:
         made = []
         for start in range(0, len(row_N), ENCODED_AT_ONCE):
             rows = row_N[start : start + ENCODED_AT_ONCE]
-            view = View(image_row_B=rows, caption_row_B=rows, augmentation="none")
-            made.append(encode_share(model, self._batch(view, 0), self.ranks, self.settings.precision))
+            made.append(encode_share(model, self.loader.plain(rows), self.ranks, self.settings.precision))
         model.train()
         image_ND, caption_ND = (torch.cat(vectors) for vectors in zip(*made, strict=True))
         return image_ND, caption_ND
 
-    def _rows(self, step: int) -> Rows:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = (epoch, epoch_order(self.data.rows, seed=self.settings.seed, epoch=epoch))
-        start = place * self.settings.batch_size
-        rows: Rows = np.sort(self._order[1][start : start + self.settings.batch_size])
-        return rows
-
-    def _fresh_state(self) -> TrainState:
+    def _fresh_model(self) -> tuple[Any, str]:
         settings = self.settings
-        model, self.model_name = new_clip(settings.model, seed=settings.seed), settings.model
         if settings.pretrained:
-            model, self.model_name, _ = load_clip(settings.pretrained, seed=settings.seed)
-        model = model.to(self.device, memory_format=torch.channels_last).train()
+            model, name, _ = load_clip(settings.pretrained, seed=settings.seed)
+        else:
+            model, name = new_clip(settings.model, seed=settings.seed), settings.model
+        return model.to(self.device, memory_format=torch.channels_last).train(), name
+
+    def _fresh_state(self, model: Any, make_table: Callable[[int], None] | None) -> TrainState:
+        settings = self.settings
+        tables = Tables(out=self.out, save=self._save_on_first_rank, make=make_table)
         run = Surroundings(
             settings=settings,
             data=self.data,
-            rows_of=self._rows,
-            steps_per_epoch=self.steps_per_epoch,
+            rows_of=self.loader.rows_of,
+            steps_per_epoch=self.loader.steps_per_epoch,
             total_steps=self.total_steps,
             width=int(model.text_projection.shape[-1]),
             ranks=self.ranks,
             device=self.device,
+            tables=tables if settings.match_by == "index" else None,
             watch_matches=watch_poisons(settings.ledger, self.data, self.device),
         )
         return TrainState(
@@ -256,6 +246,10 @@ class Trainer:
             optimizer=_optimizer(model, lr=settings.lr, wd=settings.wd),
             method=open_method(run),
         )
+
+    def _save_on_first_rank(self, folder: Path) -> None:
+        if self.ranks.rank == 0:
+            self._save_weights(folder)
 
     def _watchers(self) -> Sequence[Watcher]:
         if self.ranks.rank != 0:

@@ -147,6 +147,11 @@ def is_made(out: Path, window: int) -> bool:
     return StageFolder(window_folder(out, window) / "pairs").finished
 
 
+def remove_tables(out: Path) -> None:
+    """Of a training that is done."""
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+
+
 def asked(out: Path) -> Iterator[int]:
     """Windows whose table was asked for and is not there yet, earliest first."""
     for weights in sorted((out / FOLDER).glob(f"*/weights/{MODEL_FILE}")):

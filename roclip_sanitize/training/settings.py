@@ -50,6 +50,7 @@ NEUTRAL: dict[str, Any] = {
     "match_last": "",
     "exclude_copies": False,
     "match_by": "pool",
+    "synonyms": "",
     "val_shards": [],
     "publish": "last",
 }
@@ -99,6 +100,7 @@ class TrainSettings:
             takes what the method wants, 0 for all but "safeclip".
         gentle_for: share of it that follows as plain CLIP at a low rate; None as above.
         gentle_rate: factor on the learning rate meanwhile.
+        synonyms: table of words or folder of WordNet for the captions of the paper's augmentation.
         seed: of weights, order and augmentation.
         precision: of the products inside the towers: "float32" or "bfloat16".
         compile: let torch.compile make the towers quicker, after a minute or two.
@@ -138,6 +140,7 @@ class TrainSettings:
     warm_up_for: float | None = None
     gentle_for: float | None = None
     gentle_rate: float = 0.01
+    synonyms: Path | None = None
     seed: int = 0
     precision: Precision = "float32"
     compile: bool = False
@@ -187,6 +190,7 @@ class TrainSettings:
         values = asdict(self) | {
             "shards": [str(path) for path in self.shards],
             "pairs": str(self.pairs) if self.pairs else "",
+            "synonyms": str(self.synonyms) if self.synonyms else "",
             "val_shards": [str(path) for path in self.val_shards],
         }
         told = {name: value for name, value in values.items() if name not in UNDECIDING}

@@ -93,7 +93,7 @@ class Engine:
         """Vectors, loss, and its gradients into the weights' ``grad``.
 
         Args:
-            batches: the whole step's, of each view; the same on every rank.
+            batches: this rank's share of each view.
             loss_of: what the step minimises.
             captions_learn: whether the caption tower does.
             before: each view's vectors by other weights, of all ranks, to be handed on.
@@ -101,27 +101,26 @@ class Engine:
         Returns:
             What ``loss_of`` returned, its loss detached.
         """
-        mine = [(pixels[self._ranks.mine], tokens[self._ranks.mine]) for pixels, tokens in batches]
         if self._parts == 1:
-            vectors, scale = self._forward(mine, captions_learn)
+            vectors, scale = self._forward(batches, captions_learn)
             objective = loss_of(self._features(vectors, scale, before))
             objective.loss.backward()  # type: ignore[no-untyped-call]
             return objective
-        return self._backward_in_parts(mine, loss_of, captions_learn, before)
+        return self._backward_in_parts(batches, loss_of, captions_learn, before)
 
     def _backward_in_parts(
         self,
-        mine: Sequence[Batch],
+        batches: Sequence[Batch],
         loss_of: Callable[[Sequence[Features]], Objective],
         captions_learn: bool,
         before: Sequence[Vectors] | None,
     ) -> Objective:
-        parts = list(_parts(mine, self._parts))
+        parts = list(_parts(batches, self._parts))
         with torch.no_grad(), _without_running_statistics(self._towers):
             made = [self._towers(part, captions_learn) for part in parts]
         leaves = [
             tuple(torch.cat([vectors[view][side] for vectors, _ in made]).requires_grad_() for side in (0, 1))
-            for view in range(len(mine))
+            for view in range(len(batches))
         ]
         scale = made[0][1].clone().requires_grad_()
         objective = loss_of(self._features(leaves, scale, before))  # type: ignore[arg-type]
@@ -164,11 +163,8 @@ class Engine:
 
 @torch.no_grad()
 def encode_share(model: Any, batch: Batch, ranks: Ranks, precision: Precision = "float32") -> Vectors:
-    """Vectors of a whole batch by weights that do not learn, of all ranks."""
-    pixels, tokens = batch
-    ((image, caption),), _ = TwoTowers(model, precision)(
-        [(pixels[ranks.mine], tokens[ranks.mine])], captions_learn=False
-    )
+    """Vectors of a batch of which this rank has a share, of all ranks, by weights that do not learn."""
+    ((image, caption),), _ = TwoTowers(model, precision)([batch], captions_learn=False)
     return ranks.collected(image), ranks.collected(caption)
 
 

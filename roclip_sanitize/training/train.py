@@ -12,7 +12,8 @@ OUT/tensorboard/     the same for TensorBoard
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +25,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.trained import is_trained, model_folder
 from roclip_sanitize.training.data import build_cache, cache_tally
+from roclip_sanitize.training.refresh import TableMaker, clerk, remove_tables
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.stopping import Stopping
 from roclip_sanitize.training.watching import require_watchable
@@ -40,11 +42,12 @@ def train_clip(
     executor: Executor,
     cache: Path | None = None,
     ranks: int = 1,
+    aside: int = 1,
     progress: TextIO | None = None,
 ) -> Tally:
     """Train one model, or finish a training that was cut short. See train_all()."""
-    where = cache or out / "cache"
-    return train_all({out: settings}, executor=executor, cache=where, ranks=ranks, progress=progress)[out]
+    runs, where = {out: settings}, cache or out / "cache"
+    return train_all(runs, executor=executor, cache=where, ranks=ranks, aside=aside, progress=progress)[out]
 
 
 def train_all(
@@ -53,6 +56,7 @@ def train_all(
     executor: Executor,
     cache: Path,
     ranks: int = 1,
+    aside: int = 1,
     progress: TextIO | None = None,
 ) -> dict[Path, Tally]:
     """Train several models one after the other in one gang, since starting a gang takes its time.
@@ -62,6 +66,7 @@ def train_all(
         executor: where.
         cache: folder for decoded pairs, which the runs share.
         ranks: how many workers share each step.
+        aside: how many workers make pair tables beside them, for those that match by an index.
         progress: where people look who wait, such as stderr.
 
     Returns:
@@ -80,13 +85,29 @@ def train_all(
     for told in waiting.values():
         require_watchable(told)
     decoded, members, held_out = dict[Path, Path](), [], dict[Path, Path]()
+    by_index = any(told.match_by == "index" for told in waiting.values())
+    beside = executor.aside(aside) if by_index else None
     for out, told in waiting.items():
         model = model_facts(told, executor)
         decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
         if told.val_shards:
             held_out[out] = build_cache(told.val_shards, **model, root=cache, executor=executor)
-        members.append(partial(_run_member, told, decoded[out], held_out.get(out), out, model["fit"]))
-    with Stopping([*waiting]) as stopping, followed([log_file(out) for out in waiting], progress):
+        members.append(
+            partial(
+                _run_member,
+                settings=told,
+                cache=decoded[out],
+                held_out=held_out.get(out),
+                out=out,
+                fit=model["fit"],
+                make_table=None if beside else _table_maker(out, told, executor),
+            )
+        )
+    with (
+        Stopping([*waiting]) as stopping,
+        followed([log_file(out) for out in waiting], progress),
+        _clerks(waiting, beside),
+    ):
         if members:
             ray_folder = next(iter(waiting)) / "ray"
             executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
@@ -96,6 +117,7 @@ def train_all(
             raise _no_model(out)
         val = {"val_tally": cache_tally(held_out[out]).to_json()} if out in held_out else {}
         _finish(folders[out], told, cache_tally(decoded[out]), **val)
+        remove_tables(out)
     stopping.require_not_stopped()
     return {out: Tally.from_json(folder.facts["tally"]) for out, folder in folders.items()}
 
@@ -159,9 +181,29 @@ def _run_in_turn(members: Sequence[Callable[[int, int], bool]], rank: int, size:
             return  # asked to stop: the others are to stop, too
 
 
-def _run_member(
-    settings: TrainSettings, cache: Path, held_out: Path | None, out: Path, fit: Any, rank: int, size: int
-) -> bool:
+def _run_member(rank: int, size: int, **told: Any) -> bool:
     from roclip_sanitize.training.loop import Member
 
-    return Member(settings=settings, cache=cache, out=out, fit=fit, held_out=held_out)(rank, size)
+    return Member(**told)(rank, size)
+
+
+def _table_maker(out: Path, settings: TrainSettings, executor: Executor) -> TableMaker | None:
+    if settings.match_by != "index":
+        return None
+    return TableMaker(
+        out=out,
+        shards=settings.shards,
+        pairing=settings.pairing,
+        executor=executor,
+        seed=settings.seed,
+    )
+
+
+@contextmanager
+def _clerks(runs: Mapping[Path, TrainSettings], beside: Executor | None) -> Iterator[None]:
+    """Whoever makes tables for those of the runs that want some."""
+    with ExitStack() as stack:
+        for out, told in runs.items():
+            if beside is not None and (maker := _table_maker(out, told, beside)):
+                stack.enter_context(clerk(maker, out))
+        yield

@@ -67,7 +67,8 @@ class HeldOut:
         for row_B in self._batches:
             images, tokens = self._data.read(row_B)
             pixels_B3HW = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float() / 255
-            batch = (pixels_B3HW, torch.from_numpy(tokens).to(self._device))
+            mine = self._ranks.mine
+            batch = (pixels_B3HW[mine], torch.from_numpy(tokens[mine]).to(self._device))
             image_BD, caption_BD = encode_share(model, batch, self._ranks, self._precision)
             losses.append(clip_loss(image_BD, caption_BD, model.logit_scale.exp()))
         model.train(training)

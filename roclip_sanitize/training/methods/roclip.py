@@ -165,6 +165,14 @@ class Roclip(Stateless):
         return [(group_N[row], group_N[self.pool.row_P]) for group_N in self._groups.values()]
 
 
+def last_window_steps(settings: TrainSettings, *, steps: int) -> frozenset[int]:
+    """Steps after which the last window begins and ends: how attacks fare after either kind is told apart."""
+    if settings.method != "roclip":
+        return frozenset()
+    window = schedule_of(settings, pairs=steps * settings.batch_size).last_window()
+    return frozenset(seen // settings.batch_size for seen in window or () if seen)
+
+
 def schedule_of(settings: TrainSettings, *, pairs: int) -> MatchingSchedule:
     """When a run of so many pairs, all of its steps together, matches."""
     return MatchingSchedule(
