@@ -80,7 +80,7 @@ def _sides(
         "augmentation": "none",
         "samples": 10**9,
     }
-    everywhere = {"match_from": 0.0, "match_every": 10**9, "match_for": 10**9}
+    everywhere: dict[str, Any] = {"match_from": 0.0, "match_every": 10**9, "match_for": 10**9}
     pool = max(told.batch_size, round(POOL_SHARE * pairs))
     ours = {
         "clip": TrainSettings(method="clip", **common),
@@ -144,7 +144,7 @@ class _Clocked:
     def __init__(self, loaded: Any) -> None:
         self._loaded, self.dataloader = loaded, self
         self.num_batches, self.num_samples = loaded.dataloader.num_batches, loaded.dataloader.num_samples
-        self._first = self._seen = 0.0
+        self._first, self._seen = 0.0, 0.0
 
     def set_epoch(self, epoch: int) -> None:
         self._loaded.set_epoch(epoch)
@@ -158,7 +158,8 @@ class _Clocked:
 
     def seconds(self) -> float:
         """Of all steps, as the ones after the first took them."""
-        return (self._seen - self._first) * self.num_batches / (self.num_batches - 1)
+        whole: float = (self._seen - self._first) * self.num_batches / (self.num_batches - 1)
+        return whole
 
 
 def _claims(rate: dict[str, float]) -> list[Claim]:

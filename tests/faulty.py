@@ -88,6 +88,9 @@ class DoomedNode:
     def crew(self, makers: Sequence[Callable[[], Callable[[Any], Any]]]) -> AbstractContextManager[Crew]:
         return self._executor.crew([self._doomed(make) for make in makers])
 
+    def aside(self, workers: int) -> Executor | None:
+        return self._executor.aside(workers)
+
     def gang(
         self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2
     ) -> None:

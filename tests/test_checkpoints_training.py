@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,7 +288,7 @@ def test_the_best_weights_are_kept_and_published(tmp_path: Path) -> None:
         (folder / "model.json").write_text(f"facts of {loss}")
 
     for step, loss in enumerate([2.0, 1.0, 1.5, float("nan"), 1.0]):
-        Best(tmp_path).note(loss, step=step, samples=step, save=lambda folder, loss=loss: write(loss, folder))
+        Best(tmp_path).note(loss, step=step, samples=step, save=partial(write, loss))
     assert read_json(tmp_path / "best" / "val.json") == {"step": 1, "samples": 1, "val_loss": 1.0}
     Best(tmp_path).publish(tmp_path / "model")
     assert (tmp_path / "model" / "weights.safetensors").read_text() == "weights of 1.0"

@@ -14,14 +14,8 @@ from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.training.data import build_cache
 from roclip_sanitize.training.settings import TrainSettings
 from tests.squares import write_square_shards
-from tests.test_train import (
-    VIT,
-    _require_same_steps,
-    make_steps,
-    make_trainer,
-    rank_member,
-)
-from tests.test_train import settings_for as settings_for_more
+from tests.trainings import VIT, make_steps, make_trainer, rank_member, require_same_steps
+from tests.trainings import settings_for as settings_for_more
 
 if TYPE_CHECKING:
     from roclip_sanitize.training.loop import Trainer
@@ -164,7 +158,7 @@ def test_two_ranks_make_the_steps_of_one(
     for name, told in cases.items():
         alone = make_steps(told, cache, tmp_path)
         for rank in ranks:
-            _require_same_steps(rank[name], alone)
+            require_same_steps(rank[name], alone)
     assert ranks[0]["released"]["kinds"] == ["ordinary", "ordinary", "matching"]
     assert ranks[0]["no copies"]["kinds"] == ["ordinary", "matching", "matching"]
     assert ranks[0]["safeclip in parts"]["kinds"][:2] == ["unimodal", "gentle"]

@@ -32,10 +32,14 @@ from tests.trainings import (
     HERE,
     PAIRS,
     RESNET,
+    VECTORS,
     VIT,
     WINDOW,
     digest,
+    make_steps,
     make_trainer,
+    rank_member,
+    require_same_steps,
     settings_for,
     square_cache,
     square_table,
@@ -387,7 +391,7 @@ def test_steps_in_parts_are_those_of_a_whole(
 ) -> None:
     settings = settings_for(shards, lr=1e-5, **told)
     whole = make_steps(settings, cache, tmp_path)
-    _require_same_steps(make_steps(replace(settings, accum_freq=parts), cache, tmp_path), whole)
+    require_same_steps(make_steps(replace(settings, accum_freq=parts), cache, tmp_path), whole)
 
 
 @pytest.mark.slow
@@ -412,34 +416,6 @@ RANK_CASES: dict[str, dict[str, Any]] = {
     "first": {"pairing": "first", "match_from": 0.0, "match_every": 64, "match_for": 64},
     "table": {"pairing": "final", "match_from": 0.05, "match_every": 64, "match_for": 64},
 }
-RANK_STEPS = 3
-VECTORS = ("image_PD", "caption_PD")  # of what a method keeps, if it has a pool
-
-
-def make_steps(
-    settings: TrainSettings, cache: Path, out: Path, *, rank: int = 0, size: int = 1
-) -> dict[str, Any]:
-    """Losses of some steps, the gradients of the last, and the pool that they leave."""
-    trainer = make_trainer(settings, cache=cache, out=out, rank=rank, size=size)
-    done = [trainer.step() for _ in range(RANK_STEPS)]
-    gradients = {name: value.grad for name, value in trainer.state.model.named_parameters()}
-    return {
-        "kinds": [each.kind for each in done],
-        "losses": [each.loss for each in done],
-        "gradients": gradients,
-        "kept": trainer.state.method.state_dict(),
-    }
-
-
-def rank_member(rank: int, size: int, cases: dict[str, TrainSettings], cache: Path, out: Path) -> None:
-    """What each of the processes runs."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{out / 'meeting'}", rank=rank, world_size=size
-    )
-    found = {name: make_steps(told, cache, out, rank=rank, size=size) for name, told in cases.items()}
-    torch.save(found, out / f"rank_{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
@@ -455,22 +431,9 @@ def test_two_ranks_make_the_steps_of_one(
     for name, told in cases.items():
         alone = make_steps(told, cache, tmp_path)
         for rank in ranks:
-            _require_same_steps(rank[name], alone)
+            require_same_steps(rank[name], alone)
         kept = [rank[name]["kept"] for rank in ranks]
         assert all(torch.equal(*(each[part] for each in kept)) for part in VECTORS if part in kept[0])
-
-
-def _require_same_steps(found: dict[str, Any], alone: dict[str, Any]) -> None:
-    assert found["kinds"] == alone["kinds"]
-    assert found["losses"] == pytest.approx(alone["losses"], abs=1e-5)
-    assert found["gradients"].keys() == alone["gradients"].keys()
-    for name, gradient in alone["gradients"].items():
-        if gradient is None:  # a tower that sat the step out
-            assert found["gradients"][name] is None
-        else:
-            assert torch.allclose(found["gradients"][name], gradient, atol=1e-5), name
-    for part in (each for each in VECTORS if each in alone["kept"]):  # the order of the gathered rows too
-        assert torch.allclose(found["kept"][part], alone["kept"][part], atol=1e-5)
 
 
 @pytest.mark.slow

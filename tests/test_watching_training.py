@@ -110,8 +110,8 @@ def test_a_watched_training_learns_the_same(tmp_path: Path) -> None:
     told: dict[str, Any] = {"shards": shards, "model": "roclip-vit-64", "batch_size": 16, "epochs": 2}
     told |= {"warmup": 2, "match_from": 0.0, "match_every": 64, "match_for": 64, "pool_size": 16}
     stream = io.StringIO()
-    for name, more in (("plain", {}), ("watched", {"ledger": ledger})):
-        settings = TrainSettings(**told, **more)
+    for name, poisoned in (("plain", None), ("watched", ledger)):
+        settings = TrainSettings(**told, ledger=poisoned)
         train_clip(
             settings, out=tmp_path / name, executor=LocalExecutor(), cache=tmp_path / "cache", progress=stream
         )

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars
+import pytest
+import torch
 
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.pairing import PAIR_SCHEMA, pairs_file
@@ -32,6 +34,8 @@ WINDOW: dict[str, Any] = {  # steps 3, 4, 5 match, and 7, 8, 9, and 11
     "match_for": 48,
 }
 MID_WINDOW = 4
+RANK_STEPS = 3
+VECTORS = ("image_PD", "caption_PD")  # of what a method keeps, if it has a pool
 
 
 def settings_for(shards: tuple[Path, ...], **told: Any) -> TrainSettings:
@@ -89,3 +93,43 @@ def square_table(path: Path) -> Path:
     step = len(COLOURS)
     rows = [(uid_of(n), uid_of((n + step) % PAIRS), uid_of((n - step) % PAIRS)) for n in range(PAIRS)]
     return write_table(path, rows)
+
+
+def make_steps(
+    settings: TrainSettings, cache: Path, out: Path, *, rank: int = 0, size: int = 1
+) -> dict[str, Any]:
+    """Losses of some steps, the gradients of the last, and the pool that they leave."""
+    trainer = make_trainer(settings, cache=cache, out=out, rank=rank, size=size)
+    done = [trainer.step() for _ in range(RANK_STEPS)]
+    gradients = {name: value.grad for name, value in trainer.state.model.named_parameters()}
+    return {
+        "kinds": [each.kind for each in done],
+        "losses": [each.loss for each in done],
+        "gradients": gradients,
+        "kept": trainer.state.method.state_dict(),
+    }
+
+
+def rank_member(rank: int, size: int, cases: dict[str, TrainSettings], cache: Path, out: Path) -> None:
+    """What each of the processes runs."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{out / 'meeting'}", rank=rank, world_size=size
+    )
+    found = {name: make_steps(told, cache, out, rank=rank, size=size) for name, told in cases.items()}
+    torch.save(found, out / f"rank_{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def require_same_steps(found: dict[str, Any], alone: dict[str, Any]) -> None:
+    """What ranks made is what one alone made, up to the noise of float32."""
+    assert found["kinds"] == alone["kinds"]
+    assert found["losses"] == pytest.approx(alone["losses"], abs=1e-5)
+    assert found["gradients"].keys() == alone["gradients"].keys()
+    for name, gradient in alone["gradients"].items():
+        if gradient is None:  # a tower that sat the step out
+            assert found["gradients"][name] is None
+        else:
+            assert torch.allclose(found["gradients"][name], gradient, atol=1e-5), name
+    for part in (each for each in VECTORS if each in alone["kept"]):  # the order of the gathered rows too
+        assert torch.allclose(found["kept"][part], alone["kept"][part], atol=1e-5)
