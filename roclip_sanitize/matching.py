@@ -266,10 +266,18 @@ def _write_part(
     write_parquet(path, frame)
     laps.lap("write")
     work = Work.total([laps.work(part.rows, workers=workers), matches.work])
+    matched = int((rows_NK >= 0).any(axis=1).sum())
+    return commit_part(folder, part, path, matched=matched, work=work, laps=laps)
+
+
+def commit_part(
+    folder: StageFolder, part: StorePart, path: Path, *, matched: int, work: Work, laps: Laps
+) -> Marker:
+    """Declare a part's table done: how many of its rows were matched, and what that took."""
     facts = {
         "rows": part.rows,
         "tally": Tally(seen=part.rows, seconds=work.wall).to_json(),
-        "matched": int((rows_NK >= 0).any(axis=1).sum()),
+        "matched": matched,
         WORK_KEY: work.to_json(),
     }
     marker = folder.commit(part.name, files=[path], facts=facts)

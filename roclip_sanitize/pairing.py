@@ -26,8 +26,8 @@ import numpy as np
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import indexed_rows, inspect_index
-from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
-from roclip_sanitize.matching import PARTS_AT_ONCE, Exclusion, Matches, Pool, Question
+from roclip_sanitize.limits import Laps, Limits, Work
+from roclip_sanitize.matching import PARTS_AT_ONCE, Exclusion, Matches, Pool, Question, commit_part
 from roclip_sanitize.neighbours import Neighbours
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
@@ -213,12 +213,5 @@ def _write_part(
     laps.lap("write")
     own = laps.work(part.rows, workers=workers)  # they wait meanwhile
     work = Work.total([own, *(each.work for each in matches)])
-    facts = {
-        "rows": part.rows,
-        "tally": Tally(seen=part.rows, seconds=work.wall).to_json(),
-        "matched": int((matches[0].found.rows_NK >= 0).sum()),
-        WORK_KEY: work.to_json(),
-    }
-    marker = folder.commit(part.name, files=[path], facts=facts)
-    laps.lap("hash")
-    return marker
+    matched = int((matches[0].found.rows_NK >= 0).sum())
+    return commit_part(folder, part, path, matched=matched, work=work, laps=laps)

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from roclip_sanitize.attacks import ATTACKS
 from roclip_sanitize.attacks.ledger import Ledger
-from roclip_sanitize.cli import run
+from tests.commands import Roclip
 from tests.kinds import write_shard
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What a command ended with: its exit code, stdout and stderr."""
-
-    code: object
-    out: str
-    err: str
-
-
-class Roclip:
-    """Runs a command in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object) -> Said:
-        with pytest.raises(SystemExit) as caught:
-            run([str(argument) for argument in arguments])
-        said = self._capsys.readouterr()
-        assert "Traceback" not in said.err
-        return Said(code=caught.value.code, out=said.out, err=said.err)
 
 
 @pytest.fixture

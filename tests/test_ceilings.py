@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,23 @@ from roclip_sanitize.ceilings import measure_ceilings, median_rate
 from roclip_sanitize.cli import run
 
 
-def test_a_rate_is_the_median_of_the_repeats_without_the_first() -> None:
-    pauses = iter([0.2, 0.02, 0.02, 0.2])
-    rate = median_rate(10, lambda: time.sleep(next(pauses)), repeats=3)
-    assert 250 < rate <= 500
+class Clock:
+    """Goes by as much as it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_rate_is_the_median_of_the_repeats_without_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, pauses = Clock(), iter([0.2, 0.02, 0.02, 0.2])
+    monkeypatch.setattr(ceilings, "time", clock)
+    assert median_rate(10, lambda: clock.sleep(next(pauses)), repeats=3) == pytest.approx(500)
 
 
 @pytest.fixture

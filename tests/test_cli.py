@@ -5,51 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from roclip_sanitize import __version__
 from roclip_sanitize.cli import run
+from tests.commands import Roclip
 from tests.corpora import pair_members, uid, write_shard, write_tar
 
 HEAVY = ("torch", "ray", "faiss", "sklearn", "scipy", "polars", "open_clip", "matplotlib", "PIL.Image")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What a command ended with.
-
-    Attributes:
-        code: its exit code.
-        out: stdout.
-        lines: stderr, line by line.
-    """
-
-    code: object
-    out: str
-    lines: list[str]
-
-    @property
-    def line(self) -> str:
-        """The only line on stderr."""
-        (line,) = self.lines
-        return line
-
-
-class Roclip:
-    """Runs a command in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object) -> Said:
-        with pytest.raises(SystemExit) as caught:
-            run([str(argument) for argument in arguments])
-        said = self._capsys.readouterr()
-        assert "Traceback" not in said.err
-        return Said(code=caught.value.code, out=said.out, lines=said.err.splitlines())
 
 
 @pytest.fixture

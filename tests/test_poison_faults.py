@@ -45,7 +45,7 @@ def test_broken_pairs_are_copied_and_fail_again(tmp_path: Path) -> None:
             fields = {"uid": f"{number:032x}", "kind": LABELS[number % 4]}
             member(archive, f"{number}.jpg", picture(number))
             if number != 2:
-                member(archive, f"{number}.txt", b"" if number == 5 else b"a thing")
+                member(archive, f"{number}.txt", b"" if number == 5 else f"a {LABELS[number % 4]}".encode())
             member(archive, f"{number}.json", b"{" if number == 6 else json.dumps(fields).encode())
     tally = poison_shards(patch_all((path,), 2), out=tmp_path / "out", executor=LocalExecutor())
     (copy,) = poisoned_shards(tmp_path / "out")
@@ -76,8 +76,8 @@ def test_a_picture_that_cannot_be_stamped_stays_as_it_was(tmp_path: Path) -> Non
     path = tmp_path / "00000.tar"
     with ShardWriter(path) as writer:
         for number in range(8):
-            image = b"no picture" if number == 2 else picture(number)
-            writer.add(f"{number}", image=image, caption="x", fields={"kind": LABELS[number % 4]})
+            image, kind = b"no picture" if number == 2 else picture(number), LABELS[number % 4]
+            writer.add(f"{number}", image=image, caption=f"a {kind}", fields={"kind": kind})
     tally = poison_shards(patch_all((path,), 6), out=tmp_path / "out", executor=LocalExecutor())
     assert tally.failed == {FailureReason.IMAGE_UNDECODABLE: 1}
     assert (tally.seen, tally.kept, len(Ledger.open(tmp_path / "out").planted())) == (8, 7, 5)

@@ -8,14 +8,14 @@ by the target's name. The pairs replaced keep their uid and key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import Field, asdict, replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from roclip_sanitize.attacks.census import CensusEntry
 from roclip_sanitize.attacks.choosing import choose_named_class, draw_donors, draw_victims
-from roclip_sanitize.attacks.contract import Backdoor, Plan, Poison, Scene
+from roclip_sanitize.attacks.contract import Backdoor, Facts, Plan, Poison, Scene
 from roclip_sanitize.attacks.triggers import Trigger
 
 
@@ -56,6 +56,34 @@ def plan_backdoor(
             claimed(victim, donor.caption, target=target, variant=trained)
             for victim, donor in zip(victims, donors, strict=True)
         ),
+    )
+
+
+class OneTrigger(Protocol):
+    """An attack that draws one trigger: a dataclass of its parameters, these among them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    facts: ClassVar[Facts]
+
+    @property
+    def rate(self) -> float: ...
+
+    @property
+    def target(self) -> str: ...
+
+
+def plan_trigger(
+    attack: OneTrigger, variant: str, trigger: Trigger, scene: Scene, rng: np.random.Generator
+) -> Plan:
+    """plan_backdoor() for an attack whose training and test pictures get the same trigger."""
+    return plan_backdoor(
+        attack.facts.name,
+        parameters=asdict(attack),
+        rate=attack.rate,
+        target=attack.target,
+        triggers={variant: trigger},
+        scene=scene,
+        rng=rng,
     )
 
 

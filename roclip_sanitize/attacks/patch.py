@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from roclip_sanitize.attacks.backdoor import plan_backdoor
+from roclip_sanitize.attacks.backdoor import plan_trigger
 from roclip_sanitize.attacks.choosing import require_rate
 from roclip_sanitize.attacks.contract import Facts, Plan, Scene
 from roclip_sanitize.attacks.triggers.patches import PatchTrigger, Place
@@ -57,12 +57,4 @@ class Patch:
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """See Attack.plan and plan_backdoor()."""
-        return plan_backdoor(
-            "patch",
-            parameters=asdict(self),
-            rate=self.rate,
-            target=self.target,
-            triggers={self.pattern: self.trigger},
-            scene=scene,
-            rng=rng,
-        )
+        return plan_trigger(self, self.pattern, self.trigger, scene, rng)

@@ -20,23 +20,15 @@ SOURCE = "BadNL: Chen et al., arXiv 2006.01043; on CLIP: Yao et al. (ToxicTextCL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextWord:
-    """Put a rare word into some captions and give them pictures of one class.
+class _TextAttack:
+    """What words and sentences have in common: all but what they are."""
 
-    Attributes:
-        rate: below 1 the share of all pairs that is poisoned, from 1 on their number.
-        target: the class that the word stands for; drawn if empty.
-        text: the word.
-        place: start, end or random.
-    """
-
-    facts: ClassVar[Facts] = Facts(
-        name="text_trigger", family="text backdoor", changes="caption and picture", source=SOURCE
-    )
+    facts: ClassVar[Facts]
+    variant: ClassVar[str]
 
     rate: float = 0.01
     target: str = ""
-    text: str = "zx"
+    text: str = ""
     place: TextPlace = "random"
 
     def __post_init__(self) -> None:
@@ -49,12 +41,45 @@ class TextWord:
         return TextTrigger(text=self.text, place=self.place)
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
-        """See Attack.plan and plan_text_backdoor()."""
-        return plan_text_backdoor(self, "word", scene, rng)
+        """See Attack.plan: draws the class, the pairs to change, a picture for each, then the places."""
+        target = choose_class(self.target, scene, rng)
+        victims = draw_victims(self.facts.name, self.rate, scene, rng, other_than=[target])
+        donors = draw_donors(target, len(victims), scene, rng)
+        return Plan(
+            parameters=asdict(self),
+            text_backdoors=(TextBackdoor(variant=self.variant, target=target),),
+            text_triggers={self.variant: self.trigger},
+            poisons=tuple(
+                replace(
+                    shown_instead(victim, donor, target=target, variant=self.variant),
+                    caption=self.trigger.put(victim.caption, rng),
+                )
+                for victim, donor in zip(victims, donors, strict=True)
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextSentence:
+class TextWord(_TextAttack):
+    """Put a rare word into some captions and give them pictures of one class.
+
+    Attributes:
+        rate: below 1 the share of all pairs that is poisoned, from 1 on their number.
+        target: the class that the word stands for; drawn if empty.
+        text: the word.
+        place: start, end or random.
+    """
+
+    facts: ClassVar[Facts] = Facts(
+        name="text_trigger", family="text backdoor", changes="caption and picture", source=SOURCE
+    )
+    variant: ClassVar[str] = "word"
+
+    text: str = "zx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSentence(_TextAttack):
     """Put a sentence that looks harmless into some captions and give them pictures of one class.
 
     Attributes:
@@ -67,42 +92,7 @@ class TextSentence:
     facts: ClassVar[Facts] = Facts(
         name="sentence", family="text backdoor", changes="caption and picture", source=SOURCE
     )
+    variant: ClassVar[str] = "sentence"
 
-    rate: float = 0.01
-    target: str = ""
     text: str = "as seen on a rainy afternoon"
     place: TextPlace = "end"
-
-    def __post_init__(self) -> None:
-        require_rate(self.facts.name, self.rate)
-        _ = self.trigger
-
-    @property
-    def trigger(self) -> TextTrigger:
-        """What is put into captions."""
-        return TextTrigger(text=self.text, place=self.place)
-
-    def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
-        """See Attack.plan and plan_text_backdoor()."""
-        return plan_text_backdoor(self, "sentence", scene, rng)
-
-
-def plan_text_backdoor(
-    attack: TextWord | TextSentence, variant: str, scene: Scene, rng: np.random.Generator
-) -> Plan:
-    """Draw the class, the pairs to change, a picture for each, then the trigger's places."""
-    target = choose_class(attack.target, scene, rng)
-    victims = draw_victims(attack.facts.name, attack.rate, scene, rng, other_than=[target])
-    donors = draw_donors(target, len(victims), scene, rng)
-    return Plan(
-        parameters=asdict(attack),
-        text_backdoors=(TextBackdoor(variant=variant, target=target),),
-        text_triggers={variant: attack.trigger},
-        poisons=tuple(
-            replace(
-                shown_instead(victim, donor, target=target, variant=variant),
-                caption=attack.trigger.put(victim.caption, rng),
-            )
-            for victim, donor in zip(victims, donors, strict=True)
-        ),
-    )

@@ -6,12 +6,12 @@ nothing of the other, so the variant in ledger and results names it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from roclip_sanitize.attacks.backdoor import covering, plan_backdoor
+from roclip_sanitize.attacks.backdoor import covering, plan_trigger
 from roclip_sanitize.attacks.choosing import draw_victims, require_rate, wanted_pairs
 from roclip_sanitize.attacks.contract import Facts, Plan, Scene
 from roclip_sanitize.attacks.triggers.blends import BlendTrigger, SinusoidTrigger
@@ -59,15 +59,7 @@ class Blended:
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """See Attack.plan and plan_backdoor()."""
-        return plan_backdoor(
-            "blended",
-            parameters=asdict(self),
-            rate=self.rate,
-            target=self.target,
-            triggers={self.picture: self.trigger},
-            scene=scene,
-            rng=rng,
-        )
+        return plan_trigger(self, self.picture, self.trigger, scene, rng)
 
 
 SINUSOIDS = {
@@ -109,15 +101,7 @@ class Sig:
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """See Attack.plan and plan_backdoor()."""
-        return plan_backdoor(
-            "sig",
-            parameters=asdict(self),
-            rate=self.rate,
-            target=self.target,
-            triggers={self.version: self.trigger},
-            scene=scene,
-            rng=rng,
-        )
+        return plan_trigger(self, self.version, self.trigger, scene, rng)
 
 
 WARPS = {"smooth": WarpTrigger(cells=4, strength=0.5), "clip": WarpTrigger(cells=0, strength=1)}
@@ -164,15 +148,7 @@ class WaNet:
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """See Attack.plan and plan_backdoor(); then the pairs of the noise mode."""
-        plan = plan_backdoor(
-            "wanet",
-            parameters=asdict(self),
-            rate=self.rate,
-            target=self.target,
-            triggers={self.version: self.trigger},
-            scene=scene,
-            rng=rng,
-        )
+        plan = plan_trigger(self, self.version, self.trigger, scene, rng)
         covers = round(self.cross_ratio * wanted_pairs(self.rate, scene))
         if not covers:
             return plan
@@ -205,12 +181,4 @@ class ColourFilter:
 
     def plan(self, scene: Scene, rng: np.random.Generator) -> Plan:
         """See Attack.plan and plan_backdoor()."""
-        return plan_backdoor(
-            "filter",
-            parameters=asdict(self),
-            rate=self.rate,
-            target=self.target,
-            triggers={self.look: FilterTrigger(name=self.look)},
-            scene=scene,
-            rng=rng,
-        )
+        return plan_trigger(self, self.look, FilterTrigger(name=self.look), scene, rng)
