@@ -177,8 +177,13 @@ def test_a_pair_never_matches_a_copy_of_itself(pairing: str) -> None:
 
 
 def test_windows_are_those_of_the_settings() -> None:
-    told: dict[str, Any] = {"match_from": 0.5, "match_every": 40, "match_for": 20, "batch_size": 10}
-    told["match_last"] = "matching"
+    told: dict[str, Any] = {
+        "match_from": 0.5,
+        "match_every": 40,
+        "match_for": 20,
+        "batch_size": 10,
+        "match_last": "matching",
+    }
     run = surroundings("roclip", rows=110, **told)
     schedule = schedule_of(run.settings, pairs=run.total_steps * run.settings.batch_size)
     assert schedule.last_window() == (90, 110)
