@@ -14,7 +14,8 @@ from typing import Any
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.training.settings import AUGMENTATIONS, TrainSettings
 
-OF_THE_CELL = frozenset({"shards", "model", "pairs", "seed", "checkpoint_seconds"})
+OF_THE_CELL = frozenset({"shards", "model", "pairs", "seed", "val_shards", "publish"})
+OF_THE_CELL |= {"checkpoint_seconds", "keep_checkpoints", "checkpoints"}
 TRAIN_KEYS = tuple(each.name for each in fields(TrainSettings) if each.name not in OF_THE_CELL)
 COMMON_KEYS = tuple(key for key in TRAIN_KEYS if key not in {"method", "pairing", "augmentation"})
 

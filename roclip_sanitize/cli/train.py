@@ -114,7 +114,7 @@ def train(
     max_failed: MaxFailed = 0.01,
     as_json: AsJson = False,
 ) -> None:
-    """Train CLIP on shards, plainly or robustly. A killed run resumes."""
+    """Train CLIP on shards, plainly or robustly. A run that is killed or stopped resumes."""
     from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
     from roclip_sanitize.training.train import train_clip, train_limits

@@ -105,4 +105,5 @@ class Stopping:
         for file in self._files:
             with contextlib.suppress(OSError):  # a folder that is not there has no run to stop
                 file.path.touch()
-        os.write(2, b"roclip: stopping at the next step\n")  # print() may be what was interrupted
+        with contextlib.suppress(OSError):  # nobody listens any more
+            os.write(2, b"roclip: stopping at the next step\n")  # print() may be what was interrupted
