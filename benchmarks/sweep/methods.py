@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from roclip_sanitize.errors import ConfigError
-from roclip_sanitize.training.settings import AUGMENTATIONS, TrainSettings
+from roclip_sanitize.training.settings import AUGMENTATIONS, UNDECIDING, TrainSettings
 
-OF_THE_CELL = frozenset({"shards", "model", "pairs", "seed", "val_shards", "publish"})
-OF_THE_CELL |= {"checkpoint_seconds", "keep_checkpoints", "checkpoints"}
+OF_THE_CELL = frozenset(
+    {"shards", "model", "pairs", "synonyms", "seed", "val_shards", "publish", *UNDECIDING}
+)
 TRAIN_KEYS = tuple(each.name for each in fields(TrainSettings) if each.name not in OF_THE_CELL)
 COMMON_KEYS = tuple(key for key in TRAIN_KEYS if key not in {"method", "pairing", "augmentation"})
 
@@ -42,6 +43,9 @@ METHODS = {
         Arm(name="clip_augmented", train={"method": "clip"}),
         Arm(name="roclip_first", train={"method": "roclip", "pairing": "first"}),
         Arm(name="roclip_final", train={"method": "roclip", "pairing": "final"}),
+        Arm(name="roclip_both", train={"method": "roclip", "pairing": "both"}),
+        Arm(name="roclip_released", train={"method": "roclip_released"}),
+        Arm(name="safeclip", train={"method": "safeclip"}),
         Arm(name="scan_clip", scan=True, train={"method": "clip", "augmentation": "none"}),
         Arm(name="scan_clip_augmented", scan=True, train={"method": "clip"}),
         Arm(name="scan_roclip_final", scan=True, train={"method": "roclip", "pairing": "final"}),
