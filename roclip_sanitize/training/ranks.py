@@ -62,12 +62,6 @@ class Ranks:
             distributed.all_reduce(value)
         return value
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether any rank says so: each rank hears the same."""
-        if self.size == 1:
-            return flag
-        return bool(self.summed(torch.tensor(float(flag), device=device)) > 0)
-
     def from_first(self, value: int, device: torch.device) -> int:
         """What the first rank says: each rank hears the same."""
         if self.size == 1:
