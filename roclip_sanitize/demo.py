@@ -242,7 +242,7 @@ class Demo:
         from roclip_sanitize.training.train import train_all
 
         runs = {self._run / "arms" / arm: self._train_settings(arm) for arm in ARMS}
-        train_all(runs, executor=self._executor, cache=self._run / "cache")
+        train_all(runs, executor=self._executor, cache=self._run / "cache", progress=sys.stderr)
 
     def _train_settings(self, arm: str) -> TrainSettings:
         told: dict[str, Any] = {

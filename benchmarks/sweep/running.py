@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.sweep.cells import Cell, Poisoning
+from benchmarks.sweep.controls import SUCCESS_METRICS
 from benchmarks.sweep.corpus import Survey
 from benchmarks.sweep.preparing import Prepared, drop_scratch, prepare
 from benchmarks.sweep.settings import Resources
@@ -234,7 +235,7 @@ def _in_short(run: Path, cell: Cell) -> str:
     results = results_of(run, cell)
     facts = StageFolder(cell_folder(run, cell)).facts
     success = [
-        f"{result.attack} {result.value:.1%}" for result in results if result.metric == "attack_success"
+        f"{result.attack} {result.value:.1%}" for result in results if result.metric in SUCCESS_METRICS
     ]
     useful = find(results, arm=ARM, attack=None, metric="zero_shot_top1")
     parts = [*success, f"zero-shot {useful.value:.1%}" if useful else "", f"{facts['train_seconds']:.0f} s"]
