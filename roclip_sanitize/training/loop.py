@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from roclip_sanitize.encoder import load_clip, new_clip, save_clip
@@ -210,8 +211,9 @@ class Trainer:
         """What the model makes of pairs as they are: see methods.contract.Encode."""
         model = self.state.model.eval()
         made = []
-        for start in range(0, len(row_N), ENCODED_AT_ONCE):
-            rows = row_N[start : start + ENCODED_AT_ONCE]
+        for rows in np.array_split(
+            row_N, math.ceil(len(row_N) / ENCODED_AT_ONCE)
+        ):  # no short batch at the end
             made.append(encode_share(model, self.loader.plain(rows), self.ranks, self.settings.precision))
         model.train()
         image_ND, caption_ND = (torch.cat(vectors) for vectors in zip(*made, strict=True))

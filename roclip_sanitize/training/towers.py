@@ -132,7 +132,7 @@ class Engine:
             start = rows.stop
             with contextlib.nullcontext() if last else self._unsynced():
                 vectors, part_scale = self._forward(part, captions_learn)
-                heads = [(part_scale, scale.grad if last else torch.zeros_like(part_scale))]
+                heads = [(part_scale, _gradient(scale) if last else torch.zeros_like(part_scale))]
                 for made_here, whole in zip(vectors, leaves, strict=True):
                     heads += [
                         (vector, leaf.grad[rows])
@@ -166,6 +166,11 @@ def encode_share(model: Any, batch: Batch, ranks: Ranks, precision: Precision = 
     """Vectors of a batch of which this rank has a share, of all ranks, by weights that do not learn."""
     ((image, caption),), _ = TwoTowers(model, precision)([batch], captions_learn=False)
     return ranks.collected(image), ranks.collected(caption)
+
+
+def _gradient(leaf: torch.Tensor) -> torch.Tensor:
+    """Zero where the loss made no use of it."""
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def _parts(batches: Sequence[Batch], count: int) -> Iterator[list[Batch]]:
