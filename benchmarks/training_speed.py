@@ -3,8 +3,9 @@
     python -m benchmarks.training_speed [--shards 'data/{00000..00002}.tar'] [--quick]
 
     clip        `roclip train --method clip`: cache, augmentation none, both towers, AdamW
-    open_clip   open_clip_train.train.train_one_epoch on the same model, shards and batch size, as its main()
-                sets it up on one device: WebDataset loader with a worker process, AdamW
+    open_clip   open_clip_train.train.train_one_epoch on the same model, pairs and batch size, as its main()
+                sets it up on one device: pictures in files, a worker process that loads them, AdamW (its
+                WebDataset loader does not run with webdataset after 0.2.86)
     roclip      every step a matching one, final version, against a pool of 2 % of the pairs
 
 All in one process, in turns; what counts is the median over rounds, and ratios of it. Ours reads decoded
@@ -24,6 +25,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ import torch
 from benchmarks.claims import Claim, report
 from roclip_sanitize.encoder import image_side, new_clip, own_transform, tokenizer_for
 from roclip_sanitize.executors.local import LocalExecutor
-from roclip_sanitize.shards import expand_shards
+from roclip_sanitize.shards import Shard, expand_shards, shard_tasks
 from roclip_sanitize.training.data import build_cache, cache_tally
 from roclip_sanitize.training.loop import Member, Trainer
 from roclip_sanitize.training.settings import TrainSettings
@@ -89,7 +91,7 @@ def _sides(
     sides: dict[str, Callable[[], float]] = {
         name: _ours(settings, cache, folder / name, steps=told.steps) for name, settings in ours.items()
     }
-    sides["open_clip"] = _theirs(shards, told)
+    sides["open_clip"] = _theirs(shards, told, folder / "open_clip")
     return sides, making
 
 
@@ -107,35 +109,50 @@ def _ours(settings: TrainSettings, cache: Path, out: Path, *, steps: int) -> Cal
     return make_steps
 
 
-def _theirs(shards: Sequence[Path], told: argparse.Namespace) -> Callable[[], float]:
+def _theirs(shards: Sequence[Path], told: argparse.Namespace, folder: Path) -> Callable[[], float]:
     """open_clip's trainer, called as its main() calls it; the loader's start-up is not counted."""
     from open_clip_train import data, distributed, main, params, train
 
     logging.disable(logging.INFO)
+    table = _unpacked(shards, folder, pairs=told.steps * told.batch_size)
     args = params.parse_args(
         [
-            *("--train-data", "::".join(map(str, shards)), "--dataset-type", "webdataset"),
-            *("--train-num-samples", str(told.steps * told.batch_size), "--dataset-resampled"),
+            *("--train-data", str(table), "--dataset-type", "csv"),
+            *("--csv-img-key", "image", "--csv-caption-key", "caption"),
             *("--model", told.model, "--batch-size", str(told.batch_size), "--workers", "1"),
             *("--precision", "fp32", "--device", "cuda" if torch.cuda.is_available() else "cpu"),
             *("--log-every-n-steps", "1000000", "--skip-scheduler"),
         ]
     )
     distributed.init_distributed_device(args)
-    args.distill = False
+    args.distill = args.wandb = args.save_logs = False
     model = new_clip(told.model, seed=0).to(args.device)
     loss = main.create_loss(args)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1)
     preprocess, tokenize = own_transform(image_side(told.model)), tokenizer_for(told.model)
-    loaded = {"train": data.get_wds_dataset(args, preprocess, is_train=True, tokenizer=tokenize)}
     model.output_dict = True
-    clocked = _Clocked(loaded["train"])
+    clocked = _Clocked(data.get_csv_dataset(args, preprocess, is_train=True, tokenizer=tokenize))
 
     def make_steps() -> float:
         train.train_one_epoch(model, {"train": clocked}, loss, 0, optimizer, None, None, None, args)
         return clocked.seconds()
 
     return make_steps
+
+
+def _unpacked(shards: Sequence[Path], folder: Path, *, pairs: int) -> Path:
+    """Pictures as files, and the table of them that open_clip's trainer reads."""
+    folder.mkdir()
+    lines = ["image\tcaption"]
+    for task in shard_tasks(shards):
+        with Shard(task.path) as shard:
+            for pair in islice(shard.pairs(), pairs + 1 - len(lines)):
+                path = folder / f"{pair.uid}.jpg"
+                path.write_bytes(pair.image)
+                lines.append(f"{path}\t{' '.join(pair.caption.replace(chr(34), ' ').split())}")
+    table = folder / "pairs.tsv"
+    table.write_text("\n".join(lines) + "\n", "utf-8")
+    return table
 
 
 class _Clocked:
@@ -147,7 +164,7 @@ class _Clocked:
         self._first, self._seen = 0.0, 0.0
 
     def set_epoch(self, epoch: int) -> None:
-        self._loaded.set_epoch(epoch)
+        """Of one device, whose order no sampler sets."""
 
     def __iter__(self) -> Any:
         for number, batch in enumerate(self._loaded.dataloader):
