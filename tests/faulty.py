@@ -34,12 +34,19 @@ SOON_SECONDS = 120.0
 # What a stage left behind
 
 
+UNSTEADY = {"retries", "loss_mean", "agreement"}
+
+
 def tree(out: Path) -> dict[str, object]:
-    """All that a folder holds, by path, but for times, retries and what killed writers leave."""
+    """All that a folder holds, by path, but for times, retries and what killed writers leave.
+
+    Nor what a training is watched by: event files are named after the time, and means are of the steps
+    since the run, or its resume, began to count.
+    """
     return {
         path.relative_to(out).as_posix(): _content(path)
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.suffix != ".part"
+        if path.is_file() and path.suffix != ".part" and path.parent.name != "tensorboard"
     }
 
 
@@ -53,7 +60,7 @@ def _content(path: Path) -> object:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = (name for name in value if "second" not in name and name != "retries")
+        kept = (name for name in value if "second" not in name and name not in UNSTEADY)
         return {name: _timeless(value[name]) for name in kept}
     if isinstance(value, list):
         return [_timeless(inner) for inner in value]

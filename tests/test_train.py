@@ -266,10 +266,8 @@ def test_a_run_leaves_a_log_and_a_snapshot_after_each_epoch_but_the_last(trained
     told |= {"samples_per_second", "seconds"}
     assert [set(line) - {"agreement"} for line in lines] == [told, told], "which matching steps note too"
     seen = [samples for samples, _ in snapshots(trained)]
-    begins = (
-        samples - 3 * BATCH
-    )  # of the last window: with it the training ends, and the model itself is the last
-    assert seen == [samples // 4, samples // 2, samples * 3 // 4, begins]
+    last_window = samples - 2 * BATCH  # the training ends with it: after it comes the model itself
+    assert seen == [samples // 4, samples // 2, samples * 3 // 4, last_window]
     assert not (trained / "checkpoints").exists()
 
 

@@ -27,7 +27,8 @@ A value has one name everywhere: that of the log and of wandb; TensorBoard puts 
     seconds                s        limits.Work: what each part of a step took      all but the log
 
 Notes are means over those steps since the last report that made them, and missing where none did. Only
-what is named after seconds differs between two runs of the same seed.
+what is named after seconds differs between two runs of the same seed; after a resume the first means are
+of the steps made since.
 """
 
 from __future__ import annotations
