@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from roclip_sanitize.training.data import TrainingData
+from roclip_sanitize.training.pool import PairPool, default_capacity
 from roclip_sanitize.training.ranks import Ranks
 from roclip_sanitize.training.settings import Augmentation, TrainSettings
 
@@ -198,6 +199,13 @@ class Stateless:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See Method.load_state_dict."""
+
+
+def open_pool(run: Surroundings) -> PairPool:
+    """An empty pool as large as the settings say, or as suits the pairs."""
+    settings = run.settings
+    capacity = settings.pool_size or default_capacity(run.data.rows, batch_size=settings.batch_size)
+    return PairPool(capacity, run.width, ranks=run.ranks, device=run.device)
 
 
 def as_they_are(row_B: Rows, augmentation: Augmentation, *, draw: int = 0) -> View:

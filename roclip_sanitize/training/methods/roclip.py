@@ -31,9 +31,10 @@ from roclip_sanitize.training.methods.contract import (
     Surroundings,
     View,
     as_they_are,
+    open_pool,
 )
 from roclip_sanitize.training.objectives import clip_loss, matched_loss
-from roclip_sanitize.training.pool import Grouping, PairPool, Side, default_capacity
+from roclip_sanitize.training.pool import Grouping, Side
 from roclip_sanitize.training.schedule import MatchingSchedule
 from roclip_sanitize.training.settings import TrainSettings
 
@@ -51,8 +52,7 @@ class Roclip(Stateless):
             side: torch.from_numpy(group_N).to(run.device)
             for side, group_N in (("image", run.data.image_group_N), ("caption", run.data.caption_group_N))
         }
-        capacity = settings.pool_size or default_capacity(run.data.rows, batch_size=settings.batch_size)
-        self.pool = PairPool(capacity, run.width, ranks=run.ranks, device=run.device)
+        self.pool = open_pool(run)
 
     def before(self, step: int, encode: Encode) -> None:
         """Have tables made of the weights as they are."""

@@ -23,9 +23,10 @@ from roclip_sanitize.training.methods.contract import (
     StepPlan,
     Surroundings,
     as_they_are,
+    open_pool,
 )
 from roclip_sanitize.training.objectives import likeness_loss
-from roclip_sanitize.training.pool import PairPool, Side, default_capacity
+from roclip_sanitize.training.pool import Side
 
 
 class Unimodal(Stateless):
@@ -35,9 +36,8 @@ class Unimodal(Stateless):
         settings = run.settings
         require_augmentation(settings.augmentation, method="unimodal training")
         self._rows_of, self._augmentation = run.rows_of, settings.augmentation
-        capacity = settings.pool_size or default_capacity(run.data.rows, batch_size=settings.batch_size)
         self._least = settings.batch_size
-        self.pool = PairPool(capacity, run.width, ranks=run.ranks, device=run.device)
+        self.pool = open_pool(run)
 
     def plan(self, step: int) -> StepPlan:
         """See Method.plan."""
