@@ -9,19 +9,18 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
-from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.limits import Work
 from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.trained import snapshots
-from roclip_sanitize.training.data import TrainingData, build_cache, epoch_order
-from roclip_sanitize.training.matches import MatchTable
+from roclip_sanitize.training.data import TrainingData, build_cache
 from roclip_sanitize.training.methods.roclip import Roclip
 from roclip_sanitize.training.pool import PairPool
 from roclip_sanitize.training.settings import TrainSettings
@@ -43,7 +42,6 @@ from tests.trainings import (
     settings_for,
     square_cache,
     square_table,
-    write_table,
 )
 
 if TYPE_CHECKING:
@@ -69,125 +67,6 @@ def pool_of(trainer: Trainer) -> PairPool:
     method = trainer.method
     assert isinstance(method, Roclip)
     return method.pool
-
-
-# Settings
-
-
-def test_samples_decide_the_steps_and_else_epochs() -> None:
-    told: dict[str, Any] = {"shards": (Path("x.tar"),), "batch_size": 64, "epochs": 3}
-    assert TrainSettings(**told).steps(10) == 30
-    assert TrainSettings(**told, samples=64 * 7 + 5).steps(10) == 7
-    assert TrainSettings(**told, samples=1).steps(10) == 1
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [
-        (
-            "method",
-            "magic",
-            "method is 'magic', wanted one of clip, roclip, roclip_released, unimodal, safeclip, .*, par",
-        ),
-        ("pairing", "second", "pairing is 'second', wanted one of first, final, both"),
-        ("augmentation", "wild", "augmentation is 'wild', wanted one of none, mild, strong"),
-        ("epochs", 0, "epochs is 0, wanted 1 or more"),
-        ("samples", -1, "samples is -1, wanted 0 or more"),
-        ("batch_size", 1, "batch-size is 1, wanted 2 or more"),
-        ("match_every", 0, "match-every is 0, wanted 1 or more"),
-        ("lr", 0.0, r"lr is 0\.0, wanted more than 0"),
-        ("match_from", 1.5, r"match-from is 1\.5, wanted a share from 0 to 1"),
-        ("match_for", 4_000, r"match-for \(4000\) exceeds match-every"),
-        ("pool_size", 63, r"pool-size is 63, wanted 0 or at least batch-size \(64\)"),
-        ("seed", -1, "seed is -1, wanted 0 or more"),
-        ("keep_checkpoints", 0, "keep-checkpoints is 0, wanted 1 or more"),
-        ("publish", "first", "publish is 'first', wanted one of last, best"),
-        ("publish", "best", "publish 'best' needs held-out pairs to tell it by: name some with --val-data"),
-    ],
-)
-def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        TrainSettings(**{"shards": (Path("a.tar"),), setting: value})
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        {"checkpoint_seconds": 1.0},
-        {"keep_checkpoints": 5},
-        {"checkpoints": "s3://bucket/run"},
-        {"ledger": Path("poisoned")},
-        {"wandb": "a project"},
-    ],
-)
-def test_checkpoints_and_watchers_decide_no_result(told: dict[str, Any]) -> None:
-    plain, other = (TrainSettings(shards=(Path("a.tar"),), **each) for each in ({}, told))
-    assert plain.to_json() == other.to_json()
-
-
-def test_held_out_pairs_tell_runs_apart_only_where_there_are_some() -> None:
-    told: dict[str, Any] = {"shards": (Path("a.tar"),)}
-    assert not {"val_shards", "publish"} & TrainSettings(**told).to_json().keys()
-    named = TrainSettings(**told, val_shards=(Path("b.tar"),), publish="best").to_json()
-    assert (named["val_shards"], named["publish"]) == (["b.tar"], "best")
-
-
-# Order and tables
-
-
-def test_every_epoch_visits_all_rows_in_an_order_of_its_own() -> None:
-    orders = [epoch_order(50, seed=1, epoch=epoch).tolist() for epoch in range(3)]
-    assert [sorted(order) for order in orders] == [list(range(50))] * 3
-    assert len({tuple(order) for order in orders}) == 3
-    assert epoch_order(50, seed=1, epoch=1).tolist() == orders[1]
-    assert epoch_order(50, seed=2, epoch=1).tolist() != orders[1]
-
-
-class CachedUids:
-    """As much of a cache as a table needs."""
-
-    def __init__(self, *uids: str) -> None:
-        self._uids, self.rows = list(uids), len(uids)
-
-    def uids(self) -> list[str]:
-        return self._uids
-
-
-def load_table(path: Path, *uids: str) -> MatchTable:
-    return MatchTable.load(path, cast("TrainingData", CachedUids(*uids)))
-
-
-def test_a_table_is_looked_up_by_uid(tmp_path: Path) -> None:
-    write_table(tmp_path, [("a", "c", "b"), ("b", "a", "a"), ("c", "b", "a")])
-    found = load_table(tmp_path, "c", "b", "a")  # rows 0, 1 and 2
-    assert found.caption_row_N.tolist() == [1, 2, 0]
-    assert found.image_row_N is not None
-    assert found.image_row_N.tolist() == [2, 2, 1]
-    rewritten = [
-        (images.tolist(), captions.tolist()) for images, captions in found.rewritten(np.array([0, 2]))
-    ]
-    assert rewritten == [([0, 2], [1, 0]), ([2, 1], [0, 2])]
-
-
-def test_a_pair_without_a_cached_partner_stays_as_it_is(tmp_path: Path) -> None:
-    write_table(tmp_path, [("a", "gone", "b"), ("elsewhere", "a", "a"), ("b", "", "")])
-    found = load_table(tmp_path, "a", "b", "not in the table")
-    assert found.caption_row_N.tolist() == [0, 1, 2]
-    assert found.image_row_N is not None
-    assert found.image_row_N.tolist() == [1, 1, 2]
-
-
-def test_the_final_version_has_one_rewriting(tmp_path: Path) -> None:
-    write_table(tmp_path, [("a", "b", ""), ("b", "a", "")])
-    found = load_table(tmp_path, "a", "b")
-    assert found.image_row_N is None
-    assert len(list(found.rewritten(np.array([0, 1])))) == 1
-
-
-def test_a_table_of_other_pairs_is_refused(tmp_path: Path) -> None:
-    write_table(tmp_path, [("a", "b", "")])
-    with pytest.raises(MismatchError, match="shares no pair with the shards"):
-        load_table(tmp_path, "x", "y")
 
 
 # The cache
