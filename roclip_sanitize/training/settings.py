@@ -37,8 +37,9 @@ LEAST = {
     "seed": 0,
     "accum_freq": 1,
     "keep_checkpoints": 1,
+    "lessons": 1,
 }
-SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate")
+SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate", "admit_first", "admit_last")
 # Left out of what identifies a run while they change nothing: a run from before they existed goes on.
 NEUTRAL: dict[str, Any] = {
     "precision": "float32",
@@ -47,6 +48,9 @@ NEUTRAL: dict[str, Any] = {
     "warm_up_for": None,
     "gentle_for": None,
     "gentle_rate": 0.01,
+    "admit_first": 1.0,
+    "admit_last": 1.0,
+    "lessons": 4,
     "match_last": "",
     "exclude_copies": False,
     "match_by": "pool",
@@ -140,6 +144,9 @@ class TrainSettings:
     warm_up_for: float | None = None
     gentle_for: float | None = None
     gentle_rate: float = 0.01
+    admit_first: float = 1.0
+    admit_last: float = 1.0
+    lessons: int = 4
     synonyms: Path | None = None
     seed: int = 0
     precision: Precision = "float32"

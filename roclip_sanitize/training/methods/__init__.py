@@ -20,6 +20,7 @@ from roclip_sanitize.training.methods.cleanclip import Cleanclip
 from roclip_sanitize.training.methods.clip import Clip
 from roclip_sanitize.training.methods.contract import Method, Surroundings
 from roclip_sanitize.training.methods.par import Par
+from roclip_sanitize.training.methods.curriculum import Curriculum
 from roclip_sanitize.training.methods.phases import Phased, phase_starts
 from roclip_sanitize.training.methods.roclip import Roclip
 from roclip_sanitize.training.methods.roclip_released import RoclipReleased
@@ -51,6 +52,8 @@ def open_method(run: Surroundings) -> Method:
         raise ConfigError(f"warm-up-for and gentle-for leave {settings.method} no step to train in")
     if settings.method == "safeclip":
         method: Method = safeclip.Safeclip(run, start=method_from)
+    elif settings.admit_first < 1 or settings.admit_last < 1:
+        method = Curriculum(run, METHODS[settings.method])
     else:
         method = METHODS[settings.method](run)
     if not method_from:
