@@ -206,9 +206,13 @@ def normalise_pixels(pixels_N3HW: torch.Tensor) -> torch.Tensor:
     """uint8 0…255 or float 0…1 → float, OpenAI's mean and deviation, channels last."""
     if pixels_N3HW.dtype == torch.uint8:
         pixels_N3HW = pixels_N3HW.float() / 255
-    mean = torch.tensor(IMAGE_MEAN, device=pixels_N3HW.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGE_STD, device=pixels_N3HW.device).view(1, 3, 1, 1)
+    mean, std = (_channels(values, pixels_N3HW.device) for values in (IMAGE_MEAN, IMAGE_STD))
     return ((pixels_N3HW - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _channels(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    """(3, 1, 1) float32, filled on the device: a copy from the host would wait for all of a GPU's work."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])
 
 
 def weights_digest(model: Any) -> str:

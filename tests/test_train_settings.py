@@ -51,6 +51,7 @@ def test_samples_decide_the_steps_and_else_epochs() -> None:
         ("seed", -1, "seed is -1, wanted 0 or more"),
         ("keep_checkpoints", 0, "keep-checkpoints is 0, wanted 1 or more"),
         ("publish", "first", "publish is 'first', wanted one of last, best"),
+        ("resident", "maybe", "resident is 'maybe', wanted one of auto, always, never"),
         ("publish", "best", "publish 'best' needs held-out pairs to tell it by: name some with --val-data"),
     ],
 )
@@ -67,6 +68,7 @@ def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> 
         {"checkpoints": "s3://bucket/run"},
         {"ledger": Path("poisoned")},
         {"wandb": "a project"},
+        {"resident": "never"},
     ],
 )
 def test_checkpoints_and_watchers_decide_no_result(told: dict[str, Any]) -> None:

@@ -107,6 +107,10 @@ def train(
         ),
     ] = None,
     wandb: Annotated[str, typer.Option(help="Project of Weights & Biases to tell too.")] = "",
+    resident: Annotated[
+        str,
+        typer.Option(help="Whether the GPU holds all pairs: 'auto' (if they are few), 'always', 'never'."),
+    ] = DEFAULTS["resident"],
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Annotated[int, typer.Option(min=1, help="Ranks that share each step.")] = 1,
@@ -154,6 +158,7 @@ def train(
         checkpoints=checkpoints,
         ledger=ledger,
         wandb=wandb,
+        resident=resident,  # type: ignore[arg-type]
         seed=seed,
     )
     where = open_executor(executor, gpus_per_worker=gpus_per_worker)

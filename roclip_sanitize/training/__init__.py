@@ -2,6 +2,8 @@
 
 settings.py    what a run is told
 data.py        shards → decoded cache → batches whose order depends on seed and step alone
+resident.py    where they are read from: files, or the device that holds all of them
+moving.py      between host and GPU without waiting
 augment.py     what a batch goes through before the towers see it
 picture_augment.py, colour.py                the RoCLIP paper's augmentation of pictures,
 caption_augment.py, words.py, synonyms.py    and of captions

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.training.caption_augment import augment_captions, draw_captions
+from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.picture_augment import augment_pictures, draw_pictures
 from roclip_sanitize.training.settings import Augmentation
 from roclip_sanitize.training.synonyms import SynonymTable, read_synonyms
@@ -166,13 +167,13 @@ def augment_batch(
 
 def flip_some(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Half of the pictures are mirrored."""
-    chosen_B = (torch.rand(len(pixels_B3HW), generator=generator) < 0.5).to(pixels_B3HW.device)
+    chosen_B = moved(torch.rand(len(pixels_B3HW), generator=generator) < 0.5, pixels_B3HW.device)
     return torch.where(chosen_B.view(-1, 1, 1, 1), pixels_B3HW.flip(-1), pixels_B3HW)
 
 
 def jitter(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Brightness and contrast, each by a factor of 0.7 to 1.3."""
-    draw_B2 = torch.rand(len(pixels_B3HW), 2, generator=generator).to(pixels_B3HW.device)
+    draw_B2 = moved(torch.rand(len(pixels_B3HW), 2, generator=generator), pixels_B3HW.device)
     factor_B2 = 1 + JITTER * (2 * draw_B2 - 1)
     bright = pixels_B3HW * factor_B2[:, 0].view(-1, 1, 1, 1)
     mean_B111 = bright.mean(dim=(1, 2, 3), keepdim=True)
@@ -182,7 +183,7 @@ def jitter(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 def crop(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A random part of the picture, of 60 to 100 % of its area, stretched to the whole."""
     batch, device = len(pixels_B3HW), pixels_B3HW.device
-    draw_B3 = torch.rand(batch, 3, generator=generator).to(device)
+    draw_B3 = moved(torch.rand(batch, 3, generator=generator), device)
     scale_B = (LEAST_AREA + (1 - LEAST_AREA) * draw_B3[:, 0]).sqrt()
     theta_B23 = torch.zeros(batch, 2, 3, device=device)
     theta_B23[:, 0, 0] = theta_B23[:, 1, 1] = scale_B
@@ -195,7 +196,7 @@ def erase_square(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch
     """Half of the pictures lose a square of 30 % a side to grey, so that no small mark can be relied on."""
     side = pixels_B3HW.shape[-1]
     square = round(side * ERASED_SIDE)
-    draw_B3 = torch.rand(len(pixels_B3HW), 3, generator=generator).to(pixels_B3HW.device)
+    draw_B3 = moved(torch.rand(len(pixels_B3HW), 3, generator=generator), pixels_B3HW.device)
     corner_B2 = (draw_B3[:, :2] * (side - square + 1)).long()
     axis = torch.arange(side, device=pixels_B3HW.device)
     inside_B2S = (axis >= corner_B2[..., None]) & (axis < corner_B2[..., None] + square)
@@ -205,8 +206,8 @@ def erase_square(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch
 
 def blur_some(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Half of the pictures are blurred with the separable kernel (1, 2, 1) / 4."""
-    chosen_B = (torch.rand(len(pixels_B3HW), generator=generator) < 0.5).to(pixels_B3HW.device)
-    taps = torch.tensor(BLUR_TAPS, device=pixels_B3HW.device) / sum(BLUR_TAPS)
+    chosen_B = moved(torch.rand(len(pixels_B3HW), generator=generator) < 0.5, pixels_B3HW.device)
+    taps = moved(torch.tensor(BLUR_TAPS) / sum(BLUR_TAPS), pixels_B3HW.device)
     kernel = (taps[:, None] * taps).expand(3, 1, 3, 3)
     padded = functional.pad(pixels_B3HW, (1, 1, 1, 1), mode="replicate")
     blurred = functional.conv2d(padded, kernel, groups=3)
@@ -215,7 +216,7 @@ def blur_some(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Te
 
 def drop_words(tokens_BL: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Drop a tenth of the tokens between start and end; what follows moves up, the end stays the end."""
-    draw_BL = torch.rand(tokens_BL.shape, generator=generator).to(tokens_BL.device)
+    draw_BL = moved(torch.rand(tokens_BL.shape, generator=generator), tokens_BL.device)
     length_B = (tokens_BL != 0).sum(dim=1)
     place_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
     framed_BL = (place_L == 0) | (place_L == length_B[:, None] - 1)

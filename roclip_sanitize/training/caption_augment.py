@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import torch
 
+from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.synonyms import LONGEST, SynonymTable
 from roclip_sanitize.training.words import Words, hash_words, split_words
 
@@ -52,7 +53,7 @@ class CaptionDraws:
 
     def to(self, device: torch.device) -> CaptionDraws:
         """The same on another device."""
-        return CaptionDraws(self.operation_B.to(device), self.draw_BW3.to(device))
+        return CaptionDraws(moved(self.operation_B, device), moved(self.draw_BW3, device))
 
 
 def draw_captions(count: int, length: int, *, generator: torch.Generator) -> CaptionDraws:

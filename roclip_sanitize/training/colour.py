@@ -17,6 +17,8 @@ from functools import partial
 
 import torch
 
+from roclip_sanitize.training.moving import moved
+
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # factors that change nothing
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's
@@ -36,7 +38,7 @@ def jitter_colours(pixels_B3HW: torch.Tensor, factor_B4: torch.Tensor, order_B4:
     mixing_B3 = order_B4[order_B4 != HUE].view(-1, 3)
     for place in range(4):
         turned_B = (turn_B == place) & (factor_B4[:, HUE] != 0)
-        shift_N = factor_B4[turned_B, HUE].to(pixels_B3HW)
+        shift_N = moved(factor_B4[turned_B, HUE], pixels_B3HW.device).to(pixels_B3HW.dtype)
         change_some(pixels_B3HW, turned_B, partial(turn_hue, shift_N=shift_N))
         if place < 3:
             _mix(pixels_B3HW, mixing_B3[:, place], factor_B4.gather(1, mixing_B3[:, place, None])[:, 0])
@@ -50,7 +52,7 @@ def change_some(
     if len(row_N) == len(pixels_B3HW):  # no copies: the rule where one picture is as much as fits the cache
         pixels_B3HW.copy_(change(pixels_B3HW))
     elif len(row_N):
-        row_N = row_N.to(pixels_B3HW.device)
+        row_N = moved(row_N, pixels_B3HW.device)
         pixels_B3HW[row_N] = change(pixels_B3HW[row_N])
 
 
@@ -85,7 +87,7 @@ def turn_hue(pixels_N3HW: torch.Tensor, shift_N: torch.Tensor) -> torch.Tensor:
     # of grey, whose spread is 0, the hue does not matter
     hue_NHW.div_(spread_NHW.clamp(min=torch.finfo(pixels_N3HW.dtype).tiny))
     hue_NHW.add_(SECTORS * shift_N.view(-1, 1, 1))
-    own_3 = torch.tensor([0.0, 2.0, 4.0], device=pixels_N3HW.device, dtype=pixels_N3HW.dtype)
+    own_3 = torch.arange(0, 6, 2, device=pixels_N3HW.device, dtype=pixels_N3HW.dtype)
     height_N3HW = (hue_NHW[:, None] - own_3.view(3, 1, 1)).abs_().sub_(3).abs_().clamp_(1, 2)
     base_NHW = most_NHW.sub_(spread_NHW, alpha=2)
     return height_N3HW.mul_(spread_NHW[:, None]).add_(base_NHW[:, None])
@@ -108,4 +110,4 @@ def _mix(pixels_B3HW: torch.Tensor, operation_B: torch.Tensor, factor_B: torch.T
 
 
 def _per_picture(value_B: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return value_B.to(like).view(-1, 1, 1, 1)
+    return moved(value_B, like.device).to(like.dtype).view(-1, 1, 1, 1)

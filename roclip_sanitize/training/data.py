@@ -86,8 +86,6 @@ class CacheWorker:
         self._side, self._fit = side, fit
 
     def __call__(self, task: ShardTask) -> Marker:
-        import polars
-
         started = time.perf_counter()
         failures: list[Failure] = []
         uids: list[str] = []
@@ -99,18 +97,10 @@ class CacheWorker:
                 captions.append(pair.caption)
                 pictures.append(picture)
         tokens = [self._tokenize(list(part)).numpy() for part in chunked(captions, TOKENISED_AT_ONCE)]
-        root = self._folder.path
-        files = [
-            root / f"images_{task.name}.npy",
-            root / f"tokens_{task.name}.npy",
-            root / f"uids_{task.name}.parquet",
-        ]
         image_NSS3 = np.stack(pictures) if pictures else np.zeros((0, self._side, self._side, 3), np.uint8)
         token_NL = np.concatenate(tokens).astype(np.int32) if tokens else np.zeros((0, 1), np.int32)
-        _save(files[0], image_NSS3)
-        _save(files[1], token_NL)
-        columns = {"uid": uids, "image_hash": _hashes(image_NSS3), "caption_hash": _hashes(token_NL)}
-        write_parquet(files[2], polars.DataFrame(columns, schema=UID_SCHEMA))
+        root = self._folder.path
+        files = write_rows(root, task.name, uids=uids, image_NSS3=image_NSS3, token_NL=token_NL)
         files.append(write_failures(root, task.name, failures))
         tally = Tally(
             seen=len(uids) + len(failures),
@@ -120,6 +110,25 @@ class CacheWorker:
         return self._folder.commit(
             task.name, files=files, facts={"rows": len(uids), "tally": tally.to_json()}
         )
+
+
+def write_rows(
+    root: Path,
+    name: str,
+    *,
+    uids: Sequence[str],
+    image_NSS3: NDArray[np.uint8],
+    token_NL: NDArray[np.int32],
+) -> list[Path]:
+    """Write one shard's rows in the layout of a cache, and say into which files; no marker is written."""
+    import polars
+
+    files = [root / f"images_{name}.npy", root / f"tokens_{name}.npy", root / f"uids_{name}.parquet"]
+    _save(files[0], image_NSS3)
+    _save(files[1], token_NL)
+    columns = {"uid": uids, "image_hash": _hashes(image_NSS3), "caption_hash": _hashes(token_NL)}
+    write_parquet(files[2], polars.DataFrame(columns, schema=UID_SCHEMA))
+    return files
 
 
 class TrainingData:

@@ -1,4 +1,4 @@
-"""Which pairs a step shows, and how they look: read from the cache, moved to the device, augmented.
+"""Which pairs a step shows, and how they look: brought to the device, augmented.
 
 Both depend on the seed and the step alone: not on the number of ranks, and not on how often the run was
 killed. All random numbers are drawn for the whole step; a rank works on its share.
@@ -18,6 +18,7 @@ from roclip_sanitize.training.augment import Augmenter, open_augmenter
 from roclip_sanitize.training.data import TrainingData, epoch_order
 from roclip_sanitize.training.methods.contract import Rows, View, as_they_are
 from roclip_sanitize.training.ranks import Ranks
+from roclip_sanitize.training.resident import open_source
 from roclip_sanitize.training.settings import Augmentation, TrainSettings
 from roclip_sanitize.training.towers import Batch
 
@@ -53,7 +54,8 @@ class Loader:
             lap: told whenever a part of the work, "read" or "augment", is done.
         """
         self._data, self._settings, self._model = data, settings, model
-        self._ranks, self._device, self._lap = ranks, device, lap
+        self._ranks, self._lap = ranks, lap
+        self._source = open_source(data, device, resident=settings.resident)
         self.steps_per_epoch = data.rows // settings.batch_size
         self._order: tuple[int, Any] = (-1, None)
         self._augmenters: dict[Augmentation, Augmenter] = {}
@@ -70,9 +72,7 @@ class Loader:
 
     def batch(self, view: View, *, step: int) -> Batch:
         """This rank's share of a view."""
-        images, tokens = self._data.read(view.image_row_B, view.caption_row_B)
-        pixels_B3HW = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-        tokens_BL = torch.from_numpy(tokens).to(self._device)
+        pixels_B3HW, tokens_BL = self._source.batch(view.image_row_B, view.caption_row_B)
         self._lap("read")
         seed = self._settings.seed * SEEDS_APART + step + view.draw * DRAWS_APART
         augment = self._augmenter(view.augmentation)

@@ -33,6 +33,7 @@ from roclip_sanitize.training.loader import Loader
 from roclip_sanitize.training.methods import open_method
 from roclip_sanitize.training.methods.contract import Features, Method, Objective, Rows, Surroundings
 from roclip_sanitize.training.methods.roclip import last_window_steps
+from roclip_sanitize.training.moving import Coming
 from roclip_sanitize.training.ranks import Ranks
 from roclip_sanitize.training.refresh import Tables
 from roclip_sanitize.training.schedule import learning_rate
@@ -96,6 +97,9 @@ class Trainer:
                 f"{self.data.rows} usable pairs are fewer than batch-size ({settings.batch_size})"
             )
         self.clock = StepClock(self.device)
+        # Steps are all of one shape: the quickest convolutions are looked for once. Matrix products stay in
+        # full float32, as torch has them: TF32 would round the cosines that matches are chosen by.
+        torch.backends.cudnn.benchmark = self.device.type == "cuda"
         model, self.model_name = self._fresh_model()
         self.loader = Loader(
             self.data,
@@ -180,15 +184,20 @@ class Trainer:
         batches = [self.loader.batch(view, step=step) for view in plan.views]
         self.state.optimizer.zero_grad(set_to_none=True)
 
+        coming: list[Coming] = []
+
         def loss_of(features: Sequence[Features]) -> Objective:
             objective = self.method.loss(plan, features)
             self.method.after(plan, features)
+            # sent for before the way back: while that keeps a GPU at work, the loss is looked at, and what
+            # comes next handed over
+            coming.append(Coming(self.ranks.summed(objective.loss.detach() / self.ranks.size)))
             return objective
 
         objective = self.engine.backward(
             batches, loss_of, captions_learn=plan.captions_learn, before=self._before(batches)
         )
-        loss = self.ranks.summed(objective.loss.detach() / self.ranks.size).item()
+        loss = coming[0].item()
         if not math.isfinite(loss):
             raise self.keeper.no_numbers(f"the loss became {loss}")
         self.clock.lap("model")

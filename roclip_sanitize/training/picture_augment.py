@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from roclip_sanitize.training.colour import NEUTRAL, change_some, grey_values, jitter_colours
+from roclip_sanitize.training.moving import moved
 
 LEAST_ASPECT = 3 / 4
 CROP_TRIES = 10  # torchvision's; a picture of which none fits stays whole
@@ -112,7 +113,7 @@ def flip_and_crop(pixels_B3HW: torch.Tensor, draws: PictureDraws) -> torch.Tenso
     top_B, left_B, height_B, width_B = draws.box_B4.float().unbind(1)
     row_BS, column_BS = _places(top_B, height_B, side), _places(left_B, width_B, side)
     column_BS = torch.where(draws.flip_B[:, None], side - 1 - column_BS, column_BS)
-    centre_BS2 = torch.stack([column_BS, row_BS], dim=2).to(pixels_B3HW.device)
+    centre_BS2 = moved(torch.stack([column_BS, row_BS], dim=2), pixels_B3HW.device)
     centre_BS2 = (2 * centre_BS2 + 1) / side - 1  # grid_sample's units: -1 and 1 are the outer edges
     grid_BHW2 = centre_BS2.new_empty(len(pixels_B3HW), side, side, 2)
     grid_BHW2[..., 0], grid_BHW2[..., 1] = centre_BS2[:, None, :, 0], centre_BS2[:, :, None, 1]
@@ -125,7 +126,8 @@ def blur(pixels_B3HW: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
     Both directions are products with a matrix that holds the taps, mirrored edges included: more
     arithmetic than a convolution, but of the kind that any machine is best at.
     """
-    matrix_B1SS = blur_matrices(sigma_B.to(pixels_B3HW), pixels_B3HW.shape[-1])[:, None]
+    sigma_B = moved(sigma_B, pixels_B3HW.device).to(pixels_B3HW.dtype)
+    matrix_B1SS = blur_matrices(sigma_B, pixels_B3HW.shape[-1])[:, None]
     return matrix_B1SS @ pixels_B3HW @ matrix_B1SS.transpose(2, 3)
 
 

@@ -4,7 +4,8 @@ It starts empty and only what has been put in can be found, so that nothing is e
 with noise. Ranks share it: each holds every n-th slot, finds its own best, and the best of
 those is everybody's. What is found is the same for any number of ranks.
 
-Dimension key: P pairs in the pool, B pairs of a batch over all ranks, D width of the vectors.
+Dimension key: P pairs in the pool, B pairs of a batch over all ranks, M of them that this rank is to hold,
+D width of the vectors.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.ranks import Ranks
 
 Side = Literal["image", "caption"]
@@ -63,12 +65,15 @@ class PairPool:
             row_B: the pairs' rows in the training data.
         """
         count = min(len(image_BD), self.capacity)
-        slot_B = (self._cursor + torch.arange(count, device=image_BD.device)) % self.capacity
+        # counted on the host: how many slots are whose is not asked of a GPU, which would be waited for
+        slot_B = (self._cursor + torch.arange(count)) % self.capacity
+        mine_M = (slot_B % self._ranks.size == self._ranks.rank).nonzero()[:, 0]
+        place_M = moved(slot_B[mine_M] // self._ranks.size, image_BD.device)
+        slot_B, mine_M = moved(slot_B, image_BD.device), moved(mine_M, image_BD.device)
         self.row_P[slot_B] = row_B[-count:]
-        mine_B = slot_B % self._ranks.size == self._ranks.rank
         for side, vector_BD in (("image", image_BD), ("caption", caption_BD)):
             held = self._vectors[side]  # type: ignore[index]
-            held[slot_B[mine_B] // self._ranks.size] = vector_BD.detach()[-count:][mine_B].float()
+            held[place_M] = vector_BD.detach()[-count:][mine_M].float()
         self._cursor = (self._cursor + count) % self.capacity
         self.filled = min(self.capacity, self.filled + count)
 

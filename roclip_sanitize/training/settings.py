@@ -17,6 +17,7 @@ Precision = Literal["float32", "bfloat16"]
 MatchBy = Literal["pool", "index"]
 Augmentation = Literal["none", "mild", "strong", "paper", "paper_mild"]
 Publish = Literal["last", "best"]
+Resident = Literal["auto", "always", "never"]
 
 DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
@@ -59,11 +60,12 @@ NEUTRAL: dict[str, Any] = {
     "publish": "last",
 }
 # Decide what a kill costs, and who is told of what, but not what comes out.
-UNDECIDING = ("checkpoint_seconds", "keep_checkpoints", "checkpoints", "ledger", "wandb")
+UNDECIDING = ("checkpoint_seconds", "keep_checkpoints", "checkpoints", "ledger", "wandb", "resident")
 AUGMENTATIONS = ("none", "mild", "strong", "paper", "paper_mild")
 MATCH_BY = ("pool", "index")
 ENDINGS = ("", "matching", "ordinary")
 PUBLISHED = ("last", "best")
+RESIDENT = ("auto", "always", "never")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,8 @@ class TrainSettings:
         ledger: folder of ``roclip poison``: tell how many of its poisons are matched away. It is for watching
             only: nothing learns from it.
         wandb: project of Weights & Biases to tell too; "" for none.
+        resident: whether the device holds all pairs, instead of reading each step's from files: "always",
+            "never", or "auto": where they take less than a fifth of a GPU's free memory.
     """
 
     shards: tuple[Path, ...]
@@ -159,6 +163,7 @@ class TrainSettings:
     checkpoints: str = ""
     ledger: Path | None = None
     wandb: str = ""
+    resident: Resident = "auto"
 
     def __post_init__(self) -> None:
         _require_one_of("method", self.method, METHODS)
@@ -167,6 +172,7 @@ class TrainSettings:
         _require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
         _require_one_of("match-last", self.match_last, ENDINGS)
         _require_one_of("publish", self.publish, PUBLISHED)
+        _require_one_of("resident", self.resident, RESIDENT)
         if self.publish == "best" and not self.val_shards:
             raise ConfigError("publish 'best' needs held-out pairs to tell it by: name some with --val-data")
         for name, least in LEAST.items():

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
+from roclip_sanitize.training.moving import moved
+
 PRIME = 2_147_483_647  # 2^31 - 1: products of a token id and a remainder stay far below 2^63
 MULTIPLIERS = (1_000_003, 754_974_721)
 
@@ -80,8 +82,8 @@ def hash_words(tokens_BL: torch.Tensor, words: Words) -> torch.Tensor:
     whole_BL = words.word_BL < words.count_B[:, None]
     halves = []
     for multiplier in MULTIPLIERS:
-        power_L = torch.tensor(
-            [pow(multiplier, place, PRIME) for place in range(length)], device=tokens_BL.device
+        power_L = moved(
+            torch.tensor([pow(multiplier, place, PRIME) for place in range(length)]), tokens_BL.device
         )
         term_BL = torch.where(whole_BL, (tokens_BL + 1) * power_L[within_BL.clamp(0, length - 1)] % PRIME, 0)
         halves.append(torch.zeros_like(tokens_BL).scatter_add_(1, words.word_BL, term_BL) % PRIME)

@@ -33,6 +33,7 @@ from roclip_sanitize.training.methods.contract import (
     as_they_are,
     open_pool,
 )
+from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.objectives import clip_loss, matched_loss
 from roclip_sanitize.training.pool import Grouping, Side
 from roclip_sanitize.training.schedule import MatchingSchedule
@@ -112,7 +113,7 @@ class Roclip(Stateless):
         """Put the step's pairs into the pool."""
         if self._by_pool:
             (seen,) = features
-            rows = torch.from_numpy(plan.row_B).to(seen.image_BD.device)
+            rows = moved(torch.from_numpy(plan.row_B), seen.image_BD.device)
             self.pool.put(seen.image_BD, seen.caption_BD, rows)
 
     def state_dict(self) -> dict[str, Any]:
@@ -161,7 +162,7 @@ class Roclip(Stateless):
         """Which slots these pairs may not match: copies of their pictures, and of their captions."""
         if not self._run.settings.exclude_copies:
             return []
-        row = torch.from_numpy(row_B).to(self._run.device)
+        row = moved(torch.from_numpy(row_B), self._run.device)
         return [(group_N[row], group_N[self.pool.row_P]) for group_N in self._groups.values()]
 
 

@@ -25,6 +25,7 @@ from roclip_sanitize.training.methods.contract import (
     as_they_are,
     open_pool,
 )
+from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.objectives import likeness_loss
 from roclip_sanitize.training.pool import Side
 
@@ -60,7 +61,7 @@ class Unimodal(Stateless):
     def after(self, plan: StepPlan, features: Sequence[Features]) -> None:
         """Put the first view into the pool."""
         one = features[0]
-        self.pool.put(one.image_BD, one.caption_BD, torch.from_numpy(plan.row_B).to(one.image_BD.device))
+        self.pool.put(one.image_BD, one.caption_BD, moved(torch.from_numpy(plan.row_B), one.image_BD.device))
 
     def state_dict(self) -> dict[str, Any]:
         """See Method.state_dict."""

@@ -18,6 +18,7 @@ import torch
 
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.training.methods.contract import Rows
+from roclip_sanitize.training.moving import moved
 
 MATCHED_AWAY = "poisons_matched_away"
 CLEAN = -1
@@ -52,7 +53,7 @@ class PoisonWatch:
         Returns:
             MATCHED_AWAY: matches of poisons that lead away, and matches of poisons in all.
         """
-        goal_B = self._goal_N[torch.from_numpy(row_B).to(self._goal_N.device)]
+        goal_B = self._goal_N[moved(torch.from_numpy(row_B), self._goal_N.device)]
         poisoned_B = goal_B != CLEAN
         away = [(poisoned_B & (self._goal_N[match_B] != goal_B)).sum() for match_B in found]
         return {MATCHED_AWAY: torch.stack([torch.stack(away).sum(), poisoned_B.sum() * len(found)])}
