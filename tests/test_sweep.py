@@ -15,11 +15,9 @@ import pytest
 from benchmarks.attack_success import sweep_in
 from benchmarks.sweep.corpus import find_corpus, survey
 from benchmarks.sweep.rates import find_rates, read_rates
-from benchmarks.sweep.running import sole_user
 from benchmarks.sweep.settings import Sweep
 from benchmarks.sweep.sweep_file import load_sweep
 from roclip_sanitize.attacks.ledger import Ledger
-from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
 from tests.squares import write_square_shards, write_squares
@@ -169,11 +167,3 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(tmp_path: Path) -> No
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search("3 cells, [12] of them to do", again.stderr)
     assert seen.split("1/3 ")[1].split(":")[0] not in again.stderr
-
-
-def test_a_folder_has_one_sweep_at_a_time(tmp_path: Path) -> None:
-    refused = pytest.raises(ConfigError, match=rf"in use by process {os.getpid()} on")
-    with sole_user(tmp_path), refused, sole_user(tmp_path):
-        pass
-    with sole_user(tmp_path):
-        pass

@@ -91,7 +91,7 @@ def prepare(
     Raises:
         DataError: the shards have too few pairs of a kind, or a poison is a held-out pair.
     """
-    scratch = run / "scratch" / poisoning.name
+    scratch = scratch_of(run, poisoning.name)
     ledger, shards, pairs, poisons, goals = None, poisoning.corpus.shards, known.pairs, 0, dict[str, str]()
     if poisoning.specs:
         ledger = scratch / "poison"
@@ -124,13 +124,26 @@ def drop_scratch(prepared: Prepared, run: Path) -> None:
     drop(prepared.scratch)
 
 
+def scratch_of(run: Path, poisoning: str) -> Path:
+    """The folder of a poisoning, by its name: nobody but the process that runs its cells goes there."""
+    return run / "scratch" / poisoning
+
+
 def drop(folder: Path) -> None:
     """Remove a folder; whoever is killed meanwhile leaves it whole or leaves a name that nobody reads."""
-    for leftover in folder.parent.glob(".dropped_*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    gone = folder.with_name(f".dropped_{folder.name}")
+    drop_leftover(folder)
+    gone = _dropped(folder)
     folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def drop_leftover(folder: Path) -> None:
+    """Remove what a killed drop() of this very folder left: others' are theirs, who may be at it."""
+    shutil.rmtree(_dropped(folder), ignore_errors=True)
+
+
+def _dropped(folder: Path) -> Path:
+    return folder.with_name(f".dropped_{folder.name}")
 
 
 def _require_apart(ledger: Path, held_out: frozenset[str]) -> int:

@@ -1,7 +1,7 @@
 """Cells → results: in waves, resumed cell by cell.
 
-    RUN/lock                one sweep at a time in a folder
     RUN/cells/ID/           one cell: settings, trained model, results.json, completion marker
+    RUN/failed/ID.json      why a cell could not be done when it was last tried
 
 A wave prepares the shards of a few poisonings, runs their cells, and gives the room back: each
 cell is one task, on a worker that holds what one training needs. A training that was cut short
@@ -10,13 +10,11 @@ goes on from its checkpoint, so that a kill costs a minute.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,14 +22,14 @@ from pathlib import Path
 from benchmarks.sweep.cells import Cell, Poisoning
 from benchmarks.sweep.controls import SUCCESS_METRICS
 from benchmarks.sweep.corpus import Survey
-from benchmarks.sweep.preparing import Prepared, drop_scratch, prepare
+from benchmarks.sweep.preparing import Prepared, drop_leftover, drop_scratch, prepare, scratch_of
 from benchmarks.sweep.settings import Resources
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.evaluation.results import Result, find, read_results, write_results
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.machine import describe_machine, package_versions
-from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 
 CELL_STAGE = "cell"
 ARM = "cell"  # of the results in a cell's folder: what it is called, the sweep decides
@@ -143,6 +141,7 @@ def run_cells(
     """
     waiting = {cell.name: cell for cell in cells if not is_done(run, cell)}
     say(f"{len({cell.name for cell in cells})} cells, {len(waiting)} of them to do")
+    _tidy(cells, run)
     failed, done = dict[str, str](), 0
     for wave in waves([*waiting.values()], least=executor.size):
         tasks = list[CellTask]()
@@ -150,11 +149,11 @@ def run_cells(
             try:
                 prepared = prepare(poisoning, its, run, known=known, executor=executor)
             except (ConfigError, DataError) as error:
-                failed |= {cell.name: str(error) for cell in its}
+                failed |= {cell.name: _failed(run, cell, str(error)) for cell in its}
                 continue
             tasks += [CellTask(cell=cell, prepared=prepared, classes=known.classes) for cell in its]
         for name, why in _run_wave(tasks, run, resources, executor):
-            failed |= {name: why} if why else {}
+            failed |= {name: _failed(run, waiting[name], why)} if why else {}
             done += 1
             say(f"{done}/{len(waiting)} {waiting[name]}: {why or _in_short(run, waiting[name])}")
         for prepared in {task.prepared.scratch: task.prepared for task in tasks}.values():
@@ -180,6 +179,15 @@ def waves(cells: Sequence[Cell], *, least: int) -> Iterator[list[tuple[Poisoning
         yield wave
 
 
+def failures(cells: Sequence[Cell], run: Path) -> dict[str, str]:
+    """Why cells could not be done when they were last tried, by their names; whoever tried them."""
+    left = {path.stem: path for path in (run / "failed").glob("*.json")}
+    if not left:  # as mostly: a thousand names take a second to work out
+        return {}
+    wanted = {cell.name for cell in cells if not is_done(run, cell)}
+    return {name: read_json(left[name])["why"] for name in sorted(wanted & set(left))}
+
+
 def cell_folder(run: Path, cell: Cell) -> Path:
     """Where a cell lies."""
     return run / "cells" / cell.name
@@ -195,30 +203,27 @@ def results_of(run: Path, cell: Cell) -> list[Result]:
     return read_results(cell_folder(run, cell) / "results.json")
 
 
-@contextmanager
-def sole_user(run: Path) -> Iterator[None]:
-    """Keep a second sweep out of a run folder; the lock goes with the process, however that ends.
-
-    Raises:
-        ConfigError: another sweep is at work there.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise ConfigError(f"{run} is in use by {holder}: wait for it, or choose another --run") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
-        yield
-
-
 def say(line: str) -> None:
     """One line to whoever watches."""
     print(f"{time.strftime('%H:%M:%S')} sweep: {line}", file=sys.stderr, flush=True)
+
+
+def _tidy(cells: Sequence[Cell], run: Path) -> None:
+    """Remove what earlier tries at these cells left and nobody needs."""
+    for cell in cells:
+        _failure_file(run, cell.name).unlink(missing_ok=True)
+    for poisoning in {cell.poisoning.name for cell in cells}:
+        drop_leftover(scratch_of(run, poisoning))
+
+
+def _failure_file(run: Path, name: str) -> Path:
+    return run / "failed" / f"{name}.json"
+
+
+def _failed(run: Path, cell: Cell, why: str) -> str:
+    """Why a cell could not be done, left where every process that makes the table finds it."""
+    write_json(_failure_file(run, cell.name), {"cell": str(cell), "why": why})
+    return why
 
 
 def _run_wave(
