@@ -102,7 +102,8 @@ class EncodeWorker:
 
     def __call__(self, task: EncodeTask) -> None:
         self._encoders = {
-            weights.name: self._encoders.get(weights.name) or open_encoder(str(weights.folder))
+            weights.name: self._encoders.get(weights.name)
+            or open_encoder(str(weights.folder), precision="float32")
             for weights in task.weights
         }
         class_CD = {

@@ -122,7 +122,7 @@ class ClassWorker:
     def __call__(self, weights: Weights) -> None:
         if classes_file(self._out, weights.name).exists():
             return
-        encoder = open_encoder(str(weights.folder))
+        encoder = open_encoder(str(weights.folder), precision="float32")
         class_CD = class_vectors(encoder, self._classes, self._templates, literal=self._literal)
         written: Arrays = {"class_CD": class_CD}
         for number, (_, targets) in enumerate(Goals.of(self._ledger).targets):

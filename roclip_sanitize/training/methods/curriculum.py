@@ -66,10 +66,22 @@ class Curriculum:
         if step in self._lessons:
             score_N = self._trusted()
             if step:
-                score_N = np.minimum(score_N, self._vouched(encode)) if JUDGE == "min" else score_N + self._vouched(encode)
+                score_N = (
+                    np.minimum(score_N, self._vouched(encode))
+                    if JUDGE == "min"
+                    else score_N + self._vouched(encode)
+                )
             self._admit(score_N, self._share(self._lessons.index(step)))
             import os
-            if os.environ.get("DUMP"): np.savez(os.environ["DUMP"] + f"_{step}", score=score_N, admitted=self._admitted_N, trust=self._trust_N, vouched=self._vouched(encode) if step else 0)
+
+            if os.environ.get("DUMP"):
+                np.savez(
+                    os.environ["DUMP"] + f"_{step}",
+                    score=score_N,
+                    admitted=self._admitted_N,
+                    trust=self._trust_N,
+                    vouched=self._vouched(encode) if step else 0,
+                )
             self._order = None
         self.method.before(step, encode)
 
@@ -158,9 +170,7 @@ def lesson_starts(total_steps: int, *, lessons: int) -> list[int]:
     return sorted({round(lesson * total_steps / lessons) for lesson in range(lessons)})
 
 
-def _ranks(
-    asked_ND: torch.Tensor, told_ND: torch.Tensor, reference_R: torch.Tensor
-) -> NDArray[np.float64]:
+def _ranks(asked_ND: torch.Tensor, told_ND: torch.Tensor, reference_R: torch.Tensor) -> NDArray[np.float64]:
     """Share of references whose ``told`` row is less like a pair's ``asked`` row than its own is."""
     ranks = []
     for start in range(0, len(asked_ND), JUDGED_AT_ONCE):
