@@ -3,16 +3,20 @@
 Pictures and captions come as vectors that never saw each other, so that no attacker's caption has bent
 those of pictures, nor the reverse. Two linear regressions are fitted, captions → pictures and pictures →
 captions, in folds: a pair is judged by the regression of the other fold, and all copies of a picture lie
-in the same one. Judged by what is told of its caption, a pair's *rank* is the share of other captions that
+in the same one; three ways to fold are averaged. Judged by what is told of its caption, a pair's *rank* is the share of other captions that
 tell less of its picture than its own does; likewise of its picture. Its *trust* is the lower of the two.
 
 Why both. A trigger on pictures is nearly all there is of it beside the target's captions, so whoever
 predicts captions from pictures learns it; but pictures predicted from the target's captions are those of
-its honest pairs, which outnumber the poisons. For a trigger in captions it is the other way round.
+its honest pairs, as long as these are more. For a trigger in captions it is the other way round.
 
-Why in rounds. A trigger that covers the whole picture moves the prediction at first. The regressions are
-fitted again to the pairs that fared best, which hold few poisons, then to ever more of them: least
-trimmed squares (Rousseeuw 1984), across modalities.
+Why in rounds. A trigger that covers the whole picture moves even that prediction. So the regressions are
+fitted again, to the pairs that fared best, which hold few poisons, and in the end to all but the worst:
+least trimmed squares (Rousseeuw 1984), across modalities.
+
+Why coarse at first. Whitening makes the many small directions of vectors as loud as the few large ones,
+and a trigger is small. Content is large: the first rounds look at little else, and let finer directions
+in when the trigger's pairs are no longer among those learnt from.
 
 Pure arithmetic: no files, no torch.
 
@@ -22,17 +26,51 @@ Dimension key: N pairs, D width of picture vectors, E of caption vectors, R refe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 FOLDS = 2
-LEFT_OUT = (0.0, 0.4, 0.4, 0.4, 0.2, 0.15)  # of each round: share of pairs that fared worst so far
+FOLDINGS = 3
 RIDGE = 1.0  # pairs' worth of shrinking
 REFERENCES = 1_000
 JUDGED_AT_ONCE = 4_096
+LEAST_DEVIATION = 1e-6
 
 Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """How a round of regressions looks at the pairs.
+
+    Attributes:
+        left_out: share of the pairs, from the worst so far on, that nothing is learnt from.
+        picture_whitening: 0 leaves the directions of pictures as they are, 1 makes them equally loud,
+            and a negative number makes loud ones louder.
+        caption_whitening: the same of captions.
+    """
+
+    left_out: float
+    picture_whitening: float
+    caption_whitening: float
+
+
+ROUNDS = tuple(
+    Round(left_out=left_out, picture_whitening=pictures, caption_whitening=captions)
+    for left_out, pictures, captions in (
+        (0.0, -0.5, 0.0),
+        (0.5, -0.5, 0.0),
+        (0.5, -0.5, 0.0),
+        (0.5, 0.0, 0.25),
+        (0.4, 0.0, 0.25),
+        (0.4, 0.25, 0.5),
+        (0.4, 0.5, 0.5),
+        (0.2, 0.5, 0.5),
+        (0.15, 0.5, 0.5),
+    )
+)
 
 
 def cross_prediction_trust(
@@ -41,51 +79,58 @@ def cross_prediction_trust(
     picture_N: NDArray[np.int64],
     *,
     seed: int = 0,
-    left_out: Sequence[float] = LEFT_OUT,
+    rounds: Sequence[Round] = ROUNDS,
 ) -> NDArray[np.float32]:
     """How well each pair's halves go together.
 
     Args:
-        image_ND: float32; directions of similar variance, such as half_whitened() gives.
+        image_ND: float32, along the directions in which pictures differ most: see main_directions().
         caption_NE: float32, the same of captions.
         picture_N: number of each pair's picture, the same for copies: they share a fold, and one vote.
         seed: of folds and references.
-        left_out: of each round, the share of pairs, from the worst on, that nothing is learnt from.
+        rounds: of regressions, one after the other.
 
     Returns:
         (N,) float32 from 0, not at all, to 1: places among all pairs, so that a share q of them has
         less than q.
     """
     rng = np.random.default_rng(seed)
-    fold_N = rng.permutation(int(picture_N.max()) + 1)[picture_N] % FOLDS
+    pictures = int(picture_N.max()) + 1
+    folds = [rng.permutation(pictures)[picture_N] % FOLDS for _ in range(FOLDINGS)]
     vote_N = 1 / np.bincount(picture_N)[picture_N]
-    image_ND, caption_NE = (rows - rows.mean(axis=0) for rows in (image_ND, caption_NE))
     trust_N = np.ones(len(picture_N), np.float32)
-    for share in left_out:
-        weight_N = vote_N * (trust_N >= np.quantile(trust_N, share))
-        ranks = [
-            _ranks(asked, told, weight_N, fold_N, rng)
-            for asked, told in ((caption_NE, image_ND), (image_ND, caption_NE))
-        ]
-        trust_N = places(np.minimum(*map(places, ranks)))
+    for each in rounds:
+        image = whitened(image_ND, each.picture_whitening)
+        caption = whitened(caption_NE, each.caption_whitening)
+        weight_N = vote_N * (trust_N >= np.quantile(trust_N, each.left_out))
+        by_caption, by_picture = (
+            places(sum(_ranks(asked, told, weight_N, fold_N, rng) for fold_N in folds))
+            for asked, told in ((caption, image), (image, caption))
+        )
+        trust_N = places(np.minimum(by_caption, by_picture))
     return trust_N
 
 
-def half_whitened(row_ND: NDArray[np.floating], *, width: int) -> Vectors:
-    """The directions of most variance, each divided by the fourth root of its own; unit rows.
-
-    Whitening in full would make noise as loud as content, and none at all would leave but the
-    brightness.
+def main_directions(row_ND: NDArray[np.floating], *, width: int) -> Vectors:
+    """Rows along the directions of most variance, largest first, about their mean.
 
     Args:
         row_ND: any floats.
         width: directions at the most.
     """
     centred_ND = row_ND - row_ND.mean(axis=0)
-    variance_D, direction_DD = np.linalg.eigh(centred_ND.T @ centred_ND / len(row_ND))
-    chosen = slice(None, -min(width, len(variance_D)) - 1, -1)
-    scale_D = np.maximum(variance_D[chosen], 1e-12) ** 0.25
-    return unit_rows((centred_ND @ direction_DD[:, chosen]) / scale_D)
+    _, direction_DD = np.linalg.eigh(centred_ND.T @ centred_ND / len(row_ND))
+    chosen = slice(None, -min(width, direction_DD.shape[1]) - 1, -1)
+    turned_ND: Vectors = (centred_ND @ direction_DD[:, chosen]).astype(np.float32)
+    return turned_ND
+
+
+def whitened(row_ND: Vectors, power: float) -> Vectors:
+    """Each direction divided by its deviation to a power; unit rows, then about their mean."""
+    scale_D = np.maximum(row_ND.std(axis=0), LEAST_DEVIATION * row_ND.std()) ** power
+    unit_ND = unit_rows(row_ND / scale_D)
+    centred_ND: Vectors = unit_ND - unit_ND.mean(axis=0)
+    return centred_ND
 
 
 def unit_rows(row_ND: NDArray[np.floating]) -> Vectors:

@@ -7,6 +7,8 @@ ranks there are, and after a resume.
     mild         flip, brightness and contrast ± 30 %, a tenth of the words dropped
     strong       mild, and a crop of 60–100 % of the area; half of the pictures get a grey square of 30 %
                  a side, half a 3-tap blur
+    mixing       flip; other pictures, squares of them and waves: see
+                 mixing_augment.py. Captions stay as they are
     paper        the RoCLIP paper's: see picture_augment.py and caption_augment.py
     paper_mild   the same with crops of 90–100 %, as an independent implementation has it
 
@@ -25,6 +27,7 @@ from torch.nn import functional
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.training.caption_augment import augment_captions, draw_captions
+from roclip_sanitize.training.mixing_augment import mix
 from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.picture_augment import augment_pictures, draw_pictures
 from roclip_sanitize.training.settings import Augmentation
@@ -159,7 +162,10 @@ def augment_batch(
         Augmenter(kind)
     if kind == "none":
         return pixels_B3HW, tokens_BL
-    pixels_B3HW = jitter(flip_some(pixels_B3HW, generator), generator)
+    pixels_B3HW = flip_some(pixels_B3HW, generator)
+    if kind == "mixing":
+        return mix(pixels_B3HW, generator), tokens_BL
+    pixels_B3HW = jitter(pixels_B3HW, generator)
     if kind == "strong":
         pixels_B3HW = blur_some(erase_square(crop(pixels_B3HW, generator), generator), generator)
     return pixels_B3HW, drop_words(tokens_BL, generator)

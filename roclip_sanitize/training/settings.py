@@ -11,17 +11,17 @@ from typing import Any, Literal
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.training.schedule import Ending
 
-Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "cleanclip", "par"]
+Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "consensus", "cleanclip", "par"]
 Pairing = Literal["first", "final", "both"]
 Precision = Literal["float32", "bfloat16"]
 MatchBy = Literal["pool", "index"]
-Augmentation = Literal["none", "mild", "strong", "paper", "paper_mild"]
+Augmentation = Literal["none", "mild", "strong", "mixing", "paper", "paper_mild"]
 Publish = Literal["last", "best"]
 Resident = Literal["auto", "always", "never"]
 
 DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
-METHODS = ("clip", "roclip", "roclip_released", "unimodal", "safeclip", "cleanclip", "par")
+METHODS = ("clip", "roclip", "roclip_released", "unimodal", "safeclip", "consensus", "cleanclip", "par")
 CLEANERS = ("cleanclip", "par")  # of models that were trained before
 PAIRINGS = ("first", "final", "both")
 PRECISIONS = ("float32", "bfloat16")
@@ -40,7 +40,7 @@ LEAST = {
     "keep_checkpoints": 1,
     "lessons": 1,
 }
-SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate", "admit_first", "admit_last")
+SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate", "admit_first", "admit_last", "doubtful")
 # Left out of what identifies a run while they change nothing: a run from before they existed goes on.
 NEUTRAL: dict[str, Any] = {
     "precision": "float32",
@@ -52,6 +52,8 @@ NEUTRAL: dict[str, Any] = {
     "admit_first": 1.0,
     "admit_last": 1.0,
     "lessons": 4,
+    "doubtful": 0.1,
+    "doubt": "rewrite",
     "match_last": "",
     "exclude_copies": False,
     "match_by": "pool",
@@ -61,7 +63,7 @@ NEUTRAL: dict[str, Any] = {
 }
 # Decide what a kill costs, and who is told of what, but not what comes out.
 UNDECIDING = ("checkpoint_seconds", "keep_checkpoints", "checkpoints", "ledger", "wandb", "resident")
-AUGMENTATIONS = ("none", "mild", "strong", "paper", "paper_mild")
+AUGMENTATIONS = ("none", "mild", "strong", "mixing", "paper", "paper_mild")
 MATCH_BY = ("pool", "index")
 ENDINGS = ("", "matching", "ordinary")
 PUBLISHED = ("last", "best")
@@ -151,6 +153,8 @@ class TrainSettings:
     admit_first: float = 1.0
     admit_last: float = 1.0
     lessons: int = 4
+    doubtful: float = 0.1
+    doubt: str = "rewrite"
     synonyms: Path | None = None
     seed: int = 0
     precision: Precision = "float32"

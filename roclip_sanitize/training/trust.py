@@ -1,37 +1,96 @@
-"""How well the halves of each training pair go together, before anything has been learnt from it.
+"""Which training pairs to trust before anything has been learnt from them, and whom to ask about the others.
 
-Pictures as thumbnails, captions by their tokens, each reduced to the directions that matter most; then
-cross_prediction.py. Nothing here has seen a caption beside a picture, and nothing is kept of it but a
-number for each pair.
+Pictures as thumbnails, captions by their tokens, each along the directions in which they differ most.
+Nothing here has seen a caption beside a picture until cross_prediction.py asks how well they tell of
+each other. A doubtful pair has *witnesses*: of its picture, the trusted pairs whose pictures are most like
+it, and of its caption, those whose captions are.
 
-Dimension key: N pairs, S side of the thumbnail, V tokens of the vocabulary.
+Dimension key: N pairs, F doubtful ones, K witnesses, S side of the thumbnail, W tokens that count.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.cross_prediction import cross_prediction_trust, half_whitened, unit_rows
+from roclip_sanitize.cross_prediction import cross_prediction_trust, main_directions, unit_rows, whitened
 from roclip_sanitize.training.data import TrainingData
 
 SIDE = 16  # of thumbnails
 PICTURE_WIDTH, CAPTION_WIDTH = 192, 256
-READ_AT_ONCE = 4_096
+WHITENING = 0.5  # where witnesses are looked for: see cross_prediction.Round
+WITNESSES = 5
+LEAST_OF_WITNESSES = 0.5  # their trust: the better half holds hardly any poison
+AT_ONCE = 4_096
 LEAST_CAPTIONS = 3  # that use a token, or it tells nothing
 MOST_TOKENS = 4_096  # the commonest
+Rows = NDArray[np.int64]
 
 
-def pair_trust(data: TrainingData, *, seed: int) -> NDArray[np.float32]:
-    """(N,) float32 from 0 to 1: see cross_prediction_trust(). All pairs are held at once."""
-    pictures = half_whitened(_thumbnails(data), width=PICTURE_WIDTH)
-    return cross_prediction_trust(pictures, _words(data, seed=seed), data.image_group_N, seed=seed)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """Pairs that are not trusted, and their witnesses.
+
+    Attributes:
+        row_F: the doubtful pairs, ascending.
+        by_picture_FK: trusted pairs with pictures most like theirs, nearest first.
+        by_caption_FK: trusted pairs with captions most like theirs.
+    """
+
+    row_F: Rows
+    by_picture_FK: Rows
+    by_caption_FK: Rows
 
 
-def _thumbnails(data: TrainingData) -> NDArray[np.float32]:
-    """(N, S · S · 3) unit rows."""
+def find_doubts(data: TrainingData, *, share: float, seed: int) -> Doubts:
+    """Judge all pairs. They are held at once, as about 2 kB each.
+
+    Args:
+        data: the pairs.
+        share: of them that is doubted, the least trusted. So are, of several pairs with one picture,
+            all but the most trusted.
+        seed: of how pairs are folded.
+    """
+    picture_ND, caption_NE = _pictures(data), _captions(data, seed=seed)
+    group_N = data.image_group_N
+    trust_N = cross_prediction_trust(picture_ND, caption_NE, group_N, seed=seed)
+    doubtful_N = (trust_N < share) | ~_best_of_each(group_N, trust_N)
+    row_F = np.flatnonzero(doubtful_N)
+    trusted = np.flatnonzero(~doubtful_N & (trust_N >= LEAST_OF_WITNESSES))
+    pictures, captions = (whitened(rows, WHITENING) for rows in (picture_ND, caption_NE))
+    return Doubts(
+        row_F=row_F,
+        by_picture_FK=_witnesses(pictures, row_F, trusted, apart_N=group_N),
+        by_caption_FK=_witnesses(captions, row_F, trusted, apart_N=data.caption_group_N),
+    )
+
+
+def _best_of_each(group_N: Rows, trust_N: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether a pair is the most trusted of its group."""
+    best_N = np.zeros(len(group_N), bool)
+    order_N = np.lexsort((-trust_N, group_N))
+    best_N[order_N[np.unique(group_N[order_N], return_index=True)[1]]] = True
+    return best_N
+
+
+def _witnesses(vector_ND: NDArray[np.float32], row_F: Rows, trusted: Rows, *, apart_N: Rows) -> Rows:
+    """(F, K) trusted rows most like some, but not of their own group."""
+    unit_ND = unit_rows(vector_ND)
+    found = [np.zeros((0, WITNESSES), np.int64)]
+    for start in range(0, len(row_F), AT_ONCE):
+        asked = row_F[start : start + AT_ONCE]
+        cosine = unit_ND[asked] @ unit_ND[trusted].T
+        cosine[apart_N[asked][:, None] == apart_N[trusted]] = -2.0
+        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :WITNESSES]
+        found.append(trusted[nearest])
+    return np.concatenate(found)
+
+
+def _pictures(data: TrainingData) -> NDArray[np.float32]:
+    """Thumbnails as unit rows, along their main directions."""
     parts = []
     for rows in _chunks(data.rows):
         image_MHH3 = data.read(rows)[0]
@@ -39,22 +98,21 @@ def _thumbnails(data: TrainingData) -> NDArray[np.float32]:
         cut_MHH3 = image_MHH3[:, : block * SIDE, : block * SIDE].astype(np.float32)
         small_MSS3 = cut_MHH3.reshape(len(rows), SIDE, block, SIDE, block, 3).mean(axis=(2, 4))
         parts.append(unit_rows(small_MSS3.reshape(len(rows), -1) + 1))
-    return np.concatenate(parts)
+    return main_directions(np.concatenate(parts), width=PICTURE_WIDTH)
 
 
-def _words(data: TrainingData, *, seed: int) -> NDArray[np.float32]:
-    """(N, CAPTION_WIDTH) unit rows: latent semantic analysis of tf-idf, half whitened."""
+def _captions(data: TrainingData, *, seed: int) -> NDArray[np.float32]:
+    """Latent semantic analysis of their tokens' tf-idf, about its mean."""
     from sklearn.utils.extmath import randomized_svd
 
-    weight_NV = _tf_idf(np.concatenate([data.read(rows)[1] for rows in _chunks(data.rows)]))
-    width = min(CAPTION_WIDTH, min(weight_NV.shape) - 1)
-    left_NE, size_E, _ = randomized_svd(weight_NV, width, n_iter=2, random_state=seed)
-    row_NE = left_NE * size_E
-    row_NE -= row_NE.mean(axis=0)
-    return unit_rows(row_NE / np.sqrt(np.maximum(row_NE.std(axis=0), 1e-12)))
+    weight_NW = _tf_idf(np.concatenate([data.read(rows)[1] for rows in _chunks(data.rows)]))
+    width = min(CAPTION_WIDTH, min(weight_NW.shape) - 1)
+    left_NE, size_E, _ = randomized_svd(weight_NW, width, n_iter=2, random_state=seed)
+    row_NE: NDArray[np.float32] = (left_NE * size_E).astype(np.float32)
+    return row_NE - row_NE.mean(axis=0)
 
 
-def _tf_idf(token_NL: NDArray[np.int64]) -> Any:
+def _tf_idf(token_NL: Rows) -> Any:
     """Sparse (N, W) float32, unit rows, of the commonest tokens that are not in every caption."""
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfTransformer
@@ -67,5 +125,5 @@ def _tf_idf(token_NL: NDArray[np.int64]) -> Any:
     return TfidfTransformer(sublinear_tf=True).fit_transform(count_NV[:, chosen_V])
 
 
-def _chunks(rows: int) -> list[NDArray[np.int64]]:
-    return [np.arange(start, min(start + READ_AT_ONCE, rows)) for start in range(0, rows, READ_AT_ONCE)]
+def _chunks(rows: int) -> list[Rows]:
+    return [np.arange(start, min(start + AT_ONCE, rows)) for start in range(0, rows, AT_ONCE)]

@@ -18,6 +18,7 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.training.methods import safeclip
 from roclip_sanitize.training.methods.cleanclip import Cleanclip
 from roclip_sanitize.training.methods.clip import Clip
+from roclip_sanitize.training.methods.consensus import Consensus
 from roclip_sanitize.training.methods.contract import Method, Surroundings
 from roclip_sanitize.training.methods.par import Par
 from roclip_sanitize.training.methods.curriculum import Curriculum
@@ -32,6 +33,7 @@ METHODS: dict[str, Callable[[Surroundings], Method]] = {
     "roclip_released": RoclipReleased,
     "unimodal": Unimodal,
     "safeclip": safeclip.Safeclip,
+    "consensus": Consensus,
     "cleanclip": Cleanclip,
     "par": Par,
 }

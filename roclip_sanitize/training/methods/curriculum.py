@@ -36,7 +36,8 @@ from roclip_sanitize.training.methods.contract import (
     StepPlan,
     Surroundings,
 )
-from roclip_sanitize.training.trust import pair_trust
+from roclip_sanitize.training.trust import _pictures,_captions
+from roclip_sanitize.cross_prediction import cross_prediction_trust
 
 ORDERS = 0x1E55  # sets the orders of lessons apart from those of epochs
 REFERENCES = 1_000
@@ -122,7 +123,7 @@ class Curriculum:
 
     def _trusted(self) -> NDArray[np.float32]:
         if self._trust_N is None:
-            self._trust_N = pair_trust(self._run.data, seed=self._run.settings.seed)
+            self._trust_N = cross_prediction_trust(_pictures(self._run.data),_captions(self._run.data,seed=self._run.settings.seed),self._run.data.image_group_N, seed=self._run.settings.seed)
         return self._trust_N
 
     def _vouched(self, encode: Encode) -> NDArray[np.float32]:
