@@ -3,8 +3,9 @@
 Pictures and captions come as vectors that never saw each other, so that no attacker's caption has bent
 those of pictures, nor the reverse. Two linear regressions are fitted, captions → pictures and pictures →
 captions, in folds: a pair is judged by the regression of the other fold, and all copies of a picture lie
-in the same one; three ways to fold are averaged. Judged by what is told of its caption, a pair's *rank* is the share of other captions that
-tell less of its picture than its own does; likewise of its picture. Its *trust* is the lower of the two.
+in the same one; three ways to fold are averaged. Judged by what is told of its caption, a pair's *rank* is
+the share of other captions that tell less of its picture than its own does; likewise of its picture. Its
+*trust* is the lower of the two.
 
 Why both. A trigger on pictures is nearly all there is of it beside the target's captions, so whoever
 predicts captions from pictures learns it; but pictures predicted from the target's captions are those of
@@ -25,7 +26,6 @@ Dimension key: N pairs, D width of picture vectors, E of caption vectors, R refe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,20 +57,25 @@ class Round:
     caption_whitening: float
 
 
-ROUNDS = tuple(
-    Round(left_out=left_out, picture_whitening=pictures, caption_whitening=captions)
-    for left_out, pictures, captions in (
-        (0.0, -0.5, 0.0),
-        (0.5, -0.5, 0.0),
-        (0.5, -0.5, 0.0),
-        (0.5, 0.0, 0.25),
-        (0.4, 0.0, 0.25),
-        (0.4, 0.25, 0.5),
-        (0.4, 0.5, 0.5),
-        (0.2, 0.5, 0.5),
-        (0.15, 0.5, 0.5),
+def _rounds(*told: tuple[float, float, float]) -> tuple[Round, ...]:
+    return tuple(
+        Round(left_out=left_out, picture_whitening=pictures, caption_whitening=captions)
+        for left_out, pictures, captions in told
     )
+
+
+FROM_NOTHING = _rounds(
+    (0.0, -0.5, 0.0),
+    (0.5, -0.5, 0.0),
+    (0.5, -0.5, 0.0),
+    (0.5, 0.0, 0.25),
+    (0.4, 0.0, 0.25),
+    (0.4, 0.25, 0.5),
+    (0.4, 0.5, 0.5),
+    (0.2, 0.5, 0.5),
+    (0.15, 0.5, 0.5),
 )
+FROM_TRUST = _rounds((0.5, 0.0, 0.25), (0.5, 0.0, 0.25), (0.4, 0.25, 0.5), (0.3, 0.5, 0.5), (0.2, 0.5, 0.5))
 
 
 def cross_prediction_trust(
@@ -78,8 +83,8 @@ def cross_prediction_trust(
     caption_NE: Vectors,
     picture_N: NDArray[np.int64],
     *,
+    trust_N: NDArray[np.float32] | None = None,
     seed: int = 0,
-    rounds: Sequence[Round] = ROUNDS,
 ) -> NDArray[np.float32]:
     """How well each pair's halves go together.
 
@@ -87,8 +92,9 @@ def cross_prediction_trust(
         image_ND: float32, along the directions in which pictures differ most: see main_directions().
         caption_NE: float32, the same of captions.
         picture_N: number of each pair's picture, the same for copies: they share a fold, and one vote.
+        trust_N: what is thought of the pairs so far, as this function returns it: the first rounds learn
+            from the better half alone. None to begin with.
         seed: of folds and references.
-        rounds: of regressions, one after the other.
 
     Returns:
         (N,) float32 from 0, not at all, to 1: places among all pairs, so that a share q of them has
@@ -98,7 +104,8 @@ def cross_prediction_trust(
     pictures = int(picture_N.max()) + 1
     folds = [rng.permutation(pictures)[picture_N] % FOLDS for _ in range(FOLDINGS)]
     vote_N = 1 / np.bincount(picture_N)[picture_N]
-    trust_N = np.ones(len(picture_N), np.float32)
+    rounds = FROM_NOTHING if trust_N is None else FROM_TRUST
+    trust_N = np.ones(len(picture_N), np.float32) if trust_N is None else trust_N
     for each in rounds:
         image = whitened(image_ND, each.picture_whitening)
         caption = whitened(caption_NE, each.caption_whitening)

@@ -8,7 +8,7 @@ ranks there are, and after a resume.
     strong       mild, and a crop of 60–100 % of the area; half of the pictures get a grey square of 30 %
                  a side, half a 3-tap blur
     mixing       flip; other pictures, squares of them and waves: see
-                 mixing_augment.py. Captions stay as they are
+                 mixing_augment.py; a tenth of the words dropped
     paper        the RoCLIP paper's: see picture_augment.py and caption_augment.py
     paper_mild   the same with crops of 90–100 %, as an independent implementation has it
 
@@ -164,7 +164,7 @@ def augment_batch(
         return pixels_B3HW, tokens_BL
     pixels_B3HW = flip_some(pixels_B3HW, generator)
     if kind == "mixing":
-        return mix(pixels_B3HW, generator), tokens_BL
+        return mix(pixels_B3HW, generator), drop_words(tokens_BL, generator)
     pixels_B3HW = jitter(pixels_B3HW, generator)
     if kind == "strong":
         pixels_B3HW = blur_some(erase_square(crop(pixels_B3HW, generator), generator), generator)

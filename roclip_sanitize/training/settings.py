@@ -38,9 +38,8 @@ LEAST = {
     "seed": 0,
     "accum_freq": 1,
     "keep_checkpoints": 1,
-    "lessons": 1,
 }
-SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate", "admit_first", "admit_last", "doubtful")
+SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate", "doubtful", "rewritten")
 # Left out of what identifies a run while they change nothing: a run from before they existed goes on.
 NEUTRAL: dict[str, Any] = {
     "precision": "float32",
@@ -49,11 +48,8 @@ NEUTRAL: dict[str, Any] = {
     "warm_up_for": None,
     "gentle_for": None,
     "gentle_rate": 0.01,
-    "admit_first": 1.0,
-    "admit_last": 1.0,
-    "lessons": 4,
     "doubtful": 0.1,
-    "doubt": "rewrite",
+    "rewritten": 0.5,
     "match_last": "",
     "exclude_copies": False,
     "match_by": "pool",
@@ -108,6 +104,9 @@ class TrainSettings:
             takes what the method wants, 0 for all but "safeclip".
         gentle_for: share of it that follows as plain CLIP at a low rate; None as above.
         gentle_rate: factor on the learning rate meanwhile.
+        doubtful: share of the pairs that "consensus" does not trust, 0 to 1.
+        rewritten: how often it shows such a pair as its witnesses have it, 0 to 1; else a trusted pair takes
+            its place.
         synonyms: table of words or folder of WordNet for the captions of the paper's augmentation.
         seed: of weights, order and augmentation.
         precision: of the products inside the towers: "float32" or "bfloat16".
@@ -150,11 +149,8 @@ class TrainSettings:
     warm_up_for: float | None = None
     gentle_for: float | None = None
     gentle_rate: float = 0.01
-    admit_first: float = 1.0
-    admit_last: float = 1.0
-    lessons: int = 4
     doubtful: float = 0.1
-    doubt: str = "rewrite"
+    rewritten: float = 0.5
     synonyms: Path | None = None
     seed: int = 0
     precision: Precision = "float32"

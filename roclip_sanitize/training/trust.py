@@ -1,26 +1,38 @@
-"""Which training pairs to trust before anything has been learnt from them, and whom to ask about the others.
+"""Which training pairs to trust, and whom to ask about the others.
 
-Pictures as thumbnails, captions by their tokens, each along the directions in which they differ most.
-Nothing here has seen a caption beside a picture until cross_prediction.py asks how well they tell of
-each other. A doubtful pair has *witnesses*: of its picture, the trusted pairs whose pictures are most like
-it, and of its caption, those whose captions are.
+    first look    before anything is learnt: thumbnails, and the tokens of captions
+    second look   besides, a young model's own vectors, of pictures and of captions
 
-Dimension key: N pairs, F doubtful ones, K witnesses, S side of the thumbnail, W tokens that count.
+each along the directions in which pairs differ most, and each by cross_prediction.py. The second sees
+content where thumbnails show colours and outlines; it comes early, and after training on the half that
+the first look trusts most, since a model that has met a trigger sees nothing else.
+
+A doubtful pair has *witnesses*: of its picture, trusted pairs whose thumbnails are most like its own, and
+of its caption, those whose tokens are.
+
+Dimension key: N pairs, F doubtful ones, K witnesses, D width, S side of the thumbnail, W tokens that count.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.cross_prediction import cross_prediction_trust, main_directions, unit_rows, whitened
+from roclip_sanitize.cross_prediction import (
+    cross_prediction_trust,
+    main_directions,
+    places,
+    unit_rows,
+    whitened,
+)
 from roclip_sanitize.training.data import TrainingData
 
 SIDE = 16  # of thumbnails
-PICTURE_WIDTH, CAPTION_WIDTH = 192, 256
+PICTURE_WIDTH, CAPTION_WIDTH, MODEL_WIDTH = 192, 256, 128
 WHITENING = 0.5  # where witnesses are looked for: see cross_prediction.Round
 WITNESSES = 5
 LEAST_OF_WITNESSES = 0.5  # their trust: the better half holds hardly any poison
@@ -28,6 +40,7 @@ AT_ONCE = 4_096
 LEAST_CAPTIONS = 3  # that use a token, or it tells nothing
 MOST_TOKENS = 4_096  # the commonest
 Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,27 +58,80 @@ class Doubts:
     by_caption_FK: Rows
 
 
-def find_doubts(data: TrainingData, *, share: float, seed: int) -> Doubts:
-    """Judge all pairs. They are held at once, as about 2 kB each.
+class Judge:
+    """Judges all pairs of a training, held at once, as about 2 kB each.
 
     Args:
         data: the pairs.
-        share: of them that is doubted, the least trusted. So are, of several pairs with one picture,
-            all but the most trusted.
-        seed: of how pairs are folded.
+        seed: of how they are folded.
     """
-    picture_ND, caption_NE = _pictures(data), _captions(data, seed=seed)
-    group_N = data.image_group_N
-    trust_N = cross_prediction_trust(picture_ND, caption_NE, group_N, seed=seed)
-    doubtful_N = (trust_N < share) | ~_best_of_each(group_N, trust_N)
-    row_F = np.flatnonzero(doubtful_N)
-    trusted = np.flatnonzero(~doubtful_N & (trust_N >= LEAST_OF_WITNESSES))
-    pictures, captions = (whitened(rows, WHITENING) for rows in (picture_ND, caption_NE))
-    return Doubts(
-        row_F=row_F,
-        by_picture_FK=_witnesses(pictures, row_F, trusted, apart_N=group_N),
-        by_caption_FK=_witnesses(captions, row_F, trusted, apart_N=data.caption_group_N),
-    )
+
+    def __init__(self, data: TrainingData, *, seed: int) -> None:
+        self._data, self._seed = data, seed
+
+    def first_look(self) -> Vectors:
+        """(N,) float32: see cross_prediction_trust()."""
+        return self._trust(self._pictures, self._captions)
+
+    def second_look(self, trust_N: Vectors, image_ND: Vectors, caption_ND: Vectors) -> Vectors:
+        """The same, on average of what was thought so far and of what a model's vectors tell.
+
+        Args:
+            trust_N: of first_look().
+            image_ND: the model's vectors of all pictures.
+            caption_ND: those of all captions.
+        """
+        image, caption = (main_directions(rows, width=MODEL_WIDTH) for rows in (image_ND, caption_ND))
+        told = (self._trust(image, caption, trust_N), self._trust(image, self._captions, trust_N))
+        return places(trust_N + sum(told))
+
+    def doubts(self, trust_N: Vectors, *, share: float) -> Doubts:
+        """The least trusted pairs.
+
+        Args:
+            trust_N: of either look.
+            share: of all pairs. Beside it, of several pairs with one picture, all but the most trusted are
+                doubted.
+        """
+        group_N = self._data.image_group_N
+        doubtful_N = (trust_N < share) | ~_best_of_each(group_N, trust_N)
+        row_F = np.flatnonzero(doubtful_N)
+        trusted = np.flatnonzero(~doubtful_N & (trust_N >= LEAST_OF_WITNESSES))
+        pictures, captions = (whitened(rows, WHITENING) for rows in (self._pictures, self._captions))
+        return Doubts(
+            row_F=row_F,
+            by_picture_FK=_witnesses(pictures, row_F, trusted, apart_N=group_N),
+            by_caption_FK=_witnesses(captions, row_F, trusted, apart_N=self._data.caption_group_N),
+        )
+
+    def _trust(self, image_ND: Vectors, caption_NE: Vectors, trust_N: Vectors | None = None) -> Vectors:
+        return cross_prediction_trust(
+            image_ND, caption_NE, self._data.image_group_N, trust_N=trust_N, seed=self._seed
+        )
+
+    @cached_property
+    def _pictures(self) -> Vectors:
+        """Thumbnails as unit rows, along their main directions."""
+        parts = []
+        for rows in _chunks(self._data.rows):
+            image_MHH3 = self._data.read(rows)[0]
+            block = image_MHH3.shape[1] // SIDE
+            cut_MHH3 = image_MHH3[:, : block * SIDE, : block * SIDE].astype(np.float32)
+            small_MSS3 = cut_MHH3.reshape(len(rows), SIDE, block, SIDE, block, 3).mean(axis=(2, 4))
+            parts.append(unit_rows(small_MSS3.reshape(len(rows), -1) + 1))
+        return main_directions(np.concatenate(parts), width=PICTURE_WIDTH)
+
+    @cached_property
+    def _captions(self) -> Vectors:
+        """Latent semantic analysis of their tokens' tf-idf, about its mean."""
+        from sklearn.utils.extmath import randomized_svd
+
+        tokens = [self._data.read(rows)[1] for rows in _chunks(self._data.rows)]
+        weight_NW = _tf_idf(np.concatenate(tokens))
+        width = min(CAPTION_WIDTH, min(weight_NW.shape) - 1)
+        left_NE, size_E, _ = randomized_svd(weight_NW, width, n_iter=2, random_state=self._seed)
+        row_NE: Vectors = (left_NE * size_E).astype(np.float32)
+        return row_NE - row_NE.mean(axis=0)
 
 
 def _best_of_each(group_N: Rows, trust_N: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -87,29 +153,6 @@ def _witnesses(vector_ND: NDArray[np.float32], row_F: Rows, trusted: Rows, *, ap
         nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :WITNESSES]
         found.append(trusted[nearest])
     return np.concatenate(found)
-
-
-def _pictures(data: TrainingData) -> NDArray[np.float32]:
-    """Thumbnails as unit rows, along their main directions."""
-    parts = []
-    for rows in _chunks(data.rows):
-        image_MHH3 = data.read(rows)[0]
-        block = image_MHH3.shape[1] // SIDE
-        cut_MHH3 = image_MHH3[:, : block * SIDE, : block * SIDE].astype(np.float32)
-        small_MSS3 = cut_MHH3.reshape(len(rows), SIDE, block, SIDE, block, 3).mean(axis=(2, 4))
-        parts.append(unit_rows(small_MSS3.reshape(len(rows), -1) + 1))
-    return main_directions(np.concatenate(parts), width=PICTURE_WIDTH)
-
-
-def _captions(data: TrainingData, *, seed: int) -> NDArray[np.float32]:
-    """Latent semantic analysis of their tokens' tf-idf, about its mean."""
-    from sklearn.utils.extmath import randomized_svd
-
-    weight_NW = _tf_idf(np.concatenate([data.read(rows)[1] for rows in _chunks(data.rows)]))
-    width = min(CAPTION_WIDTH, min(weight_NW.shape) - 1)
-    left_NE, size_E, _ = randomized_svd(weight_NW, width, n_iter=2, random_state=seed)
-    row_NE: NDArray[np.float32] = (left_NE * size_E).astype(np.float32)
-    return row_NE - row_NE.mean(axis=0)
 
 
 def _tf_idf(token_NL: Rows) -> Any:

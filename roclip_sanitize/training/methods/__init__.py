@@ -6,6 +6,7 @@ roclip.py           windows in which pairs are matched anew
 roclip_released.py  the same as its authors' code does it, for comparison
 unimodal.py         pictures among pictures, captions among captions
 phases.py           a warm-up and a gentle pass before a method
+consensus.py        pairs whose halves do not go together are rewritten by those whose do
 safeclip.py         pairs that agree, and the halves of those that do not
 cleanclip.py par.py fine-tuning of a poisoned model on clean pairs
 """
@@ -21,7 +22,6 @@ from roclip_sanitize.training.methods.clip import Clip
 from roclip_sanitize.training.methods.consensus import Consensus
 from roclip_sanitize.training.methods.contract import Method, Surroundings
 from roclip_sanitize.training.methods.par import Par
-from roclip_sanitize.training.methods.curriculum import Curriculum
 from roclip_sanitize.training.methods.phases import Phased, phase_starts
 from roclip_sanitize.training.methods.roclip import Roclip
 from roclip_sanitize.training.methods.roclip_released import RoclipReleased
@@ -54,8 +54,6 @@ def open_method(run: Surroundings) -> Method:
         raise ConfigError(f"warm-up-for and gentle-for leave {settings.method} no step to train in")
     if settings.method == "safeclip":
         method: Method = safeclip.Safeclip(run, start=method_from)
-    elif settings.admit_first < 1 or settings.admit_last < 1:
-        method = Curriculum(run, METHODS[settings.method])
     else:
         method = METHODS[settings.method](run)
     if not method_from:

@@ -1,24 +1,29 @@
-"""Pairs whose halves do not go together are rewritten by those that do: this project's own method.
+"""Pairs whose halves do not go together are rewritten by those whose do: this project's own method.
 
-    before step 0     trust.py doubts a share of the pairs, and names witnesses of each
+    first epoch       the half of the pairs that trust.py's first look trusts most
+    then              its second look doubts a share of the pairs, and names witnesses of each
     a trusted pair    is shown as it is
     a doubtful one    its picture with the caption of a witness of the picture,
-                      or its caption with the picture of a witness of the caption, by the toss of a coin
+                      or its caption with the picture of a witness of the caption,
+                      or a trusted pair in its place
 
 RoCLIP asks a pool of pairs for a better caption, in the space of a model that has already met the
-poisons. Here the same question is asked before training, in spaces where captions never met pictures:
-whatever a trigger is, pairs that bear it are shown with what such pictures, and such captions, usually
-come with. So a trigger is not only left out: it is learnt to mean nothing.
+poisons. Here the same question is asked in spaces where captions never met pictures: whatever a trigger
+is, pairs that bear it are shown with what such pictures, and such captions, usually come with. So a
+trigger is not only left out: it is learnt to mean nothing.
+
+Dimension key: B pairs of a step, N pairs of the training data.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from roclip_sanitize.training.methods.contract import (
     Encode,
@@ -31,8 +36,10 @@ from roclip_sanitize.training.methods.contract import (
     View,
 )
 from roclip_sanitize.training.objectives import clip_loss
-from roclip_sanitize.training.trust import Doubts, find_doubts
+from roclip_sanitize.training.trust import WITNESSES, Doubts, Judge, Vectors
 
+DOUBTED_AT_FIRST = 0.5  # of the pairs: the other half holds hardly any poison
+LATEST_LOOK = 0.25  # of the training, where an epoch is more
 DRAWS = 0xD0B7  # sets a step's choice of witnesses apart from other random numbers
 
 
@@ -41,64 +48,85 @@ class Consensus(Stateless):
 
     def __init__(self, run: Surroundings) -> None:
         self._run = run
-        self._doubts: Doubts | None = None
-        self._place_N: Rows = np.full(run.data.rows, -1)
+        self._second_look = max(1, min(run.steps_per_epoch, round(LATEST_LOOK * run.total_steps)))
+        self._judge = Judge(run.data, seed=run.settings.seed)
+        self._trust_N: Vectors = np.zeros(run.data.rows, np.float32)
+        none = np.zeros((0, WITNESSES), np.int64)
+        self._keep(Doubts(row_F=none[:, 0], by_picture_FK=none, by_caption_FK=none))
 
     def before(self, step: int, encode: Encode) -> None:
-        """Judge the pairs, once."""
-        if self._doubts is None:
-            settings = self._run.settings
-            self._keep(find_doubts(self._run.data, share=settings.doubtful, seed=settings.seed))
+        """Judge the pairs: before the first step, and once the model has seen some."""
+        if step == 0:
+            self._decide(self._judge.first_look, share=DOUBTED_AT_FIRST)
+        elif step == self._second_look:
+            image_ND, caption_ND = (rows.cpu().numpy() for rows in encode(np.arange(self._run.data.rows)))
+            first_N = self._trust_N
+            self._decide(
+                lambda: self._judge.second_look(first_N, image_ND, caption_ND),
+                share=self._run.settings.doubtful,
+            )
 
     def plan(self, step: int) -> StepPlan:
         """See Method.plan."""
         row_B, settings = self._run.rows_of(step), self._run.settings
-        image_row_B, caption_row_B = self._rewritten(row_B, step)
-        view = View(
-            image_row_B=image_row_B, caption_row_B=caption_row_B, augmentation=settings.augmentation
-        )
+        images, captions = self._rewritten(row_B, step)
+        view = View(image_row_B=images, caption_row_B=captions, augmentation=settings.augmentation)
         return StepPlan(step=step, row_B=row_B, views=(view,))
 
     def loss(self, plan: StepPlan, features: Sequence[Features]) -> Objective:
         """See Method.loss."""
         (seen,) = features
         loss = clip_loss(seen.image_BD, seen.caption_BD, seen.scale, mine=seen.mine)
-        doubtful = torch.tensor(float((self._place_N[plan.row_B] >= 0).mean()))
-        return Objective(loss=loss, notes={"rewritten": doubtful})
-
-    def _rewritten(self, row_B: Rows, step: int) -> tuple[Rows, Rows]:
-        """(whose pictures, beside whose captions)."""
-        assert self._doubts is not None
-        rng = np.random.default_rng([self._run.settings.seed, DRAWS, step])
-        witness_B = rng.integers(self._doubts.by_picture_FK.shape[1], size=len(row_B))
-        way = self._run.settings.doubt
-        by_picture_B = rng.random(len(row_B)) < {"rewrite": 0.5, "picture": 1.0, "caption": 0.0, "drop": 2.0, "quarter": 0.5}[way]
-        place_B = self._place_N[row_B]
-        image_row_B, caption_row_B = row_B.copy(), row_B.copy()
-        for doubtful_B, table_FK, rewritten_B in (
-            ((place_B >= 0) & by_picture_B, self._doubts.by_picture_FK, caption_row_B),
-            ((place_B >= 0) & ~by_picture_B, self._doubts.by_caption_FK, image_row_B),
-        ):
-            rewritten_B[doubtful_B] = table_FK[place_B[doubtful_B], witness_B[doubtful_B]]
-        if way in {"drop", "quarter"}:
-            trusted = np.flatnonzero(self._place_N < 0)
-            instead = (place_B >= 0) & (rng.random(len(row_B)) >= (0.25 if way == "quarter" else 0.0))
-            other = rng.choice(trusted, len(row_B))
-            image_row_B = np.where(instead, other, image_row_B)
-            caption_row_B = np.where(instead, other, caption_row_B)
-        return image_row_B, caption_row_B
+        doubted = torch.tensor(float((self._place_N[plan.row_B] >= 0).mean()))
+        return Objective(loss=loss, notes={"doubted": doubted})
 
     def state_dict(self) -> dict[str, Any]:
         """See Method.state_dict."""
-        if self._doubts is None:
-            return {}
-        return {name: torch.from_numpy(getattr(self._doubts, name)) for name in ("row_F", "by_picture_FK", "by_caption_FK")}
+        kept = {each.name: getattr(self._doubts, each.name) for each in fields(Doubts)}
+        return {name: torch.from_numpy(rows) for name, rows in {**kept, "trust_N": self._trust_N}.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See Method.load_state_dict."""
-        if state:
-            self._keep(Doubts(**{name: rows.numpy() for name, rows in state.items()}))
+        kept = {name: rows.numpy() for name, rows in state.items()}
+        self._trust_N = kept.pop("trust_N")
+        self._keep(Doubts(**kept))
+
+    def _rewritten(self, row_B: Rows, step: int) -> tuple[Rows, Rows]:
+        """(whose pictures, beside whose captions)."""
+        rng = np.random.default_rng([self._run.settings.seed, DRAWS, step])
+        witness_B = rng.integers(WITNESSES, size=len(row_B))
+        by_picture_B = rng.random(len(row_B)) < 0.5
+        shown = self._run.settings.rewritten if step >= self._second_look else 0.0
+        shown_B = rng.random(len(row_B)) < shown
+        instead_B = rng.choice(np.flatnonzero(self._place_N < 0), len(row_B))
+        images, captions = row_B.copy(), row_B.copy()
+        place_B = self._place_N[row_B]
+        doubted_B = place_B >= 0
+        for change_B, table_FK, rewritten in (
+            (doubted_B & by_picture_B, self._doubts.by_picture_FK, captions),
+            (doubted_B & ~by_picture_B, self._doubts.by_caption_FK, images),
+        ):
+            rewritten[change_B] = table_FK[place_B[change_B], witness_B[change_B]]
+        for rewritten in (images, captions):
+            rewritten[doubted_B & ~shown_B] = instead_B[doubted_B & ~shown_B]
+        return images, captions
+
+    def _decide(self, look: Any, *, share: float) -> None:
+        """The first rank looks, and all ranks hear the same: a look depends on the last bits of sums."""
+        self._trust_N = self._from_first(look, self._trust_N)
+        doubts = self._judge.doubts(self._trust_N, share=share)
+        heard = {each.name: getattr(doubts, each.name) for each in fields(Doubts)}
+        self._keep(
+            Doubts(**{name: self._from_first(lambda rows=rows: rows, rows) for name, rows in heard.items()})
+        )
+
+    def _from_first(self, said: Any, like: NDArray[Any]) -> NDArray[Any]:
+        ranks = self._run.ranks
+        value = said() if ranks.rank == 0 else np.zeros_like(like)
+        heard: NDArray[Any] = ranks.summed(torch.from_numpy(value).to(self._run.device)).cpu().numpy()
+        return heard
 
     def _keep(self, doubts: Doubts) -> None:
         self._doubts = doubts
+        self._place_N: Rows = np.full(self._run.data.rows, -1)
         self._place_N[doubts.row_F] = np.arange(len(doubts.row_F))
