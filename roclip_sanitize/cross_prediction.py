@@ -111,7 +111,7 @@ def cross_prediction_trust(
         caption = whitened(caption_NE, each.caption_whitening)
         weight_N = vote_N * (trust_N >= np.quantile(trust_N, each.left_out))
         by_caption, by_picture = (
-            places(sum(_ranks(asked, told, weight_N, fold_N, rng) for fold_N in folds))
+            places(np.mean([_ranks(asked, told, weight_N, fold_N, rng) for fold_N in folds], axis=0))
             for asked, told in ((caption, image), (image, caption))
         )
         trust_N = places(np.minimum(by_caption, by_picture))
@@ -134,7 +134,7 @@ def main_directions(row_ND: NDArray[np.floating], *, width: int) -> Vectors:
 
 def whitened(row_ND: Vectors, power: float) -> Vectors:
     """Each direction divided by its deviation to a power; unit rows, then about their mean."""
-    scale_D = np.maximum(row_ND.std(axis=0), LEAST_DEVIATION * row_ND.std()) ** power
+    scale_D = np.maximum(row_ND.std(axis=0), LEAST_DEVIATION * max(row_ND.std(), LEAST_DEVIATION)) ** power
     unit_ND = unit_rows(row_ND / scale_D)
     centred_ND: Vectors = unit_ND - unit_ND.mean(axis=0)
     return centred_ND
