@@ -142,7 +142,7 @@ RANK_CASES: dict[str, dict[str, Any]] = {
         "gentle_for": 1 / 12,
         "accum_freq": 3,
     },
-    "consensus": {"method": "consensus", "doubtful": 0.2, "samples": 32},
+    "consensus": {"method": "consensus"},
     "cleanclip": {"method": "cleanclip"},
     "par": {"method": "par"},
 }
