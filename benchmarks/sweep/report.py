@@ -144,7 +144,8 @@ def _utility_lines(frame: polars.DataFrame) -> list[str]:
     titles = [f"{title}, {name}" for _, title in UTILITY for name, _ in shards]
     lines = [
         "Accuracy of zero-shot classes, and how often a caption finds its own picture first, or among ten; "
-        f"mean over all trainings of a method, by model, on {' and on '.join(name for name, _ in shards)} shards.",
+        "mean over all trainings of a method, by model, on "
+        f"{' and on '.join(name for name, _ in shards)} shards.",
         "",
         "| method | model | length | " + " | ".join(titles) + " |",
         "|---|---|---|" + "---|" * len(titles),
