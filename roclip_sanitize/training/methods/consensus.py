@@ -35,6 +35,7 @@ from roclip_sanitize.training.methods.contract import (
     Surroundings,
     View,
 )
+from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.objectives import clip_loss
 from roclip_sanitize.training.trust import WITNESSES, Doubts, Judge, Vectors
 
@@ -79,8 +80,13 @@ class Consensus(Stateless):
         """See Method.loss."""
         (seen,) = features
         loss = clip_loss(seen.image_BD, seen.caption_BD, seen.scale, mine=seen.mine)
-        doubted = torch.tensor(float((self._place_N[plan.row_B] >= 0).mean()))
-        return Objective(loss=loss, notes={"doubted": doubted})
+        notes = {"doubted": torch.tensor(float((self._place_N[plan.row_B] >= 0).mean()))}
+        if self._run.watch_matches is not None:
+            (view,) = plan.views  # whoever took the place of one half, or of both
+            partner_B = np.where(view.caption_row_B != plan.row_B, view.caption_row_B, view.image_row_B)
+            partner = moved(torch.from_numpy(partner_B), seen.image_BD.device)
+            notes |= self._run.watch_matches(plan.row_B, [partner])
+        return Objective(loss=loss, notes=notes)
 
     def state_dict(self) -> dict[str, Any]:
         """See Method.state_dict."""
