@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from roclip_sanitize.errors import DataError
+from roclip_sanitize.training.methods import open_method
 from roclip_sanitize.training.methods.consensus import Consensus
 from roclip_sanitize.training.methods.contract import Rows, Surroundings, View
 from roclip_sanitize.training.trust import WITNESSES, Judge
@@ -110,6 +111,16 @@ def test_the_log_says_how_many_are_doubted() -> None:
     plan = method.plan(0)
     noted = method.loss(plan, random_features(plan)).notes["doubted"]
     assert 0.2 < float(noted) < 0.8  # half of all
+
+
+def test_after_a_warm_up_it_looks_when_it_takes_over() -> None:
+    run = run_of(doubtful=0.05, rewritten=0.0, warm_up_for=0.25, pool_size=24)
+    method = open_method(run)
+    for step in range(80):
+        method.before(step, encode)
+        plan = method.plan(step)
+        if step >= 20:
+            assert not np.isin(plan.views[0].image_row_B, WRONG).any()
 
 
 def test_who_watches_is_told_what_took_the_place_of_either_half() -> None:
