@@ -9,13 +9,15 @@ Dimension key: N pairs of a part, K neighbours, W word numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
 from roclip_sanitize.scan.agreement import evidence, suspicion, word_weights
@@ -191,3 +193,25 @@ class ScoreWorker:
 def rows_of(part: StorePart) -> NDArray[np.int64]:
     """Numbers of a part's rows in the whole store."""
     return np.arange(part.start, part.start + part.rows)
+
+
+class Named(Protocol):
+    """What a pass is done over: a part, or some."""
+
+    @property
+    def name(self) -> str:
+        """By which its marker is found."""
+        ...
+
+
+def run_missing(
+    make_worker: Callable[[], Callable[[Any], Any]],
+    tasks: Iterable[Named],
+    folder: StageFolder,
+    prefix: str,
+    executor: Executor,
+) -> None:
+    """Do the tasks that have no marker yet."""
+    missing = [task for task in tasks if folder.marker(f"{prefix}{task.name}") is None]
+    for _ in executor.map(make_worker, missing):
+        pass

@@ -1,0 +1,273 @@
+"""Detector: can a pair's picture be told from its caption, and its caption from its picture?
+
+roclip_sanitize/cross_prediction.py says how, and why so; this is the same over a store, part by part. Each
+of its rounds is two passes over the parts, and two small steps over the whole:
+
+    SquareWorker       of each lot: sums of products of weighted rows, by folding and fold
+    learn()            all lots' sums → regressions in both directions
+    RankWorker         of each part: how many other captions tell less of a picture than its own does,
+                       and how many other pictures less of a caption
+    weigh()            all ranks → weights of the next round
+
+    cross/round_0/squares_00000.npz, learnt.npz, ranks_00000.npz, weights.npy
+
+A pair whose halves have nothing to do with each other has ranks that may be anything from 0 to 1. So
+
+    suspicion = 1 - the lower of its two ranks, each the mean over foldings
+
+has an absolute scale: above 1/2 a caption tells no more of its picture than a random one, or the reverse.
+A pair whose caption has no word that others use gets none.
+
+Dimension key: N pairs of a part, or of the store; M of a block; P directions of pictures, E of captions;
+K foldings, F folds, R references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.cross_prediction import (
+    FOLDINGS,
+    FOLDS,
+    FROM_NOTHING,
+    fits,
+    ridge,
+    tie_broken,
+    trust_of,
+    weights,
+)
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.limits import Laps
+from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
+from roclip_sanitize.scan.columns import Columns
+from roclip_sanitize.scan.directions import Vocabulary
+from roclip_sanitize.scan.halves import (
+    STEP,
+    Files,
+    Halves,
+    HalvesWorker,
+    Lot,
+    SumWorker,
+    Vectors,
+    choose_references,
+    find_directions,
+    fold_of,
+    load_arrays,
+    lots_of,
+    one_thread,
+    read_directions,
+    save_arrays,
+)
+from roclip_sanitize.scan.parts import Places, run_missing
+from roclip_sanitize.store import EmbeddingStore, StorePart
+
+TIED = 1e-6  # fits that differ by less are equal: captions of the same words, and a reference itself
+
+
+def cross_predict(store: EmbeddingStore, places: Places, executor: Executor) -> None:
+    """Rank all pairs of a store, or go on with it; see ranks_of(). The columns are there already.
+
+    Memory: of the driver about 60 bytes a pair, and 300 MB; of a worker blocks, and one part's halves.
+    """
+    files, work = Files(places=places), StageFolder(places.work)
+    lots, size = lots_of(store.parts), executor.size
+    run_missing(partial(SumWorker, places), lots, work, "cross_sums_", executor)
+    if work.marker("cross_directions") is None:
+        laps, columns = Laps(), Columns(places.columns)
+        words = len(Vocabulary.of(columns.word_counts_W, captions=len(columns)))
+        path = find_directions(files, lots, rows=store.rows, words=words)
+        files.commit("directions", path, laps=laps, workers=size)
+    run_missing(partial(HalvesWorker, places), store.parts, work, "cross_halves_", executor)
+    if work.marker("cross_references") is None:
+        laps = Laps()
+        files.commit("references", *choose_references(files, store.parts), laps=laps, workers=size)
+    if not all(directions.width for directions in read_directions(files)):
+        return  # nothing varies, so that nothing can be told
+    for number in range(len(FROM_NOTHING)):
+        _round(number, store, files, work, lots, executor)
+
+
+def suspicion_of(places: Places, part: StorePart) -> NDArray[np.float32]:
+    """(N,) float32 from 0 to 1, higher is more suspicious; NaN where nothing can be said."""
+    files = Files(places=places)
+    known_N = load_arrays(files.halves(part.name))["known"]
+    path = _ranks_file(files, len(FROM_NOTHING) - 1, part.name)
+    if not path.exists():
+        return np.full(part.rows, np.nan, np.float32)
+    rank_N2 = load_arrays(path)["rank"]
+    return np.where(known_N, 1 - rank_N2.min(axis=1), np.nan).astype(np.float32)
+
+
+class SquareWorker:
+    """Sums products of lots' rows, for one round."""
+
+    def __init__(self, places: Places, number: int) -> None:
+        self._files, self._number = Files(places=places), number
+        self._halves = Halves(self._files, FROM_NOTHING[number])
+        self._picture_N = Columns(places.columns).picture_N
+        self._weight_N = np.load(weights_file(self._files, number), mmap_mode="r")
+
+    def __call__(self, lot: Lot) -> Marker:
+        """Sum one lot."""
+        laps, width = Laps(), sum(self._halves.widths)
+        square_KFWW = np.zeros((FOLDINGS, FOLDS, width, width))
+        with one_thread():
+            for part in lot.parts:
+                for block, picture_MP, caption_ME in self._halves.blocks(part):
+                    row = slice(part.start + block.start, part.start + block.stop)
+                    self._add(square_KFWW, np.hstack([caption_ME, picture_MP]), row)
+        path = save_arrays(_squares_file(self._files, self._number, lot.name), square=square_KFWW)
+        return self._files.commit(f"{self._number}_squares_{lot.name}", path, laps=laps)
+
+    def _add(self, square_KFWW: NDArray[np.float64], both_MW: Vectors, row: slice) -> None:
+        weight_M = self._weight_N[row]
+        for folding in range(FOLDINGS):
+            fold_M = fold_of(self._picture_N[row], folding)
+            for fold in range(FOLDS):
+                used = np.flatnonzero((fold_M == fold) & (weight_M > 0))
+                rooted = both_MW[used] * np.sqrt(weight_M[used])[:, None]
+                square_KFWW[folding, fold] += rooted.T @ rooted
+
+
+def learn(files: Files, number: int, lots: Sequence[Lot], *, pictures: int, captions: int) -> Path:
+    """All lots' sums → regressions: (K, F, E, P) of pictures by captions, (K, F, P, E) of the reverse.
+
+    What judges a fold was learnt from the others.
+    """
+    width = pictures + captions
+    square_KFWW = np.zeros((FOLDINGS, FOLDS, width, width))
+    for lot in lots:
+        square_KFWW += load_arrays(_squares_file(files, number, lot.name))["square"]
+    to_picture = np.empty((FOLDINGS, FOLDS, captions, pictures), np.float32)
+    to_caption = np.empty((FOLDINGS, FOLDS, pictures, captions), np.float32)
+    said, seen = slice(captions), slice(captions, None)
+    for folding in range(FOLDINGS):
+        for fold in range(FOLDS):
+            square_WW = square_KFWW[folding].sum(axis=0) - square_KFWW[folding, fold]
+            to_picture[folding, fold] = ridge(square_WW[said, said], square_WW[said, seen])
+            to_caption[folding, fold] = ridge(square_WW[seen, seen], square_WW[seen, said])
+    return save_arrays(_learnt_file(files, number), to_picture=to_picture, to_caption=to_caption)
+
+
+class RankWorker:
+    """Ranks parts' pairs, for one round."""
+
+    def __init__(self, places: Places, number: int) -> None:
+        self._files, self._number = Files(places=places), number
+        self._halves = Halves(self._files, FROM_NOTHING[number])
+        self._picture_N = Columns(places.columns).picture_N
+        self._learnt = load_arrays(_learnt_file(self._files, number))
+
+    def __call__(self, part: StorePart) -> Marker:
+        """Rank one part."""
+        laps = Laps()
+        rank_N2, order_N2 = np.zeros((2, part.rows, 2))
+        with one_thread():
+            for block, picture_MP, caption_ME in self._halves.blocks(part):
+                row = slice(part.start + block.start, part.start + block.stop)
+                for folding in range(FOLDINGS):
+                    fold_M = fold_of(self._picture_N[row], folding)
+                    for fold in range(FOLDS):
+                        judged = np.flatnonzero(fold_M == fold)
+                        found = self._ranks(picture_MP[judged], caption_ME[judged], folding, fold)
+                        for direction, (rank_M, own_M) in enumerate(found):
+                            rank_N2[block][judged, direction] += rank_M / FOLDINGS
+                            order_N2[block][judged, direction] += tie_broken(rank_M, own_M)
+        path = save_arrays(
+            _ranks_file(self._files, self._number, part.name),
+            rank=rank_N2.astype(np.float32),
+            order=order_N2.astype(np.float32),
+        )
+        return self._files.commit(f"{self._number}_ranks_{part.name}", path, laps=laps)
+
+    def _ranks(
+        self, picture_MP: Vectors, caption_ME: Vectors, folding: int, fold: int
+    ) -> list[tuple[NDArray[np.float64], Vectors]]:
+        """By caption and by picture: ranks, and how well the own prediction fits."""
+        picture_RP, caption_RE = self._halves.references(folding, fold)
+        learnt_EP = self._learnt["to_picture"][folding, fold]
+        learnt_PE = self._learnt["to_caption"][folding, fold]
+        found = []
+        for told, asked, reference, learnt in (
+            (picture_MP, caption_ME, caption_RE, learnt_EP),
+            (caption_ME, picture_MP, picture_RP, learnt_PE),
+        ):
+            own_M, other_MR = fits(told, asked @ learnt, reference @ learnt)
+            found.append((ranks(own_M, other_MR), own_M))
+        return found
+
+
+def ranks(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:
+    """Share of others that fit worse than the own, equal ones counting half: (M,) float64."""
+    worse_M = (other_MR < own_M[:, None] - np.float32(TIED)).mean(axis=1)
+    no_better_M = (other_MR <= own_M[:, None] + np.float32(TIED)).mean(axis=1)
+    rank_M: NDArray[np.float64] = (worse_M + no_better_M) / 2
+    return rank_M
+
+
+def weigh(files: Files, number: int, parts: Sequence[StorePart]) -> Path:
+    """Weights of a round, from the ranks of the one before, or from votes alone."""
+    vote_N = np.load(files.votes)
+    if number:
+        order_N2 = np.concatenate(
+            [load_arrays(_ranks_file(files, number - 1, part.name))["order"] for part in parts]
+        )
+        trust_N = trust_of(order_N2[:, 0], order_N2[:, 1])
+    else:
+        trust_N = np.ones(len(vote_N), np.float32)
+    weight_N = weights(trust_N, vote_N, left_out=FROM_NOTHING[number].left_out)
+    path = weights_file(files, number)
+    with atomic_file(path) as file:
+        np.save(file, weight_N.astype(np.float32))
+    return path
+
+
+def weights_file(files: Files, number: int) -> Path:
+    """How much a round learns from each row of the store."""
+    return _folder(files, number) / "weights.npy"
+
+
+def _round(
+    number: int,
+    store: EmbeddingStore,
+    files: Files,
+    work: StageFolder,
+    lots: Sequence[Lot],
+    executor: Executor,
+) -> None:
+    if work.marker(f"cross_{number}_weights") is None:
+        laps = Laps()
+        path = weigh(files, number, store.parts)
+        files.commit(f"{number}_weights", path, laps=laps, workers=executor.size)
+    if work.marker(f"cross_{number}_learnt") is None:
+        maker = partial(SquareWorker, files.places, number)
+        run_missing(maker, lots, work, f"cross_{number}_squares_", executor)
+        laps = Laps()
+        pictures, captions = (directions.width for directions in read_directions(files))
+        path = learn(files, number, lots, pictures=pictures, captions=captions)
+        files.commit(f"{number}_learnt", path, laps=laps, workers=executor.size)
+    for lot in lots:  # large, and of no more use
+        _squares_file(files, number, lot.name).unlink(missing_ok=True)
+    maker = partial(RankWorker, files.places, number)
+    run_missing(maker, store.parts, work, f"cross_{number}_ranks_", executor)
+
+
+def _folder(files: Files, number: int) -> Path:
+    return files.folder / f"round_{number}"
+
+
+def _squares_file(files: Files, number: int, name: str) -> Path:
+    return _folder(files, number) / f"squares_{name}.npz"
+
+
+def _learnt_file(files: Files, number: int) -> Path:
+    return _folder(files, number) / "learnt.npz"
+
+
+def _ranks_file(files: Files, number: int, name: str) -> Path:
+    return _folder(files, number) / f"ranks_{name}.npz"
