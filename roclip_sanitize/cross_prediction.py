@@ -114,7 +114,7 @@ def cross_prediction_trust(
         caption = whitened(caption_NE, each.caption_whitening)
         weight_N = weights(trust_N, vote_N, left_out=each.left_out)
         by_caption, by_picture = (
-            sum(_ranks(asked, told, weight_N, fold_N, rng) for fold_N in folds)
+            np.add.reduce([_ranks(asked, told, weight_N, fold_N, rng) for fold_N in folds])
             for asked, told in ((caption, image), (image, caption))
         )
         trust_N = trust_of(by_caption, by_picture)
@@ -208,7 +208,7 @@ def tie_broken(rank_M: NDArray[np.floating], own_M: Vectors) -> NDArray[np.float
 def _ranks(
     asked_NE: Vectors,
     told_ND: Vectors,
-    weight_N: NDArray[np.float64],
+    weight_N: NDArray[np.floating],
     fold_N: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
@@ -226,7 +226,7 @@ def _ranks(
     return rank_N
 
 
-def _ridge(asked_NE: Vectors, told_ND: Vectors, weight_N: NDArray[np.float64]) -> Vectors:
+def _ridge(asked_NE: Vectors, told_ND: Vectors, weight_N: NDArray[np.floating]) -> Vectors:
     """Weighted ridge regression: (E, D)."""
     used = np.flatnonzero(weight_N)
     root_N1 = np.sqrt(weight_N[used]).astype(np.float32)[:, None]

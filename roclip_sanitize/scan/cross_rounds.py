@@ -9,8 +9,6 @@ of its rounds is two passes over the parts, and two small steps over the whole:
                        and how many other pictures less of a caption
     weigh()            all ranks → weights of the next round
 
-    cross/round_0/squares_00000.npz, learnt.npz, ranks_00000.npz, weights.npy
-
 A pair whose halves have nothing to do with each other has ranks that may be anything from 0 to 1. So
 
     suspicion = 1 - the lower of its two ranks, each the mean over foldings
@@ -45,23 +43,24 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
 from roclip_sanitize.scan.columns import Columns
-from roclip_sanitize.scan.directions import Vocabulary
-from roclip_sanitize.scan.halves import (
-    STEP,
+from roclip_sanitize.scan.cross_files import (
     Files,
-    Halves,
-    HalvesWorker,
     Lot,
-    SumWorker,
-    Vectors,
-    choose_references,
-    find_directions,
     fold_of,
     load_arrays,
     lots_of,
     one_thread,
-    read_directions,
     save_arrays,
+)
+from roclip_sanitize.scan.directions import Vocabulary
+from roclip_sanitize.scan.halves import (
+    Halves,
+    HalvesWorker,
+    SumWorker,
+    Vectors,
+    choose_references,
+    find_directions,
+    read_directions,
 )
 from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.store import EmbeddingStore, StorePart
@@ -96,7 +95,7 @@ def suspicion_of(places: Places, part: StorePart) -> NDArray[np.float32]:
     """(N,) float32 from 0 to 1, higher is more suspicious; NaN where nothing can be said."""
     files = Files(places=places)
     known_N = load_arrays(files.halves(part.name))["known"]
-    path = _ranks_file(files, len(FROM_NOTHING) - 1, part.name)
+    path = files.ranks(len(FROM_NOTHING) - 1, part.name)
     if not path.exists():
         return np.full(part.rows, np.nan, np.float32)
     rank_N2 = load_arrays(path)["rank"]
@@ -110,7 +109,7 @@ class SquareWorker:
         self._files, self._number = Files(places=places), number
         self._halves = Halves(self._files, FROM_NOTHING[number])
         self._picture_N = Columns(places.columns).picture_N
-        self._weight_N = np.load(weights_file(self._files, number), mmap_mode="r")
+        self._weight_N = np.load(self._files.weights(number), mmap_mode="r")
 
     def __call__(self, lot: Lot) -> Marker:
         """Sum one lot."""
@@ -121,7 +120,7 @@ class SquareWorker:
                 for block, picture_MP, caption_ME in self._halves.blocks(part):
                     row = slice(part.start + block.start, part.start + block.stop)
                     self._add(square_KFWW, np.hstack([caption_ME, picture_MP]), row)
-        path = save_arrays(_squares_file(self._files, self._number, lot.name), square=square_KFWW)
+        path = save_arrays(self._files.squares(self._number, lot.name), square=square_KFWW)
         return self._files.commit(f"{self._number}_squares_{lot.name}", path, laps=laps)
 
     def _add(self, square_KFWW: NDArray[np.float64], both_MW: Vectors, row: slice) -> None:
@@ -142,7 +141,7 @@ def learn(files: Files, number: int, lots: Sequence[Lot], *, pictures: int, capt
     width = pictures + captions
     square_KFWW = np.zeros((FOLDINGS, FOLDS, width, width))
     for lot in lots:
-        square_KFWW += load_arrays(_squares_file(files, number, lot.name))["square"]
+        square_KFWW += load_arrays(files.squares(number, lot.name))["square"]
     to_picture = np.empty((FOLDINGS, FOLDS, captions, pictures), np.float32)
     to_caption = np.empty((FOLDINGS, FOLDS, pictures, captions), np.float32)
     said, seen = slice(captions), slice(captions, None)
@@ -151,7 +150,7 @@ def learn(files: Files, number: int, lots: Sequence[Lot], *, pictures: int, capt
             square_WW = square_KFWW[folding].sum(axis=0) - square_KFWW[folding, fold]
             to_picture[folding, fold] = ridge(square_WW[said, said], square_WW[said, seen])
             to_caption[folding, fold] = ridge(square_WW[seen, seen], square_WW[seen, said])
-    return save_arrays(_learnt_file(files, number), to_picture=to_picture, to_caption=to_caption)
+    return save_arrays(files.learnt(number), to_picture=to_picture, to_caption=to_caption)
 
 
 class RankWorker:
@@ -161,7 +160,7 @@ class RankWorker:
         self._files, self._number = Files(places=places), number
         self._halves = Halves(self._files, FROM_NOTHING[number])
         self._picture_N = Columns(places.columns).picture_N
-        self._learnt = load_arrays(_learnt_file(self._files, number))
+        self._learnt = load_arrays(self._files.learnt(number))
 
     def __call__(self, part: StorePart) -> Marker:
         """Rank one part."""
@@ -179,7 +178,7 @@ class RankWorker:
                             rank_N2[block][judged, direction] += rank_M / FOLDINGS
                             order_N2[block][judged, direction] += tie_broken(rank_M, own_M)
         path = save_arrays(
-            _ranks_file(self._files, self._number, part.name),
+            self._files.ranks(self._number, part.name),
             rank=rank_N2.astype(np.float32),
             order=order_N2.astype(np.float32),
         )
@@ -215,21 +214,16 @@ def weigh(files: Files, number: int, parts: Sequence[StorePart]) -> Path:
     vote_N = np.load(files.votes)
     if number:
         order_N2 = np.concatenate(
-            [load_arrays(_ranks_file(files, number - 1, part.name))["order"] for part in parts]
+            [load_arrays(files.ranks(number - 1, part.name))["order"] for part in parts]
         )
         trust_N = trust_of(order_N2[:, 0], order_N2[:, 1])
     else:
         trust_N = np.ones(len(vote_N), np.float32)
     weight_N = weights(trust_N, vote_N, left_out=FROM_NOTHING[number].left_out)
-    path = weights_file(files, number)
+    path = files.weights(number)
     with atomic_file(path) as file:
         np.save(file, weight_N.astype(np.float32))
     return path
-
-
-def weights_file(files: Files, number: int) -> Path:
-    """How much a round learns from each row of the store."""
-    return _folder(files, number) / "weights.npy"
 
 
 def _round(
@@ -245,29 +239,13 @@ def _round(
         path = weigh(files, number, store.parts)
         files.commit(f"{number}_weights", path, laps=laps, workers=executor.size)
     if work.marker(f"cross_{number}_learnt") is None:
-        maker = partial(SquareWorker, files.places, number)
-        run_missing(maker, lots, work, f"cross_{number}_squares_", executor)
+        squaring = partial(SquareWorker, files.places, number)
+        run_missing(squaring, lots, work, f"cross_{number}_squares_", executor)
         laps = Laps()
         pictures, captions = (directions.width for directions in read_directions(files))
         path = learn(files, number, lots, pictures=pictures, captions=captions)
         files.commit(f"{number}_learnt", path, laps=laps, workers=executor.size)
     for lot in lots:  # large, and of no more use
-        _squares_file(files, number, lot.name).unlink(missing_ok=True)
-    maker = partial(RankWorker, files.places, number)
-    run_missing(maker, store.parts, work, f"cross_{number}_ranks_", executor)
-
-
-def _folder(files: Files, number: int) -> Path:
-    return files.folder / f"round_{number}"
-
-
-def _squares_file(files: Files, number: int, name: str) -> Path:
-    return _folder(files, number) / f"squares_{name}.npz"
-
-
-def _learnt_file(files: Files, number: int) -> Path:
-    return _folder(files, number) / "learnt.npz"
-
-
-def _ranks_file(files: Files, number: int, name: str) -> Path:
-    return _folder(files, number) / f"ranks_{name}.npz"
+        files.squares(number, lot.name).unlink(missing_ok=True)
+    ranking = partial(RankWorker, files.places, number)
+    run_missing(ranking, store.parts, work, f"cross_{number}_ranks_", executor)

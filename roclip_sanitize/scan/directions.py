@@ -20,6 +20,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.scan.columns import WORD_NUMBERS
+
 MOST_WORDS = 4_096  # the commonest; their squares take 134 MB
 LEAST_CAPTIONS = 3  # that use a word, or it tells nothing
 LEAST_VARIANCE = 1e-9  # of the whole: below, a direction is rounding
@@ -51,7 +53,7 @@ class Vocabulary:
         return len(self.word_V)
 
     def rows(self, words_NW: Any) -> Any:
-        """Which words captions use, sparse (N, W) → sparse (N, V) float32: unit rows, or none of its words."""
+        """Which words captions use, sparse (N, W) → sparse (N, V) float32: unit rows, or empty ones."""
         from scipy.sparse import csr_matrix
 
         rows = words_NW.shape[0]
@@ -66,8 +68,6 @@ class Vocabulary:
 
     @cached_property
     def _place_W(self) -> NDArray[np.int64]:
-        from roclip_sanitize.scan.columns import WORD_NUMBERS
-
         place_W = np.full(WORD_NUMBERS, -1, np.int64)
         place_W[self.word_V] = np.arange(len(self))
         return place_W
