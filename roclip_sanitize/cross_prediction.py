@@ -29,6 +29,7 @@ Dimension key: N pairs, M some of them, D width of picture vectors, E of caption
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +107,28 @@ def cross_prediction_trust(
     rng = np.random.default_rng(seed)
     pictures = int(picture_N.max()) + 1
     folds = [rng.permutation(pictures)[picture_N] % FOLDS for _ in range(FOLDINGS)]
+    return trust_by_folds(image_ND, caption_NE, picture_N, folds=folds, rng=rng, trust_N=trust_N)
+
+
+def trust_by_folds(
+    image_ND: Vectors,
+    caption_NE: Vectors,
+    picture_N: NDArray[np.int64],
+    *,
+    folds: Sequence[NDArray[np.int64]],
+    rng: np.random.Generator,
+    trust_N: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """cross_prediction_trust() for given folds.
+
+    Args:
+        image_ND: as there; so are caption_NE, picture_N and trust_N.
+        caption_NE: see there.
+        picture_N: see there.
+        folds: of each folding, (N,) numbers of folds.
+        rng: draws references.
+        trust_N: see there.
+    """
     vote_N = 1 / np.bincount(picture_N)[picture_N]
     rounds = FROM_NOTHING if trust_N is None else FROM_TRUST
     trust_N = np.ones(len(picture_N), np.float32) if trust_N is None else trust_N

@@ -9,6 +9,7 @@
     cross/round_0/squares_00000.npz     of one lot: sums of products of weighted rows; gone when learnt from
     cross/round_0/learnt.npz            regressions
     cross/round_0/ranks_00000.npz       of one part, row by row
+    cross/suspicion.npy                 of every row
 
 Sums are of *lots*, runs of consecutive parts, so that however many parts there are, only so many sums lie
 on the disk. Lots depend on the store alone, and are added in order: so results are the same bytes whoever
@@ -92,6 +93,11 @@ class Files:
     def votes(self) -> Path:
         """Of every row: (N,) float32."""
         return self.folder / "votes.npy"
+
+    @property
+    def suspicion(self) -> Path:
+        """Of every row: (N,) float32."""
+        return self.folder / "suspicion.npy"
 
     def sums(self, name: str) -> Path:
         """Those of one lot."""

@@ -9,11 +9,16 @@ of its rounds is two passes over the parts, and two small steps over the whole:
                        and how many other pictures less of a caption
     weigh()            all ranks → weights of the next round
 
-A pair whose halves have nothing to do with each other has ranks that may be anything from 0 to 1. So
+A pair's *rank* by caption is the share of other captions that tell less of its picture than its own does,
+and its rank by picture likewise; both are means over foldings of the last round. Ranks of strangers, whose
+halves have nothing to do with each other, may be anything from 0 to 1; those of matched pairs are near 1.
+So a pair of which one rank is below 3/4, as for most strangers and few others, is suspicious. How much so
+compared with others, places tell, as in training: it is harder to tell a caption from a picture than the
+reverse, and a place makes up for that.
 
-    suspicion = 1 - the lower of its two ranks, each the mean over foldings
+    suspicion = 1 - place / 2    where a rank is below 3/4: more than 1/2
+                (1 - place) / 2  elsewhere: 1/2 at the most
 
-has an absolute scale: above 1/2 a caption tells no more of its picture than a random one, or the reverse.
 A pair whose caption has no word that others use gets none.
 
 Dimension key: N pairs of a part, or of the store; M of a block; P directions of pictures, E of captions;
@@ -22,9 +27,10 @@ K foldings, F folds, R references.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,11 +71,13 @@ from roclip_sanitize.scan.halves import (
 from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
+STRANGE = 0.75  # ranks below are rare among matched pairs; see benchmarks/LOG.md for others
 TIED = 1e-6  # fits that differ by less are equal: captions of the same words, and a reference itself
+LAST = len(FROM_NOTHING) - 1
 
 
 def cross_predict(store: EmbeddingStore, places: Places, executor: Executor) -> None:
-    """Rank all pairs of a store, or go on with it; see ranks_of(). The columns are there already.
+    """Judge all pairs of a store, or go on with it; see read_judged(). The columns are there already.
 
     Memory: of the driver about 60 bytes a pair, and 300 MB; of a worker blocks, and one part's halves.
     """
@@ -85,21 +93,35 @@ def cross_predict(store: EmbeddingStore, places: Places, executor: Executor) -> 
     if work.marker("cross_references") is None:
         laps = Laps()
         files.commit("references", *choose_references(files, store.parts), laps=laps, workers=size)
-    if not all(directions.width for directions in read_directions(files)):
-        return  # nothing varies, so that nothing can be told
-    for number in range(len(FROM_NOTHING)):
-        _round(number, store, files, work, lots, executor)
+    if all(directions.width for directions in read_directions(files)):
+        for number in range(len(FROM_NOTHING)):
+            _round(number, store, files, work, lots, executor)
+    if work.marker("cross_suspicion") is None:
+        laps = Laps()
+        files.commit("suspicion", _suspect(files, store.parts), laps=laps, workers=size)
 
 
-def suspicion_of(places: Places, part: StorePart) -> NDArray[np.float32]:
-    """(N,) float32 from 0 to 1, higher is more suspicious; NaN where nothing can be said."""
-    files = Files(places=places)
-    known_N = load_arrays(files.halves(part.name))["known"]
-    path = files.ranks(len(FROM_NOTHING) - 1, part.name)
-    if not path.exists():
-        return np.full(part.rows, np.nan, np.float32)
-    rank_N2 = load_arrays(path)["rank"]
-    return np.where(known_N, 1 - rank_N2.min(axis=1), np.nan).astype(np.float32)
+def read_judged(places: Places, part: StorePart) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What became of one part.
+
+    Returns:
+        (N,) float32 suspicions from 0 to 1, higher is worse; and (N, 2) float32 ranks, by caption and by
+        picture. NaN where nothing can be said.
+    """
+    files, block = Files(places=places), slice(part.start, part.start + part.rows)
+    suspicion_N = np.array(np.load(files.suspicion, mmap_mode="r")[block])
+    path = files.ranks(LAST, part.name)
+    rank_N2 = load_arrays(path)["rank"] if path.exists() else np.zeros((part.rows, 2), np.float32)
+    rank_N2[np.isnan(suspicion_N)] = np.nan
+    return suspicion_N, rank_N2
+
+
+def suspicion(rank_N2: NDArray[np.float32], order_N2: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Ranks, and the same with ties broken, of all pairs → (N,) float32: see above."""
+    place_N = trust_of(order_N2[:, 0], order_N2[:, 1])
+    strange_N = rank_N2.min(axis=1) < STRANGE
+    suspicion_N: NDArray[np.float32] = ((1 + strange_N - place_N) / 2).astype(np.float32)
+    return suspicion_N
 
 
 class SquareWorker:
@@ -213,9 +235,7 @@ def weigh(files: Files, number: int, parts: Sequence[StorePart]) -> Path:
     """Weights of a round, from the ranks of the one before, or from votes alone."""
     vote_N = np.load(files.votes)
     if number:
-        order_N2 = np.concatenate(
-            [load_arrays(files.ranks(number - 1, part.name))["order"] for part in parts]
-        )
+        order_N2 = _joined(load_arrays(files.ranks(number - 1, part.name))["order"] for part in parts)
         trust_N = trust_of(order_N2[:, 0], order_N2[:, 1])
     else:
         trust_N = np.ones(len(vote_N), np.float32)
@@ -224,6 +244,23 @@ def weigh(files: Files, number: int, parts: Sequence[StorePart]) -> Path:
     with atomic_file(path) as file:
         np.save(file, weight_N.astype(np.float32))
     return path
+
+
+def _suspect(files: Files, parts: Sequence[StorePart]) -> Path:
+    """The last ranks → suspicions. Memory: 40 bytes a pair."""
+    known_N = _joined(load_arrays(files.halves(part.name))["known"] for part in parts)
+    suspicion_N = np.full(len(known_N), np.nan, np.float32)
+    if files.learnt(LAST).exists():
+        last = [load_arrays(files.ranks(LAST, part.name)) for part in parts]
+        found_N = suspicion(_joined(each["rank"] for each in last), _joined(each["order"] for each in last))
+        suspicion_N[known_N] = found_N[known_N]
+    with atomic_file(files.suspicion) as file:
+        np.save(file, suspicion_N)
+    return files.suspicion
+
+
+def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(list(arrays))
 
 
 def _round(

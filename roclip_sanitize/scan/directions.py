@@ -100,7 +100,9 @@ class Directions:
                 about nothing. Rows are told about the mean either way.
         """
         mean_V = sum_V / max(rows, 1)
-        second_VV = square_VV / max(rows, 1) - (np.outer(mean_V, mean_V) if centred else 0)
+        second_VV = square_VV / max(rows, 1)
+        if centred:
+            second_VV -= np.outer(mean_V, mean_V)
         turn_VE, moment_E = _largest(second_VV, width)
         variance_E = moment_E - (0 if centred else (mean_V @ turn_VE) ** 2)
         whole = np.trace(square_VV) / max(rows, 1) - mean_V @ mean_V
@@ -124,11 +126,11 @@ class Directions:
 
 
 def _largest(second_VV: Floats, width: int) -> tuple[Floats, Floats]:
-    """The eigenvectors of the largest eigenvalues, as columns, and these; largest first."""
+    """The eigenvectors of the largest eigenvalues, as columns, and these; largest first. Spoils its input."""
     from scipy.linalg import eigh
 
     if not len(second_VV):
         return np.zeros((0, 0)), np.zeros(0)
     chosen = [max(0, len(second_VV) - width), len(second_VV) - 1]
-    value_E, turn_VE = eigh(second_VV, subset_by_index=chosen)
+    value_E, turn_VE = eigh(second_VV, subset_by_index=chosen, overwrite_a=True)
     return turn_VE[:, ::-1], value_E[::-1]

@@ -83,15 +83,13 @@ class SumWorker:
 
 
 def find_directions(files: Files, lots: Sequence[Lot], *, rows: int, words: int) -> Path:
-    """Add up all lots. Memory: the squares of two halves, 140 MB at most for words."""
-    from scipy.sparse import csr_matrix
-
+    """Add up all lots, in order. Memory: twice the products of words, 134 MB at most each."""
     said_square, said_sum = np.zeros((words, words)), np.zeros(words)
     seen_square, seen_sum = np.zeros((0, 0)), np.zeros(0)
     for lot in lots:
         told = load_arrays(files.sums(lot.name))
-        parts = (told[f"caption_{name}"] for name in ("data", "indices", "indptr"))
-        said_square += csr_matrix(tuple(parts), shape=(words, words)).toarray()
+        row = np.repeat(np.arange(words), np.diff(told["caption_indptr"]))
+        said_square[row, told["caption_indices"]] += told["caption_data"]
         said_sum += told["caption_sum"]
         seen_square = told["picture_square"] + (seen_square if seen_square.size else 0)
         seen_sum = told["picture_sum"] + (seen_sum if seen_sum.size else 0)

@@ -1,9 +1,9 @@
 """Scores → verdicts.
 
-Collisions are judged by a threshold, agreement by a budget: the worst pairs of the whole store,
+Collisions are judged by a threshold, the other detectors by a budget: the worst pairs of the whole store,
 as many as the budget allows. Pairs that collisions flag anyway use none of it up, or an attacker
-could spend it on decoys. The budget is a ceiling, not a quota: a pair whose neighbours use its
-words as often as everybody, or more, is never flagged. Nor is one without a score.
+could spend it on decoys. The budget is a ceiling, not a quota: a pair whose suspicion is 1/2 or less
+is never flagged. Nor is one without a score. Detectors that share a budget have equal parts of it.
 
 Pure: no files.
 
@@ -12,7 +12,7 @@ Dimension key: N pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """The least suspicious pair that agreement still flags; equal suspicions rank by uid.
+    """The least suspicious pair that a detector still flags; equal suspicions rank by uid.
 
     Attributes:
         suspicion: its score; above 1 where none is flagged.
@@ -97,18 +97,26 @@ def find_cut(
 
 def judge(
     uids: Sequence[str],
-    suspicion_N: NDArray[np.float32],
+    weighed: Mapping[Reason, NDArray[np.float32]],
     collisions: Collisions,
     *,
-    cut: Cut,
+    cuts: Mapping[Reason, Cut],
     thresholds: Thresholds,
 ) -> list[Verdict]:
-    """Give every pair its verdict; a counted reason comes before a weighed one."""
+    """Give every pair its verdict; a counted reason comes before a weighed one.
+
+    Args:
+        uids: the pairs' names.
+        weighed: the suspicions behind each reason that a budget limits, float32.
+        collisions: counts.
+        cuts: of the same reasons; where one has none, it flags nothing.
+        thresholds: of counts.
+    """
     flags = collided(collisions, thresholds)
-    scores = suspicion_N.tolist()
-    flags[Reason.NEIGHBOURS_DISAGREE] = np.array(
-        [cut.flags(score, uid) for uid, score in zip(uids, scores, strict=True)], np.bool_
-    )
+    for reason, suspicion_N in weighed.items():
+        cut = cuts.get(reason, Cut())
+        flagged = [cut.flags(score, uid) for uid, score in zip(uids, suspicion_N.tolist(), strict=True)]
+        flags[reason] = np.array(flagged, np.bool_)
     return [
         Verdict(uid=uid, reasons=tuple(reason for reason, flag_N in flags.items() if flag_N[place]))
         for place, uid in enumerate(uids)
