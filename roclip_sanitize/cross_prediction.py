@@ -29,7 +29,7 @@ Dimension key: N pairs, M some of them, D width of picture vectors, E of caption
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +41,22 @@ RIDGE = 1.0  # pairs' worth of shrinking
 REFERENCES = 1_000
 JUDGED_AT_ONCE = 4_096
 LEAST_DEVIATION = 1e-6
+TIED = np.float32(1e-6)  # fits that differ by less are equal: captions of the same words, a reference itself
 
 Vectors = NDArray[np.float32]
+
+
+def share_worse(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:
+    """Share of others that fit worse than the own: (M,) float64."""
+    return (other_MR < own_M[:, None]).mean(axis=1)
+
+
+def share_worse_ties_half(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:
+    """The same, equal ones counting half, so that no rounding decides where many captions are the same."""
+    worse_M = share_worse(own_M - TIED, other_MR)
+    not_better_M = share_worse(own_M + TIED, other_MR)
+    rank_M: NDArray[np.float64] = (worse_M + not_better_M) / 2
+    return rank_M
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +132,7 @@ def trust_by_folds(
     folds: Sequence[NDArray[np.int64]],
     rng: np.random.Generator,
     trust_N: NDArray[np.float32] | None = None,
+    rank: Callable[[Vectors, Vectors], NDArray[np.float64]] = share_worse,
 ) -> NDArray[np.float32]:
     """cross_prediction_trust() for given folds.
 
@@ -128,6 +143,7 @@ def trust_by_folds(
         folds: of each folding, (N,) numbers of folds.
         rng: draws references.
         trust_N: see there.
+        rank: share_worse(), or share_worse_ties_half().
     """
     vote_N = 1 / np.bincount(picture_N)[picture_N]
     rounds = FROM_NOTHING if trust_N is None else FROM_TRUST
@@ -137,7 +153,7 @@ def trust_by_folds(
         caption = whitened(caption_NE, each.caption_whitening)
         weight_N = weights(trust_N, vote_N, left_out=each.left_out)
         by_caption, by_picture = (
-            np.add.reduce([_ranks(asked, told, weight_N, fold_N, rng) for fold_N in folds])
+            np.add.reduce([_ranks(asked, told, weight_N, fold_N, rng, rank) for fold_N in folds])
             for asked, told in ((caption, image), (image, caption))
         )
         trust_N = trust_of(by_caption, by_picture)
@@ -167,7 +183,7 @@ def whitened(row_ND: Vectors, power: float) -> Vectors:
 
 def scales(deviation_D: NDArray[np.floating], power: float) -> NDArray[np.floating]:
     """What whitening divides each direction by; those that hardly vary count as varying a little."""
-    least = LEAST_DEVIATION * np.sqrt(np.mean(deviation_D**2))
+    least = LEAST_DEVIATION * np.sqrt((deviation_D**2).sum() / max(1, len(deviation_D)))
     divisor_D: NDArray[np.floating] = np.maximum(deviation_D, least) ** power
     return divisor_D
 
@@ -234,6 +250,7 @@ def _ranks(
     weight_N: NDArray[np.floating],
     fold_N: NDArray[np.int64],
     rng: np.random.Generator,
+    rank: Callable[[Vectors, Vectors], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
     """Share of reference pairs whose ``asked`` row predicts a pair's ``told`` row worse than its own."""
     rank_N = np.zeros(len(fold_N))
@@ -245,7 +262,7 @@ def _ranks(
         for start in range(0, len(judged), JUDGED_AT_ONCE):
             part = slice(start, start + JUDGED_AT_ONCE)
             own_M, other_MR = fits(told_ND[judged[part]], predicted_ND[part], predicted_ND[references])
-            rank_N[judged[part]] = tie_broken((other_MR < own_M[:, None]).mean(axis=1), own_M)
+            rank_N[judged[part]] = tie_broken(rank(own_M, other_MR), own_M)
     return rank_N
 
 

@@ -27,7 +27,8 @@ def flagged(
     score_N = np.array(scores, np.float32)
     may_N = candidates(score_N, collisions, THRESHOLDS)
     cut = find_cut(score_N, may_N, allowed=allowed, uids_of=lambda rows: [uids[row] for row in rows])
-    verdicts = judge(uids, score_N, collisions, cut=cut, thresholds=THRESHOLDS)
+    weighed, cuts = {Reason.NEIGHBOURS_DISAGREE: score_N}, {Reason.NEIGHBOURS_DISAGREE: cut}
+    verdicts = judge(uids, weighed, collisions, cuts=cuts, thresholds=THRESHOLDS)
     return {verdict.uid[-1]: verdict.reasons for verdict in verdicts if not verdict.kept}
 
 
@@ -62,6 +63,14 @@ def test_collisions_use_up_no_budget_and_come_first() -> None:
         "0": (Reason.MANY_CAPTIONS_ONE_PICTURE, Reason.NEIGHBOURS_DISAGREE),
         "1": (Reason.NEIGHBOURS_DISAGREE,),
     }
+
+
+def test_a_reason_without_a_cut_flags_nothing() -> None:
+    score_N = np.array([0.9], np.float32)
+    weighed = dict.fromkeys((Reason.NEIGHBOURS_DISAGREE, Reason.PICTURE_AND_CAPTION_DISAGREE), score_N)
+    cuts = {Reason.PICTURE_AND_CAPTION_DISAGREE: Cut(suspicion=0.8)}
+    (verdict,) = judge(["0" * 32], weighed, Collisions.none(1), cuts=cuts, thresholds=THRESHOLDS)
+    assert verdict.reasons == (Reason.PICTURE_AND_CAPTION_DISAGREE,)
 
 
 def test_the_empty_cut_flags_nothing() -> None:

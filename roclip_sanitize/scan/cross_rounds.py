@@ -41,6 +41,7 @@ from roclip_sanitize.cross_prediction import (
     FROM_NOTHING,
     fits,
     ridge,
+    share_worse_ties_half,
     tie_broken,
     trust_of,
     weights,
@@ -72,7 +73,6 @@ from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 STRANGE = 0.75  # ranks below are rare among matched pairs; see benchmarks/LOG.md for others
-TIED = 1e-6  # fits that differ by less are equal: captions of the same words, and a reference itself
 LAST = len(FROM_NOTHING) - 1
 
 
@@ -219,16 +219,8 @@ class RankWorker:
             (caption_ME, picture_MP, picture_RP, learnt_PE),
         ):
             own_M, other_MR = fits(told, asked @ learnt, reference @ learnt)
-            found.append((ranks(own_M, other_MR), own_M))
+            found.append((share_worse_ties_half(own_M, other_MR), own_M))
         return found
-
-
-def ranks(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:
-    """Share of others that fit worse than the own, equal ones counting half: (M,) float64."""
-    worse_M = (other_MR < own_M[:, None] - np.float32(TIED)).mean(axis=1)
-    no_better_M = (other_MR <= own_M[:, None] + np.float32(TIED)).mean(axis=1)
-    rank_M: NDArray[np.float64] = (worse_M + no_better_M) / 2
-    return rank_M
 
 
 def weigh(files: Files, number: int, parts: Sequence[StorePart]) -> Path:

@@ -56,9 +56,13 @@ def mismatch(
     """Which half tells little of the other, and what the neighbours say."""
     by_caption, by_picture = ranks
     if by_caption <= by_picture:
-        subject = f"{1 - by_caption:.0%} of other captions tell more of this picture than its own does"
+        subject = (
+            f"{100 - 100 * by_caption:.0f} % of other captions tell more of this picture than its own does"
+        )
     else:
-        subject = f"{1 - by_picture:.0%} of other pictures tell more of this caption than its own does"
+        subject = (
+            f"{100 - 100 * by_picture:.0f} % of other pictures tell more of this caption than its own does"
+        )
     told = telling_words([set(caption_words(other)) for other in neighbour_captions], frequency)
     return subject + (f"; the pictures most like this one say {', '.join(told)}" if told else "")
 
