@@ -48,7 +48,8 @@ Vectors = NDArray[np.float32]
 
 def share_worse(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:
     """Share of others that fit worse than the own: (M,) float64."""
-    return (other_MR < own_M[:, None]).mean(axis=1)
+    share_M: NDArray[np.float64] = (other_MR < own_M[:, None]).mean(axis=1)
+    return share_M
 
 
 def share_worse_ties_half(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:

@@ -55,14 +55,11 @@ def mismatch(
 ) -> str:
     """Which half tells little of the other, and what the neighbours say."""
     by_caption, by_picture = ranks
+    share = f"{100 * (1 - min(ranks)):.0f} %"
     if by_caption <= by_picture:
-        subject = (
-            f"{100 - 100 * by_caption:.0f} % of other captions tell more of this picture than its own does"
-        )
+        subject = f"{share} of other captions tell more of this picture than its own does"
     else:
-        subject = (
-            f"{100 - 100 * by_picture:.0f} % of other pictures tell more of this caption than its own does"
-        )
+        subject = f"{share} of other pictures tell more of this caption than its own does"
     told = telling_words([set(caption_words(other)) for other in neighbour_captions], frequency)
     return subject + (f"; the pictures most like this one say {', '.join(told)}" if told else "")
 
