@@ -154,7 +154,7 @@ def trust_by_folds(
         caption = whitened(caption_NE, each.caption_whitening)
         weight_N = weights(trust_N, vote_N, left_out=each.left_out)
         by_caption, by_picture = (
-            np.add.reduce([_ranks(asked, told, weight_N, fold_N, rng, rank) for fold_N in folds])
+            np.mean([_ranks(asked, told, weight_N, fold_N, rng, rank) for fold_N in folds], axis=0)
             for asked, told in ((caption, image), (image, caption))
         )
         trust_N = trust_of(by_caption, by_picture)
@@ -184,7 +184,8 @@ def whitened(row_ND: Vectors, power: float) -> Vectors:
 
 def scales(deviation_D: NDArray[np.floating], power: float) -> NDArray[np.floating]:
     """What whitening divides each direction by; those that hardly vary count as varying a little."""
-    least = LEAST_DEVIATION * np.sqrt((deviation_D**2).sum() / max(1, len(deviation_D)))
+    whole = np.sqrt((deviation_D**2).sum() / max(1, len(deviation_D)))
+    least = LEAST_DEVIATION * max(whole, LEAST_DEVIATION)
     divisor_D: NDArray[np.floating] = np.maximum(deviation_D, least) ** power
     return divisor_D
 

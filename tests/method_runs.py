@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from roclip_sanitize.training.methods.contract import Encode, Features, Method, Rows, StepPlan, Surroundings
 from roclip_sanitize.training.ranks import Ranks
@@ -16,15 +18,33 @@ from roclip_sanitize.training.settings import TrainSettings
 from tests.test_objectives import SCALE
 
 BATCH = 3
+KINDS = 8
+COLOUR_KC = np.array(  # of different hues, since unit rows know no brightness
+    [
+        [210, 40, 40],
+        [40, 210, 40],
+        [40, 40, 210],
+        [210, 210, 40],
+        [210, 40, 210],
+        [40, 210, 210],
+        [210, 120, 40],
+        [40, 120, 210],
+    ]
+)
 ALL = slice(None)
 
 
 def surroundings(
     method: str, *, rows: int = 64, width: int = 8, total_steps: int | None = None, **told: Any
 ) -> Surroundings:
-    """Of a run of one epoch whose steps take row after row; pairs 0, 8, 16 … share a caption, and so on."""
+    """Of one epoch whose steps take row after row; pairs 0, 8, 16 … share caption and kind, and so on."""
     settings = TrainSettings(shards=(Path("a.tar"),), **{"method": method, "batch_size": BATCH, **told})
-    data = SimpleNamespace(rows=rows, image_group_N=np.arange(rows), caption_group_N=np.arange(rows) % 8)
+    data = SimpleNamespace(
+        rows=rows,
+        image_group_N=np.arange(rows),
+        caption_group_N=np.arange(rows) % KINDS,
+        read=partial(kinds_of, kind_N=np.arange(rows) % KINDS),
+    )
     batch = settings.batch_size
     return Surroundings(
         settings=settings,
@@ -36,6 +56,18 @@ def surroundings(
         ranks=Ranks(),
         device=torch.device("cpu"),
     )
+
+
+def kinds_of(
+    row_B: Rows, caption_row_B: Rows | None = None, *, kind_N: Rows
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pictures (B, 16, 16, 3) in the colour of their kind; captions (B, 4) with its word and another."""
+    row_B, caption_row_B = np.asarray(row_B), row_B if caption_row_B is None else caption_row_B
+    noise = np.stack([np.random.default_rng([1, row]).integers(-30, 31, (16, 16, 3)) for row in row_B])
+    pictures = (COLOUR_KC[kind_N[row_B]][:, None, None] + noise).astype(np.uint8)
+    more_B = 100 + np.asarray(caption_row_B) * 7 % 10
+    ends = np.ones_like(more_B)
+    return pictures, np.stack([ends, 10 + kind_N[caption_row_B], more_B, 2 * ends], axis=1)
 
 
 def features(

@@ -57,7 +57,7 @@ def test_none_is_the_identity() -> None:
     assert torch.equal(generator.get_state(), state)
 
 
-@pytest.mark.parametrize("kind", ["none", "mild", "strong"])
+@pytest.mark.parametrize("kind", ["none", "mild", "mixing", "strong"])
 def test_shapes_types_and_ranges_stay(kind: Augmentation) -> None:
     pixels, tokens = augment_batch(pictures(), TOKENS, kind=kind, generator=seeded())
     assert (pixels.shape, pixels.dtype) == (pictures().shape, torch.float32)
@@ -66,7 +66,7 @@ def test_shapes_types_and_ranges_stay(kind: Augmentation) -> None:
     assert pixels.max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["mild", "strong"])
+@pytest.mark.parametrize("kind", ["mild", "mixing", "strong"])
 def test_the_generator_decides_everything(kind: Augmentation) -> None:
     one, same, other = (
         augment_batch(pictures(), TOKENS, kind=kind, generator=seeded(seed)) for seed in (1, 1, 2)
@@ -218,7 +218,7 @@ def augmenter(kind: Augmentation) -> Augmenter:
     return Augmenter(kind, ends_word_V=ENDS_WORD)
 
 
-@pytest.mark.parametrize("kind", ["none", "mild", "strong"])
+@pytest.mark.parametrize("kind", ["none", "mild", "mixing", "strong"])
 def test_an_augmenter_does_what_augment_batch_does(kind: Augmentation) -> None:
     found = Augmenter(kind)(pictures(), TOKENS, seeded(3))
     wanted = augment_batch(pictures(), TOKENS, kind=kind, generator=seeded(3))

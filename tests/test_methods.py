@@ -101,10 +101,11 @@ EACH: dict[str, dict[str, Any]] = {
     "roclip_released": {"pool_size": 7},
     "unimodal": {"pool_size": 7},
     "safeclip": {"warm_up_for": 0.2, "gentle_for": 0.1, "pool_size": 7},
+    "consensus": {"rewritten": 0.5, "doubtful": 0.2},
     "cleanclip": {"pretrained": "x"},
     "par": {"pretrained": "x"},
 }
-KEEPERS = ["roclip", "roclip_released", "unimodal", "safeclip"]
+KEEPERS = ["roclip", "roclip_released", "unimodal", "safeclip", "consensus"]
 COSINES = [0.1 if row % 3 else 0.8 + row / 1000 for row in range(ROWS)]
 
 

@@ -96,6 +96,7 @@ KILLED: dict[str, tuple[dict[str, Any], dict[int, str]]] = {
         {"method": "roclip_released", "wd": 0.5},
         {5: "ordinary", 7: "matching"},
     ),
+    "consensus": ({"method": "consensus", "doubtful": 0.2}, {1: "ordinary", 3: "ordinary", 5: "ordinary"}),
     "PAR": ({"method": "par"}, {1: "ordinary"}),
 }
 FOLLOWED = 2  # steps after which nothing may differ: then nothing ever will
@@ -141,6 +142,7 @@ RANK_CASES: dict[str, dict[str, Any]] = {
         "gentle_for": 1 / 12,
         "accum_freq": 3,
     },
+    "consensus": {"method": "consensus"},
     "cleanclip": {"method": "cleanclip"},
     "par": {"method": "par"},
 }

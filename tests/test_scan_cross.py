@@ -66,11 +66,6 @@ def joined(store: EmbeddingStore, path_of: Callable[[str], Path], name: str) -> 
 
 
 class TestByHand:
-    def test_equal_fits_count_half(self) -> None:
-        own_M = np.array([2.0, 2.0], np.float32)
-        other_MR = np.array([[1, 2, 3, 4], [0, 1, 2, 2]], np.float32)
-        np.testing.assert_allclose(share_worse_ties_half(own_M, other_MR), [0.375, 0.75])
-
     def test_suspicion(self) -> None:
         # Places by the lower of both orders: the third, the first, the second.
         rank_N2 = np.array([[0.9, 0.7], [0.8, 0.9], [0.1, 0.9]], np.float32)

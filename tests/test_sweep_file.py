@@ -254,7 +254,7 @@ def test_a_sweep_that_is_not_there(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["attack_success", "nowhere"])
     assert main() == ConfigError.exit_code
-    known = "cc3m, fashion, laion, smoke"
+    known = "cc3m, defences, fashion, laion, smoke"
     assert capsys.readouterr().err == (
         f"error: there is no sweep 'nowhere': wanted a TOML file, or one of {known}\n"
     )
@@ -302,4 +302,21 @@ def test_a_void_row_says_so(tmp_path: Path) -> None:
     assert "zero-shot, poisoned" in text
     assert "zero-shot, clean" not in text  # this sweep has no clean shards
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
-    assert [len({line.count("|") for line in table}) for table in tables] == [1, 1, 1]
+    assert [len({line.count("|") for line in table}) for table in tables] == [1, 1, 1, 1]
+
+
+def test_what_is_beyond_the_clean_rate_is_told_by_attack(tmp_path: Path) -> None:
+    shared = {"sweep": "s", "row": "patch", "attack": "patch", "rate": 30.0, "poisons": 30, "together": False}
+    shared |= {"model": "m", "length": "4 epochs", "method": "clip", "void": False}
+    measured = {
+        "attack_success": (0.9, 0.8),
+        "clean_target_rate": (0.02, 0.01),
+        "true_class_accuracy": (0.1, 0.3),
+    }
+    rows = [
+        {**shared, "seed": seed, "metric": metric, "value": value}
+        for metric, values in measured.items()
+        for seed, value in enumerate(values)
+    ]
+    write_report(polars.DataFrame(rows, schema=SCHEMA), tmp_path, title="s", failed={})
+    assert "| patch | 30 | +83.5 (+79.0 to +88.0) [20.0 %] |" in (tmp_path / "table.md").read_text("utf-8")

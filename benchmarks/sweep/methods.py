@@ -46,9 +46,11 @@ METHODS = {
         Arm(name="roclip_both", train={"method": "roclip", "pairing": "both"}),
         Arm(name="roclip_released", train={"method": "roclip_released"}),
         Arm(name="safeclip", train={"method": "safeclip"}),
+        Arm(name="consensus", train={"method": "consensus"}),
         Arm(name="scan_clip", scan=True, train={"method": "clip", "augmentation": "none"}),
         Arm(name="scan_clip_augmented", scan=True, train={"method": "clip"}),
         Arm(name="scan_roclip_final", scan=True, train={"method": "roclip", "pairing": "final"}),
+        Arm(name="scan_consensus", scan=True, train={"method": "consensus"}),
     )
 }
 UNDEFENDED = "clip"

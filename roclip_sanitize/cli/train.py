@@ -61,8 +61,17 @@ def train(
     gentle_rate: Annotated[float, typer.Option(help="Factor on the rate meanwhile.")] = DEFAULTS[
         "gentle_rate"
     ],
+    doubtful: Annotated[
+        float, typer.Option(help="Share of the pairs that 'consensus' does not trust.")
+    ] = DEFAULTS["doubtful"],
+    rewritten: Annotated[
+        float, typer.Option(help="How often it shows them rewritten, 0 to 1; else others in their place.")
+    ] = DEFAULTS["rewritten"],
     augmentation: Annotated[
-        str, typer.Option(help="'none', 'mild', 'strong', or the RoCLIP paper's: 'paper', 'paper_mild'.")
+        str,
+        typer.Option(
+            help="'none', 'mild', 'mixing', 'strong', or the RoCLIP paper's: 'paper', 'paper_mild'."
+        ),
     ] = DEFAULTS["augmentation"],
     synonyms: Annotated[
         Path | None, typer.Option(help="Table of synonyms, or WordNet's folder, for the paper's captions.")
@@ -140,6 +149,8 @@ def train(
         warm_up_for=warm_up_for,
         gentle_for=gentle_for,
         gentle_rate=gentle_rate,
+        doubtful=doubtful,
+        rewritten=rewritten,
         augmentation=augmentation,  # type: ignore[arg-type]
         synonyms=synonyms,
         epochs=epochs,

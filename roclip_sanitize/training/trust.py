@@ -29,6 +29,7 @@ from roclip_sanitize.cross_prediction import (
     unit_rows,
     whitened,
 )
+from roclip_sanitize.errors import DataError
 from roclip_sanitize.training.data import TrainingData
 
 SIDE = 16  # of thumbnails
@@ -92,17 +93,27 @@ class Judge:
             trust_N: of either look.
             share: of all pairs. Beside it, of several pairs with one picture, all but the most trusted are
                 doubted.
+
+        Raises:
+            DataError: nobody is left to trust.
         """
         group_N = self._data.image_group_N
         doubtful_N = (trust_N < share) | ~_best_of_each(group_N, trust_N)
         row_F = np.flatnonzero(doubtful_N)
         trusted = np.flatnonzero(~doubtful_N & (trust_N >= LEAST_OF_WITNESSES))
+        if not len(trusted):
+            raise DataError(f"no pair can be trusted: all {len(trust_N):,} pictures are alike, or doubted")
         pictures, captions = (whitened(rows, WHITENING) for rows in (self._pictures, self._captions))
         return Doubts(
             row_F=row_F,
             by_picture_FK=_witnesses(pictures, row_F, trusted, apart_N=group_N),
             by_caption_FK=_witnesses(captions, row_F, trusted, apart_N=self._data.caption_group_N),
         )
+
+    def forget(self) -> None:
+        """Give back the memory of what both looks share; it is made again if it is wanted again."""
+        for name in ("_pictures", "_captions"):
+            self.__dict__.pop(name, None)
 
     def _trust(self, image_ND: Vectors, caption_NE: Vectors, trust_N: Vectors | None = None) -> Vectors:
         return cross_prediction_trust(
@@ -115,9 +126,10 @@ class Judge:
         parts = []
         for rows in _chunks(self._data.rows):
             image_MHH3 = self._data.read(rows)[0]
-            block = image_MHH3.shape[1] // SIDE
-            cut_MHH3 = image_MHH3[:, : block * SIDE, : block * SIDE].astype(np.float32)
-            small_MSS3 = cut_MHH3.reshape(len(rows), SIDE, block, SIDE, block, 3).mean(axis=(2, 4))
+            side = min(SIDE, image_MHH3.shape[1])
+            block = image_MHH3.shape[1] // side
+            cut_MHH3 = image_MHH3[:, : block * side, : block * side].astype(np.float32)
+            small_MSS3 = cut_MHH3.reshape(len(rows), side, block, side, block, 3).mean(axis=(2, 4))
             parts.append(unit_rows(small_MSS3.reshape(len(rows), -1) + 1))
         return main_directions(np.concatenate(parts), width=PICTURE_WIDTH)
 
@@ -130,8 +142,9 @@ class Judge:
         weight_NW = _tf_idf(np.concatenate(tokens))
         width = min(CAPTION_WIDTH, min(weight_NW.shape) - 1)
         left_NE, size_E, _ = randomized_svd(weight_NW, width, n_iter=2, random_state=self._seed)
-        row_NE: Vectors = (left_NE * size_E).astype(np.float32)
-        return row_NE - row_NE.mean(axis=0)
+        row_NE = (left_NE * size_E).astype(np.float32)
+        centred_NE: Vectors = row_NE - row_NE.mean(axis=0)
+        return centred_NE
 
 
 def _best_of_each(group_N: Rows, trust_N: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -142,21 +155,28 @@ def _best_of_each(group_N: Rows, trust_N: NDArray[np.float32]) -> NDArray[np.boo
     return best_N
 
 
-def _witnesses(vector_ND: NDArray[np.float32], row_F: Rows, trusted: Rows, *, apart_N: Rows) -> Rows:
-    """(F, K) trusted rows most like some, but not of their own group."""
+def _witnesses(vector_ND: Vectors, row_F: Rows, trusted: Rows, *, apart_N: Rows) -> Rows:
+    """(F, K) trusted rows most like some, but not of their own group; fewer than K come in turns."""
     unit_ND = unit_rows(vector_ND)
+    many = min(WITNESSES, len(trusted))
     found = [np.zeros((0, WITNESSES), np.int64)]
     for start in range(0, len(row_F), AT_ONCE):
         asked = row_F[start : start + AT_ONCE]
-        cosine = unit_ND[asked] @ unit_ND[trusted].T
-        cosine[apart_N[asked][:, None] == apart_N[trusted]] = -2.0
-        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :WITNESSES]
-        found.append(trusted[nearest])
+        far = -(unit_ND[asked] @ unit_ND[trusted].T)
+        far[apart_N[asked][:, None] == apart_N[trusted]] = 2.0
+        nearest = np.argpartition(far, many - 1, axis=1)[:, :many]
+        order = np.argsort(np.take_along_axis(far, nearest, axis=1), axis=1, kind="stable")
+        nearest = np.take_along_axis(nearest, order, axis=1)
+        found.append(trusted[nearest[:, np.arange(WITNESSES) % many]])
     return np.concatenate(found)
 
 
 def _tf_idf(token_NL: Rows) -> Any:
-    """Sparse (N, W) float32, unit rows, of the commonest tokens that are not in every caption."""
+    """Sparse (N, W) float32, unit rows, of the commonest tokens that are not in every caption.
+
+    Raises:
+        DataError: there are none.
+    """
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -164,6 +184,8 @@ def _tf_idf(token_NL: Rows) -> Any:
     count_NV = csr_matrix((np.ones(len(row), np.float32), (row, token_NL[row, place])))
     used_V = np.bincount(count_NV.indices, minlength=count_NV.shape[1])
     telling_V = np.flatnonzero((used_V >= min(LEAST_CAPTIONS, len(token_NL))) & (used_V < len(token_NL)))
+    if len(telling_V) < 2:
+        raise DataError(f"the {len(token_NL):,} captions share no words that tell them apart")
     chosen_V = telling_V[np.argsort(-used_V[telling_V], kind="stable")[:MOST_TOKENS]]
     return TfidfTransformer(sublinear_tf=True).fit_transform(count_NV[:, chosen_V])
 

@@ -17,9 +17,9 @@ Dimension key: B pairs of a step, N pairs of the training data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from roclip_sanitize.training.trust import WITNESSES, Doubts, Judge, Vectors
 
 DOUBTED_AT_FIRST = 0.5  # of the pairs: the other half holds hardly any poison
 LATEST_LOOK = 0.25  # of the training, where an epoch is more
+Number = TypeVar("Number", np.float32, np.int64)
 DRAWS = 0xD0B7  # sets a step's choice of witnesses apart from other random numbers
 
 
@@ -65,6 +66,7 @@ class Consensus(Stateless):
                 lambda: self._judge.second_look(first_N, image_ND, caption_ND),
                 share=self._run.settings.doubtful,
             )
+            self._judge.forget()
 
     def plan(self, step: int) -> StepPlan:
         """See Method.plan."""
@@ -82,8 +84,8 @@ class Consensus(Stateless):
 
     def state_dict(self) -> dict[str, Any]:
         """See Method.state_dict."""
-        kept = {each.name: getattr(self._doubts, each.name) for each in fields(Doubts)}
-        return {name: torch.from_numpy(rows) for name, rows in {**kept, "trust_N": self._trust_N}.items()}
+        kept = {**dict(_named(self._doubts)), "trust_N": self._trust_N}
+        return {name: torch.from_numpy(rows) for name, rows in kept.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See Method.load_state_dict."""
@@ -98,7 +100,7 @@ class Consensus(Stateless):
         by_picture_B = rng.random(len(row_B)) < 0.5
         shown = self._run.settings.rewritten if step >= self._second_look else 0.0
         shown_B = rng.random(len(row_B)) < shown
-        instead_B = rng.choice(np.flatnonzero(self._place_N < 0), len(row_B))
+        instead_B = rng.choice(self._trusted, len(row_B))
         images, captions = row_B.copy(), row_B.copy()
         place_B = self._place_N[row_B]
         doubted_B = place_B >= 0
@@ -111,22 +113,25 @@ class Consensus(Stateless):
             rewritten[doubted_B & ~shown_B] = instead_B[doubted_B & ~shown_B]
         return images, captions
 
-    def _decide(self, look: Any, *, share: float) -> None:
+    def _decide(self, look: Callable[[], Vectors], *, share: float) -> None:
         """The first rank looks, and all ranks hear the same: a look depends on the last bits of sums."""
         self._trust_N = self._from_first(look, self._trust_N)
         doubts = self._judge.doubts(self._trust_N, share=share)
-        heard = {each.name: getattr(doubts, each.name) for each in fields(Doubts)}
-        self._keep(
-            Doubts(**{name: self._from_first(lambda rows=rows: rows, rows) for name, rows in heard.items()})
-        )
+        self._keep(Doubts(**{name: self._from_first(rows.copy, rows) for name, rows in _named(doubts)}))
 
-    def _from_first(self, said: Any, like: NDArray[Any]) -> NDArray[Any]:
+    def _from_first(self, said: Callable[[], NDArray[Number]], like: NDArray[Number]) -> NDArray[Number]:
+        """What the first rank says; asked of it alone."""
         ranks = self._run.ranks
         value = said() if ranks.rank == 0 else np.zeros_like(like)
-        heard: NDArray[Any] = ranks.summed(torch.from_numpy(value).to(self._run.device)).cpu().numpy()
+        heard: NDArray[Number] = ranks.summed(torch.from_numpy(value).to(self._run.device)).cpu().numpy()
         return heard
 
     def _keep(self, doubts: Doubts) -> None:
         self._doubts = doubts
         self._place_N: Rows = np.full(self._run.data.rows, -1)
         self._place_N[doubts.row_F] = np.arange(len(doubts.row_F))
+        self._trusted = np.flatnonzero(self._place_N < 0)
+
+
+def _named(doubts: Doubts) -> list[tuple[str, Rows]]:
+    return [(each.name, getattr(doubts, each.name)) for each in fields(Doubts)]
