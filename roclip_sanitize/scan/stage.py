@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 DETECTORS = ("cross_prediction", "agreement", "collisions")
 DEFAULT_DETECTORS = ("cross_prediction", "collisions")
 VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
+TABLES = 2  # more than before there was cross prediction: a scan does not go on in a folder of fewer
 STEPS = ("columns", "cross", "search", "evidence", "score", "judge")
 NEIGHBOURS_BESIDE = 10  # that sentences quote, where agreement asks none
 
@@ -108,6 +109,7 @@ class ScanSettings:
             "store": str(self.store),
             "index": str(self.index),
             "detectors": sorted(self.detectors),
+            "tables": TABLES,
             "store_content": _content(self.store, "embed"),
             "index_content": _content(self.index, "index"),
         }
