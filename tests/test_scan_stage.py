@@ -77,7 +77,7 @@ def test_tally_and_facts_add_up(world: ScanSettings, scanned: Path) -> None:
     assert facts["tally"]["seen"] == EmbeddingStore.open(world.store).rows == 57
     assert facts["tally"]["quarantined"] == {"many_captions_one_picture": 6, "neighbours_disagree": 3}
     assert facts["tally"]["kept"] == 48
-    assert facts["cuts"]["neighbours_disagree"]["suspicion"] > 0.5
+    assert facts["cut"]["suspicion"] > 0.5
 
 
 def test_tables_follow_the_store_row_by_row(world: ScanSettings, scanned: Path) -> None:

@@ -118,12 +118,12 @@ def scan(
     out: Out,
     detectors: Annotated[
         str, typer.Option(help="Which of cross_prediction, agreement and collisions, joined by commas.")
-    ] = "cross_prediction,collisions",
+    ] = "cross_prediction,agreement,collisions",
     neighbours: Annotated[
         int, typer.Option(help="Pictures that the detector agreement asks about each caption.")
     ] = 40,
     budget: Annotated[
-        float, typer.Option(help="Share of pairs that cross_prediction or agreement may quarantine.")
+        float, typer.Option(help="Share of pairs that cross_prediction and agreement may quarantine.")
     ] = 0.06,
     captions_per_picture: Annotated[
         int, typer.Option(help="So many captions of one picture are a collision.")

@@ -21,7 +21,7 @@ from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.explain import explain
 from roclip_sanitize.scan.parts import Places
 from roclip_sanitize.scan.scoring import Scores
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, judge
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, combined, judge
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ class Finding:
 class JudgeWorker:
     """Judges scored parts, and writes their tables."""
 
-    def __init__(self, places: Places, out: Path, cuts: Mapping[Reason, Cut], thresholds: Thresholds) -> None:
+    def __init__(
+        self, places: Places, out: Path, cut: Cut, thresholds: Thresholds, reasons: Sequence[Reason]
+    ) -> None:
         self._places, self._folder = places, StageFolder(out)
-        self._cuts, self._thresholds = cuts, thresholds
+        self._cut, self._thresholds = cut, thresholds
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
-        self._rankings = {reason: np.load(places.ranking(reason), mmap_mode="r") for reason in cuts}
+        self._rankings = {reason: np.load(places.ranking(reason), mmap_mode="r") for reason in reasons}
 
     def __call__(self, part: StorePart) -> Marker:
         """Judge one part."""
@@ -61,9 +63,10 @@ class JudgeWorker:
         scores = Scores.read(self._places.scores(part.name))
         verdicts = judge(
             names["uid"].to_list(),
+            combined(scores.weighed, self._rankings),
             scores.weighed,
             scores.collisions,
-            cuts=self._cuts,
+            cut=self._cut,
             thresholds=self._thresholds,
         )
         findings = self._findings(part, verdicts, scores)

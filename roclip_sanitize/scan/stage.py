@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,14 +34,13 @@ from roclip_sanitize.scan.judging import JudgeWorker, table_file
 from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, run_missing, weigh_words
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, find_cut
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
     import polars
 
 DETECTORS = ("cross_prediction", "agreement", "collisions")
-DEFAULT_DETECTORS = ("cross_prediction", "collisions")
 VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
 TABLES = 2  # more than before there was cross prediction: a scan does not go on in a folder of fewer
 STEPS = ("columns", "cross", "search", "evidence", "score", "judge")
@@ -57,8 +56,7 @@ class ScanSettings:
         index: index of all its pictures, over features that never saw a caption.
         detectors: which of DETECTORS to run.
         neighbours: pictures that agreement asks about each caption.
-        budget: share of all pairs, from 0 to 1, that cross prediction or agreement may quarantine; together
-            they have half of it each.
+        budget: share of all pairs, from 0 to 1, that cross prediction and agreement may quarantine together.
         captions_per_picture: so many different captions of one picture, near-copies included, are
             a collision. Two or three are what shops do with their own photos.
         pictures_per_caption: so many near-identical pictures under one caption are a collision.
@@ -70,7 +68,7 @@ class ScanSettings:
 
     store: Path
     index: Path
-    detectors: tuple[str, ...] = DEFAULT_DETECTORS
+    detectors: tuple[str, ...] = DETECTORS
     neighbours: int = 40
     budget: float = 0.06
     captions_per_picture: int = 4
@@ -139,12 +137,13 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     places = Places(store=settings.store, work=work.path)
     _score(settings, store, places, executor)
     laps = Laps()
-    cuts = _rank(settings, store, places)
+    cut = _rank(settings, store, places)
     laps.lap("score")
     ranking = laps.work(0, workers=executor.size)
-    judging = partial(JudgeWorker, places, out, cuts, settings.thresholds)
+    reasons = _reasons(settings.detectors)
+    judging = partial(JudgeWorker, places, out, cut, settings.thresholds, reasons)
     run_missing(judging, store.parts, folder, "", executor)
-    return _finish(folder, cuts, ranking)
+    return _finish(folder, cut, ranking)
 
 
 def scan_limits(out: Path) -> Limits:
@@ -216,32 +215,37 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
     run_missing(scoring, store.parts, work, "scores_", executor)
 
 
-def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places) -> dict[Reason, Cut]:
-    """Rank all suspicions, and find the least of each detector that is still flagged."""
-    reasons = [reason for detector, reason in WEIGHED.items() if detector in settings.detectors]
-    cuts = {}
-    for reason in reasons:
+def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places) -> Cut:
+    """Rank all suspicions, and find the least that is still flagged."""
+    rankings = {}
+    for reason in _reasons(settings.detectors):
         suspicion_N = np.empty(store.rows, np.float32)
-        candidate_N = np.empty(store.rows, np.bool_)
         for part in store.parts:
-            scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
-            suspicion_N[block] = scores.weighed[reason]
-            candidate_N[block] = candidates(suspicion_N[block], scores.collisions, settings.thresholds)
+            scores = Scores.read(places.scores(part.name))
+            suspicion_N[part.start : part.start + part.rows] = scores.weighed[reason]
+        rankings[reason] = np.sort(suspicion_N[~np.isnan(suspicion_N)])
         with atomic_file(places.ranking(reason)) as file:
-            np.save(file, np.sort(suspicion_N[~np.isnan(suspicion_N)]))
-        share = settings.budget / len(reasons)
-        allowed = math.floor(share * store.rows + 1e-9)  # 0.29 * 100 is 28.999…
-        uids_of = Columns(places.columns).uids
-        cuts[reason] = find_cut(suspicion_N, candidate_N, allowed=allowed, uids_of=uids_of)
-    return cuts
+            np.save(file, rankings[reason])
+    combined_N, candidate_N = np.empty(store.rows), np.empty(store.rows, np.bool_)
+    for part in store.parts:
+        scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
+        combined_N[block] = combined(scores.weighed, rankings)
+        candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
+    allowed = math.floor(settings.budget * store.rows + 1e-9)  # 0.29 * 100 is 28.999…
+    uids_of = Columns(places.columns).uids
+    return find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)
 
 
-def _finish(folder: StageFolder, cuts: Mapping[Reason, Cut], ranking: Work) -> Tally:
+def _reasons(detectors: Sequence[str]) -> list[Reason]:
+    """Of the detectors that share the budget."""
+    return [reason for detector, reason in WEIGHED.items() if detector in detectors]
+
+
+def _finish(folder: StageFolder, cut: Cut, ranking: Work) -> Tally:
     markers = folder.markers()
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
     reasons = _total(marker.facts["reasons"] for marker in markers)
-    told = {reason.value: asdict(cut) for reason, cut in cuts.items()}
-    facts = {"tally": tally.to_json(), "reasons": reasons, "cuts": told}
+    facts = {"tally": tally.to_json(), "reasons": reasons, "cut": asdict(cut)}
     folder.finish({**facts, WORK_KEY: ranking.to_json()})
     return tally
 
