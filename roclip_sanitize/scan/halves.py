@@ -58,7 +58,7 @@ class SumWorker:
 
         laps, words = Laps(), len(self._vocabulary)
         said_sum, said_square = np.zeros(words), csr_matrix((words, words))
-        width = self._store.vectors(lot.name, "image").shape[1]
+        width = max(self._store.vectors(part.name, "image").shape[1] for part in lot.parts)
         seen_sum, seen_square = np.zeros(width), np.zeros((width, width))
         with one_thread():
             for part in lot.parts:
@@ -91,8 +91,9 @@ def find_directions(files: Files, lots: Sequence[Lot], *, rows: int, words: int)
         row = np.repeat(np.arange(words), np.diff(told["caption_indptr"]))
         said_square[row, told["caption_indices"]] += told["caption_data"]
         said_sum += told["caption_sum"]
-        seen_square = told["picture_square"] + (seen_square if seen_square.size else 0)
-        seen_sum = told["picture_sum"] + (seen_sum if seen_sum.size else 0)
+        if told["picture_sum"].size:  # a part without a pair has no width
+            seen_square = told["picture_square"] + (seen_square if seen_square.size else 0)
+            seen_sum = told["picture_sum"] + (seen_sum if seen_sum.size else 0)
     picture = Directions.of(seen_square, seen_sum, rows=rows, width=PICTURE_WIDTH, centred=True)
     caption = Directions.of(said_square, said_sum, rows=rows, width=CAPTION_WIDTH, centred=False)
     told = {
