@@ -79,7 +79,7 @@ LAST = len(FROM_NOTHING) - 1
 def cross_predict(store: EmbeddingStore, places: Places, executor: Executor) -> None:
     """Judge all pairs of a store, or go on with it; see read_judged(). The columns are there already.
 
-    Memory: of the driver about 60 bytes a pair, and 300 MB; of a worker blocks, and one part's halves.
+    Memory: of the driver about 80 bytes a pair, and 300 MB; of a worker blocks, and one part's halves.
     """
     files, work = Files(places=places), StageFolder(places.work)
     lots, size = lots_of(store.parts), executor.size

@@ -125,7 +125,7 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
             ``out`` was made with other settings.
         StorageError: the disk is full.
 
-    Memory: of the driver about 60 bytes per pair, for counting captions and ranking suspicions, and 300 MB
+    Memory: of the driver about 80 bytes per pair, for counting captions and ranking suspicions, and 300 MB
     for the words that cross prediction knows; of a worker one part.
     """
     store = EmbeddingStore.open(settings.store)
