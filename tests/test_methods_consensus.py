@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from roclip_sanitize.errors import DataError
+from roclip_sanitize.training.methods import open_method
 from roclip_sanitize.training.methods.consensus import Consensus
 from roclip_sanitize.training.methods.contract import Rows, Surroundings, View
 from roclip_sanitize.training.trust import WITNESSES, Judge
@@ -112,6 +113,35 @@ def test_the_log_says_how_many_are_doubted() -> None:
     assert 0.2 < float(noted) < 0.8  # half of all
 
 
+def test_after_a_warm_up_it_looks_when_it_takes_over() -> None:
+    run = run_of(doubtful=0.05, rewritten=0.0, warm_up_for=0.25, pool_size=24)
+    method = open_method(run)
+    for step in range(80):
+        method.before(step, encode)
+        plan = method.plan(step)
+        if step >= 20:
+            assert not np.isin(plan.views[0].image_row_B, WRONG).any()
+
+
+def test_who_watches_is_told_what_took_the_place_of_either_half() -> None:
+    told = list[tuple[Rows, torch.Tensor]]()
+
+    def watch(row_B: Rows, found: Any) -> dict[str, torch.Tensor]:
+        told.append((row_B, *found))
+        return {"away": torch.tensor(1.0)}
+
+    method = Consensus(replace(run_of(doubtful=0.05, rewritten=1.0), watch_matches=watch))
+    for step in range(80):
+        method.before(step, encode)
+        plan = method.plan(step)
+        noted = method.loss(plan, random_features(plan)).notes
+    assert set(noted) == {"doubted", "away"}
+    stays = [partner == row for rows, found in told[20:] for row, partner in zip(rows, found, strict=True)]
+    assert np.mean(stays) == pytest.approx(0.95, abs=0.01)
+    for rows, found in told[20:]:
+        assert not np.isin(rows[found.numpy() == rows], WRONG).any()
+
+
 def test_of_several_pairs_with_one_picture_one_is_trusted() -> None:
     run = run_of()
     group_N = np.arange(ROWS)
@@ -120,14 +150,14 @@ def test_of_several_pairs_with_one_picture_one_is_trusted() -> None:
         "Any",
         SimpleNamespace(**{**vars(run.data), "image_group_N": np.unique(group_N, return_inverse=True)[1]}),
     )
-    trust_N = np.linspace(0.5, 0.999, ROWS, dtype=np.float32)
+    trust_N = np.linspace(0.5, 0.999, ROWS).astype(np.float32)
     doubts = Judge(data, seed=0).doubts(trust_N, share=0.0)
     assert doubts.row_F.tolist() == list(range(9)), "the tenth is the most trusted"
 
 
 def test_witnesses_are_of_the_better_half_and_no_copies() -> None:
     run = run_of()
-    trust_N = np.random.default_rng(3).permutation(ROWS).astype(np.float32) / ROWS
+    trust_N = (np.random.default_rng(3).permutation(ROWS) / ROWS).astype(np.float32)
     doubts = Judge(run.data, seed=0).doubts(trust_N, share=0.1)
     assert doubts.by_picture_FK.shape == doubts.by_caption_FK.shape == (48, WITNESSES)
     for table_FK in (doubts.by_picture_FK, doubts.by_caption_FK):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.training.data import TrainingData, write_rows
 from roclip_sanitize.training.loader import Loader
-from roclip_sanitize.training.methods.contract import View
+from roclip_sanitize.training.methods.contract import View, as_they_are
 from roclip_sanitize.training.moving import Coming, moved
 from roclip_sanitize.training.ranks import Ranks
 from roclip_sanitize.training.resident import (
@@ -69,6 +69,17 @@ def test_batches_are_the_same_wherever_pairs_lie(
     assert tokens.equal(files_tokens)
     assert (pixels.dtype, tokens.dtype) == (files_pixels.dtype, files_tokens.dtype)
     assert pixels.stride() == files_pixels.stride(), "or convolutions would sum in another order"
+
+
+def test_pairs_are_shown_as_they_are_when_augmentation_is_over(data: TrainingData) -> None:
+    told = TrainSettings(shards=(), batch_size=4, samples=40, augment_for=0.7)
+    loader = Loader(data, told, model="roclip-rn-64", ranks=Ranks(), device=CPU)
+    rows = np.arange(4)
+    view = as_they_are(rows, "mild")
+    plain = loader.plain(rows)
+    assert not loader.batch(view, step=6)[0].equal(plain[0])
+    for step in (7, 9):
+        assert all(map(torch.equal, loader.batch(view, step=step), plain))
 
 
 class Numbered:

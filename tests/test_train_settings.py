@@ -47,6 +47,9 @@ def test_samples_decide_the_steps_and_else_epochs() -> None:
         ("lr", 0.0, r"lr is 0\.0, wanted more than 0"),
         ("match_from", 1.5, r"match-from is 1\.5, wanted a share from 0 to 1"),
         ("match_for", 4_000, r"match-for \(4000\) exceeds match-every"),
+        ("doubtful", 1.1, r"doubtful is 1\.1, wanted a share from 0 to 1"),
+        ("rewritten", -0.1, r"rewritten is -0\.1, wanted a share from 0 to 1"),
+        ("augment_for", 2.0, r"augment-for is 2\.0, wanted a share from 0 to 1"),
         ("pool_size", 63, r"pool-size is 63, wanted 0 or at least batch-size \(64\)"),
         ("seed", -1, "seed is -1, wanted 0 or more"),
         ("keep_checkpoints", 0, "keep-checkpoints is 0, wanted 1 or more"),
@@ -139,3 +142,14 @@ def test_a_table_of_other_pairs_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path, [("a", "b", "")])
     with pytest.raises(MismatchError, match="shares no pair with the shards"):
         load_table(tmp_path, "x", "y")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"method": "safeclip", "augment_for": 0.9}, {"method": "clip", "warm_up_for": 0.5, "augment_for": 0.4}],
+)
+def test_augmentation_lasts_as_long_as_two_views_are_compared(told: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"augment-for is 0\.., but unimodal steps, .* are still to come then"
+    ):
+        TrainSettings(shards=(Path("a.tar"),), **told)

@@ -73,6 +73,9 @@ def train(
             help="'none', 'mild', 'mixing', 'strong', or the RoCLIP paper's: 'paper', 'paper_mild'."
         ),
     ] = DEFAULTS["augmentation"],
+    augment_for: Annotated[
+        float, typer.Option(help="Share of training that is augmented; then pairs are shown as they are.")
+    ] = DEFAULTS["augment_for"],
     synonyms: Annotated[
         Path | None, typer.Option(help="Table of synonyms, or WordNet's folder, for the paper's captions.")
     ] = None,
@@ -152,6 +155,7 @@ def train(
         doubtful=doubtful,
         rewritten=rewritten,
         augmentation=augmentation,  # type: ignore[arg-type]
+        augment_for=augment_for,
         synonyms=synonyms,
         epochs=epochs,
         samples=samples,

@@ -57,6 +57,7 @@ class Loader:
         self._ranks, self._lap = ranks, lap
         self._source = open_source(data, device, resident=settings.resident)
         self.steps_per_epoch = data.rows // settings.batch_size
+        self._plain_from = round(settings.augment_for * settings.steps(self.steps_per_epoch))
         self._order: tuple[int, Any] = (-1, None)
         self._augmenters: dict[Augmentation, Augmenter] = {}
 
@@ -75,7 +76,7 @@ class Loader:
         pixels_B3HW, tokens_BL = self._source.batch(view.image_row_B, view.caption_row_B)
         self._lap("read")
         seed = self._settings.seed * SEEDS_APART + step + view.draw * DRAWS_APART
-        augment = self._augmenter(view.augmentation)
+        augment = self._augmenter(view.augmentation if step < self._plain_from else "none")
         generator = torch.Generator().manual_seed(seed)
         share = augment(pixels_B3HW, tokens_BL, generator, rows=self._ranks.mine)
         self._lap("augment")

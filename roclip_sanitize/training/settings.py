@@ -23,6 +23,7 @@ DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
 METHODS = ("clip", "roclip", "roclip_released", "unimodal", "safeclip", "consensus", "cleanclip", "par")
 CLEANERS = ("cleanclip", "par")  # of models that were trained before
+TWO_VIEWS = ("unimodal", "safeclip", "cleanclip")  # compare two views of each pair, to the end
 PAIRINGS = ("first", "final", "both")
 PRECISIONS = ("float32", "bfloat16")
 # a pair alone has no negatives, so a batch has two
@@ -39,7 +40,7 @@ LEAST = {
     "accum_freq": 1,
     "keep_checkpoints": 1,
 }
-SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate", "doubtful", "rewritten")
+SHARES = ("match_from", "warm_up_for", "gentle_for", "gentle_rate", "augment_for", "doubtful", "rewritten")
 # Left out of what identifies a run while they change nothing: a run from before they existed goes on.
 NEUTRAL: dict[str, Any] = {
     "precision": "float32",
@@ -48,6 +49,7 @@ NEUTRAL: dict[str, Any] = {
     "warm_up_for": None,
     "gentle_for": None,
     "gentle_rate": 0.01,
+    "augment_for": 1.0,
     "doubtful": 0.1,
     "rewritten": 0.5,
     "match_last": "",
@@ -104,6 +106,7 @@ class TrainSettings:
             takes what the method wants, 0 for all but "safeclip".
         gentle_for: share of it that follows as plain CLIP at a low rate; None as above.
         gentle_rate: factor on the learning rate meanwhile.
+        augment_for: share of the training after which pairs are shown as they are, 0 to 1.
         doubtful: share of the pairs that "consensus" does not trust, 0 to 1.
         rewritten: how often it shows such a pair as its witnesses have it, 0 to 1; else a trusted pair takes
             its place.
@@ -149,6 +152,7 @@ class TrainSettings:
     warm_up_for: float | None = None
     gentle_for: float | None = None
     gentle_rate: float = 0.01
+    augment_for: float = 1.0
     doubtful: float = 0.1
     rewritten: float = 0.5
     synonyms: Path | None = None
@@ -181,6 +185,11 @@ class TrainSettings:
         if self.lr <= 0:
             raise ConfigError(f"lr is {self.lr}, wanted more than 0")
         _require_shares({name: getattr(self, name) for name in SHARES})
+        if self.augment_for < (1 if self.method in TWO_VIEWS else self.warm_up_for or 0):
+            raise ConfigError(
+                f"augment-for is {self.augment_for}, but unimodal steps, which compare two views of a pair, "
+                "are still to come then"
+            )
         if self.method in CLEANERS and not self.pretrained:
             raise ConfigError(
                 f"method {self.method!r} cleans a model that was trained before: name it with --pretrained"

@@ -54,6 +54,8 @@ def open_method(run: Surroundings) -> Method:
         raise ConfigError(f"warm-up-for and gentle-for leave {settings.method} no step to train in")
     if settings.method == "safeclip":
         method: Method = safeclip.Safeclip(run, start=method_from)
+    elif settings.method == "consensus":
+        method = Consensus(run, start=method_from)
     else:
         method = METHODS[settings.method](run)
     if not method_from:

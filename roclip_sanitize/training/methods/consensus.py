@@ -35,29 +35,32 @@ from roclip_sanitize.training.methods.contract import (
     Surroundings,
     View,
 )
+from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.objectives import clip_loss
 from roclip_sanitize.training.trust import WITNESSES, Doubts, Judge, Vectors
 
 DOUBTED_AT_FIRST = 0.5  # of the pairs: the other half holds hardly any poison
 LATEST_LOOK = 0.25  # of the training, where an epoch is more
-Number = TypeVar("Number", np.float32, np.int64)
 DRAWS = 0xD0B7  # sets a step's choice of witnesses apart from other random numbers
+Number = TypeVar("Number", np.float32, np.int64)
 
 
 class Consensus(Stateless):
     """CLIP on trusted pairs as they are and on doubtful ones as their witnesses have it."""
 
-    def __init__(self, run: Surroundings) -> None:
-        self._run = run
-        self._second_look = max(1, min(run.steps_per_epoch, round(LATEST_LOOK * run.total_steps)))
+    def __init__(self, run: Surroundings, *, start: int = 0) -> None:
+        """Set up; ``start`` is the step with which it takes over."""
+        self._run, self._start = run, start
+        latest = round(LATEST_LOOK * (run.total_steps - start))
+        self._second_look = start + max(1, min(run.steps_per_epoch, latest))
         self._judge = Judge(run.data, seed=run.settings.seed)
         self._trust_N: Vectors = np.zeros(run.data.rows, np.float32)
         none = np.zeros((0, WITNESSES), np.int64)
         self._keep(Doubts(row_F=none[:, 0], by_picture_FK=none, by_caption_FK=none))
 
     def before(self, step: int, encode: Encode) -> None:
-        """Judge the pairs: before the first step, and once the model has seen some."""
-        if step == 0:
+        """Judge the pairs: before its first step, and once the model has seen some."""
+        if step == self._start:
             self._decide(self._judge.first_look, share=DOUBTED_AT_FIRST)
         elif step == self._second_look:
             image_ND, caption_ND = (rows.cpu().numpy() for rows in encode(np.arange(self._run.data.rows)))
@@ -79,8 +82,13 @@ class Consensus(Stateless):
         """See Method.loss."""
         (seen,) = features
         loss = clip_loss(seen.image_BD, seen.caption_BD, seen.scale, mine=seen.mine)
-        doubted = torch.tensor(float((self._place_N[plan.row_B] >= 0).mean()))
-        return Objective(loss=loss, notes={"doubted": doubted})
+        notes = {"doubted": torch.tensor(float((self._place_N[plan.row_B] >= 0).mean()))}
+        if self._run.watch_matches is not None:
+            (view,) = plan.views  # whoever took the place of one half, or of both
+            partner_B = np.where(view.caption_row_B != plan.row_B, view.caption_row_B, view.image_row_B)
+            partner = moved(torch.from_numpy(partner_B), seen.image_BD.device)
+            notes |= self._run.watch_matches(plan.row_B, [partner])
+        return Objective(loss=loss, notes=notes)
 
     def state_dict(self) -> dict[str, Any]:
         """See Method.state_dict."""
