@@ -19,13 +19,17 @@ Why coarse at first. Whitening makes the many small directions of vectors as lou
 and a trigger is small. Content is large: the first rounds look at little else, and let finer directions
 in when the trigger's pairs are no longer among those learnt from.
 
+cross_prediction_trust() holds all pairs at once. The pieces below it are also what a scan is made of that
+goes through a store part by part (scan/cross_rounds.py).
+
 Pure arithmetic: no files, no torch.
 
-Dimension key: N pairs, D width of picture vectors, E of caption vectors, R reference pairs.
+Dimension key: N pairs, M some of them, D width of picture vectors, E of caption vectors, R reference pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +41,23 @@ RIDGE = 1.0  # pairs' worth of shrinking
 REFERENCES = 1_000
 JUDGED_AT_ONCE = 4_096
 LEAST_DEVIATION = 1e-6
+TIED = np.float32(1e-6)  # fits that differ by less are equal: captions of the same words, a reference itself
 
 Vectors = NDArray[np.float32]
+
+
+def share_worse(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:
+    """Share of others that fit worse than the own: (M,) float64."""
+    share_M: NDArray[np.float64] = (other_MR < own_M[:, None]).mean(axis=1)
+    return share_M
+
+
+def share_worse_ties_half(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:
+    """The same, equal ones counting half, so that no rounding decides where many captions are the same."""
+    worse_M = share_worse(own_M - TIED, other_MR)
+    not_better_M = share_worse(own_M + TIED, other_MR)
+    rank_M: NDArray[np.float64] = (worse_M + not_better_M) / 2
+    return rank_M
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,18 +122,42 @@ def cross_prediction_trust(
     rng = np.random.default_rng(seed)
     pictures = int(picture_N.max()) + 1
     folds = [rng.permutation(pictures)[picture_N] % FOLDS for _ in range(FOLDINGS)]
+    return trust_by_folds(image_ND, caption_NE, picture_N, folds=folds, rng=rng, trust_N=trust_N)
+
+
+def trust_by_folds(
+    image_ND: Vectors,
+    caption_NE: Vectors,
+    picture_N: NDArray[np.int64],
+    *,
+    folds: Sequence[NDArray[np.int64]],
+    rng: np.random.Generator,
+    trust_N: NDArray[np.float32] | None = None,
+    rank: Callable[[Vectors, Vectors], NDArray[np.float64]] = share_worse,
+) -> NDArray[np.float32]:
+    """cross_prediction_trust() for given folds.
+
+    Args:
+        image_ND: as there; so are caption_NE, picture_N and trust_N.
+        caption_NE: see there.
+        picture_N: see there.
+        folds: of each folding, (N,) numbers of folds.
+        rng: draws references.
+        trust_N: see there.
+        rank: share_worse(), or share_worse_ties_half().
+    """
     vote_N = 1 / np.bincount(picture_N)[picture_N]
     rounds = FROM_NOTHING if trust_N is None else FROM_TRUST
     trust_N = np.ones(len(picture_N), np.float32) if trust_N is None else trust_N
     for each in rounds:
         image = whitened(image_ND, each.picture_whitening)
         caption = whitened(caption_NE, each.caption_whitening)
-        weight_N = vote_N * (trust_N >= np.quantile(trust_N, each.left_out))
+        weight_N = weights(trust_N, vote_N, left_out=each.left_out)
         by_caption, by_picture = (
-            places(np.mean([_ranks(asked, told, weight_N, fold_N, rng) for fold_N in folds], axis=0))
+            np.mean([_ranks(asked, told, weight_N, fold_N, rng, rank) for fold_N in folds], axis=0)
             for asked, told in ((caption, image), (image, caption))
         )
-        trust_N = places(np.minimum(by_caption, by_picture))
+        trust_N = trust_of(by_caption, by_picture)
     return trust_N
 
 
@@ -134,10 +177,17 @@ def main_directions(row_ND: NDArray[np.floating], *, width: int) -> Vectors:
 
 def whitened(row_ND: Vectors, power: float) -> Vectors:
     """Each direction divided by its deviation to a power; unit rows, then about their mean."""
-    scale_D = np.maximum(row_ND.std(axis=0), LEAST_DEVIATION * max(row_ND.std(), LEAST_DEVIATION)) ** power
-    unit_ND = unit_rows(row_ND / scale_D)
+    unit_ND = unit_rows(row_ND / scales(row_ND.std(axis=0), power))
     centred_ND: Vectors = unit_ND - unit_ND.mean(axis=0)
     return centred_ND
+
+
+def scales(deviation_D: NDArray[np.floating], power: float) -> NDArray[np.floating]:
+    """What whitening divides each direction by; those that hardly vary count as varying a little."""
+    whole = np.sqrt((deviation_D**2).sum() / max(1, len(deviation_D)))
+    least = LEAST_DEVIATION * max(whole, LEAST_DEVIATION)
+    divisor_D: NDArray[np.floating] = np.maximum(deviation_D, least) ** power
+    return divisor_D
 
 
 def unit_rows(row_ND: NDArray[np.floating]) -> Vectors:
@@ -154,36 +204,73 @@ def places(score_N: NDArray[np.floating]) -> NDArray[np.float32]:
     return place_N
 
 
+def weights(
+    trust_N: NDArray[np.float32], vote_N: NDArray[np.floating], *, left_out: float
+) -> NDArray[np.floating]:
+    """How much is learnt from each pair: its vote, and nothing from the share that is trusted least."""
+    weight_N: NDArray[np.floating] = vote_N * (trust_N >= np.quantile(trust_N, left_out))
+    return weight_N
+
+
+def trust_of(by_caption_N: NDArray[np.floating], by_picture_N: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The place of the lower of two places: each pair's, judged by what its halves tell of each other."""
+    return places(np.minimum(places(by_caption_N), places(by_picture_N)))
+
+
+def ridge(square_EE: NDArray[np.floating], product_ED: NDArray[np.floating]) -> Vectors:
+    """Ridge regression from weighted sums over pairs: (E, D) float32, by which a row is multiplied.
+
+    Args:
+        square_EE: sum of the outer products of rows that predict with themselves.
+        product_ED: the same with the rows that are predicted.
+    """
+    shrunk_EE = square_EE + RIDGE * np.eye(len(square_EE), dtype=square_EE.dtype)
+    learnt_ED: Vectors = np.linalg.solve(shrunk_EE, product_ED).astype(np.float32)
+    return learnt_ED
+
+
+def fits(told_MD: Vectors, predicted_MD: Vectors, predicted_RD: Vectors) -> tuple[Vectors, Vectors]:
+    """How well predictions fit, larger is nearer: of rows' own (M,), and of all references (M, R)."""
+    own_M = (told_MD * predicted_MD).sum(axis=1) - half_squares(predicted_MD)
+    return own_M, told_MD @ predicted_RD.T - half_squares(predicted_RD)
+
+
+def half_squares(row_MD: Vectors) -> Vectors:
+    """Half of each row's squared length: what makes a product compare as a distance does."""
+    half_M: Vectors = (row_MD**2).sum(axis=1) / 2
+    return half_M
+
+
+def tie_broken(rank_M: NDArray[np.floating], own_M: Vectors) -> NDArray[np.floating]:
+    """Ranks, and equal ones by how well the pair's own prediction fits."""
+    return rank_M + 1e-4 * own_M
+
+
 def _ranks(
     asked_NE: Vectors,
     told_ND: Vectors,
-    weight_N: NDArray[np.float64],
+    weight_N: NDArray[np.floating],
     fold_N: NDArray[np.int64],
     rng: np.random.Generator,
+    rank: Callable[[Vectors, Vectors], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
     """Share of reference pairs whose ``asked`` row predicts a pair's ``told`` row worse than its own."""
     rank_N = np.zeros(len(fold_N))
     for fold in range(FOLDS):
-        learnt_E_D = _ridge(asked_NE, told_ND, np.where(fold_N == fold, 0.0, weight_N))
+        learnt_ED = _ridge(asked_NE, told_ND, np.where(fold_N == fold, 0.0, weight_N))
         judged = np.flatnonzero(fold_N == fold)
-        predicted_ND = asked_NE[judged] @ learnt_E_D
-        size_N = (predicted_ND**2).sum(axis=1) / 2
+        predicted_ND = asked_NE[judged] @ learnt_ED
         references = rng.choice(len(judged), min(REFERENCES, len(judged)), replace=False)
         for start in range(0, len(judged), JUDGED_AT_ONCE):
             part = slice(start, start + JUDGED_AT_ONCE)
-            told = told_ND[judged[part]]
-            own_N = (told * predicted_ND[part]).sum(axis=1) - size_N[part]
-            other_NR = told @ predicted_ND[references].T - size_N[references]
-            rank_N[judged[part]] = (other_NR < own_N[:, None]).mean(axis=1) + 1e-4 * own_N  # breaks ties
+            own_M, other_MR = fits(told_ND[judged[part]], predicted_ND[part], predicted_ND[references])
+            rank_N[judged[part]] = tie_broken(rank(own_M, other_MR), own_M)
     return rank_N
 
 
-def _ridge(asked_NE: Vectors, told_ND: Vectors, weight_N: NDArray[np.float64]) -> Vectors:
+def _ridge(asked_NE: Vectors, told_ND: Vectors, weight_N: NDArray[np.floating]) -> Vectors:
     """Weighted ridge regression: (E, D)."""
     used = np.flatnonzero(weight_N)
     root_N1 = np.sqrt(weight_N[used]).astype(np.float32)[:, None]
     asked, told = asked_NE[used] * root_N1, told_ND[used] * root_N1
-    learnt: Vectors = np.linalg.solve(
-        asked.T @ asked + RIDGE * np.eye(asked.shape[1], dtype=np.float32), asked.T @ told
-    ).astype(np.float32)
-    return learnt
+    return ridge(asked.T @ asked, asked.T @ told)

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     """Why a pair was quarantined. The words appear in reports and folder names."""
 
     NEIGHBOURS_DISAGREE = "neighbours_disagree"
+    PICTURE_AND_CAPTION_DISAGREE = "picture_and_caption_disagree"
     MANY_CAPTIONS_ONE_PICTURE = "many_captions_one_picture"
     MANY_PICTURES_ONE_CAPTION = "many_pictures_one_caption"
 

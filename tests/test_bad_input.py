@@ -155,7 +155,7 @@ def test_hostile_shards_cost_nothing_good(
     index, scan = tmp_path / "index", tmp_path / "scan"
     asked = {"neighbours": 5, "budget": 0.1}  # of so few pairs, forty neighbours would be all
     code, result = roclip(capsys, "scan", store=tmp_path / "store", index=index, out=scan, **asked)
-    assert (code, result["failed"], result["quarantined"]) == (3, failed, {"neighbours_disagree": 2})
+    assert (code, result["failed"], result["quarantined"]) == (3, failed, {"picture_and_caption_disagree": 2})
     require_sum(result)
 
     out = tmp_path / "rewritten"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roclip_sanitize.records import Reason, Verdict
-from roclip_sanitize.scan.explain import disagreement, explain
+from roclip_sanitize.scan.explain import disagreement, explain, mismatch
 
 FREQUENCY = {"black": 0.3, "for": 0.5, "women": 0.4, "handbag": 0.02, "leather": 0.05}
 
@@ -32,6 +32,11 @@ def test_neighbours_that_agree_on_nothing_say_nothing() -> None:
     assert "they say" not in disagreement("watch", ["handbag", "leather"], frequency)
 
 
+def test_the_half_that_tells_less_is_named() -> None:
+    told = mismatch((0.9, 0.125), [], frequency)
+    assert told == "88 % of other pictures tell more of this caption than its own does"
+
+
 def test_each_reason_has_its_sentence() -> None:
     told = explain(
         Verdict(uid="0" * 32, reasons=tuple(Reason)),
@@ -39,11 +44,14 @@ def test_each_reason_has_its_sentence() -> None:
         neighbour_captions=["red bag", "red bag"],
         captions_of_picture=30,
         pictures_of_caption=12,
+        ranks=(0.25, 0.4),
         frequency=frequency,
     )
     assert told.split("; ") == [
         "none of the 2 pictures most like this one has a caption that shares a word with it",
         "they say 'bag' (2), 'red' (2)",
+        "75 % of other captions tell more of this picture than its own does",
+        "the pictures most like this one say 'bag' (2), 'red' (2)",
         "this picture, near-copies included, appears with 30 different captions",
         "this caption stands under 12 near-identical pictures",
     ]

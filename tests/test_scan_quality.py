@@ -43,6 +43,12 @@ def test_half_found_and_one_clean_pair_in_four_lost() -> None:
     assert values["clean_lost", None] == (0.25, 4)
 
 
+def test_scores_that_a_scan_did_not_give_are_left_out() -> None:
+    scores, verdicts = tables([None] * 6, [True] * 6)
+    found = detection_quality(scores, verdicts, dict.fromkeys(UIDS[4:], "patch"))
+    assert {one.detector for one in found} == {"captions_of_picture", "pictures_of_caption", None}
+
+
 def test_a_pair_without_a_score_is_neutral() -> None:
     scores, verdicts = tables([0.1, 0.2, 0.3, None, 0.4, 0.9], [True] * 6)
     found = detection_quality(scores, verdicts, dict.fromkeys(UIDS[4:], "patch"))

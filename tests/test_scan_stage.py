@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from roclip_sanitize.scan import ScanSettings, detection_quality, read_scores, r
 from roclip_sanitize.store import EmbeddingStore
 from tests.stores import make_store
 
+DETECTORS = ("agreement", "collisions")  # test_scan_cross.py has a world for cross prediction
 KINDS = ("shoe", "bag", "watch", "shirt")
 CLEAN, PATCHED, TARGETED = range(48), range(48, 51), range(51, 57)
 PICTURED = [row % 4 for row in CLEAN] + [0, 1, 3] + [1] * 6
@@ -34,7 +36,9 @@ def make_world(path: Path, part_sizes: Sequence[int] = (20, 0, 30, 7)) -> ScanSe
     captions = [f"{KINDS[kind]} {name}" for kind, name in zip(SAID, names, strict=False)]
     make_store(path / "store", image_ND, image_ND, part_sizes, captions=captions, image_hashes=hashes)
     build_index(IndexSettings(store=path / "store", parts=2), out=path / "index", executor=LocalExecutor())
-    return ScanSettings(store=path / "store", index=path / "index", neighbours=6, budget=0.08)
+    return ScanSettings(
+        store=path / "store", index=path / "index", detectors=DETECTORS, neighbours=6, budget=0.08
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def test_tally_and_facts_add_up(world: ScanSettings, scanned: Path) -> None:
     assert facts["tally"]["seen"] == EmbeddingStore.open(world.store).rows == 57
     assert facts["tally"]["quarantined"] == {"many_captions_one_picture": 6, "neighbours_disagree": 3}
     assert facts["tally"]["kept"] == 48
-    assert facts["agreement_cut"]["suspicion"] > 0.5
+    assert facts["cut"]["suspicion"] > 0.5
 
 
 def test_tables_follow_the_store_row_by_row(world: ScanSettings, scanned: Path) -> None:
@@ -170,7 +174,7 @@ def test_only_agreement(world: ScanSettings, tmp_path: Path) -> None:
 
 
 def test_other_settings_want_another_folder(world: ScanSettings, scanned: Path) -> None:
-    other = ScanSettings(store=world.store, index=world.index, neighbours=7)
+    other = replace(world, neighbours=7)
     with pytest.raises(MismatchError, match="neighbours was 6, now 7"):
         scan_store(other, out=scanned, executor=LocalExecutor())
 
@@ -196,7 +200,11 @@ def test_a_sampled_index_is_refused(world: ScanSettings, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("detectors", ("magic",), "detectors are magic, wanted some of agreement, collisions"),
+        (
+            "detectors",
+            ("magic",),
+            "detectors are magic, wanted some of cross_prediction, agreement, collisions",
+        ),
         ("detectors", (), "detectors are none"),
         ("neighbours", 0, "neighbours is 0"),
         ("budget", 1.1, r"budget is 1\.1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from roclip_sanitize.records import Reason
 from roclip_sanitize.scan.collisions import Collisions
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, find_cut, judge
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut, judge
 
 THRESHOLDS = Thresholds(captions_per_picture=4, pictures_per_caption=8)
 SCORES = st.one_of(st.sampled_from([0.2, 0.5, 0.6, 0.7, 0.9, float("nan")]))
@@ -25,9 +26,11 @@ def flagged(
         pictures_of_caption_N=np.array(pictures or [1] * len(scores), np.int32),
     )
     score_N = np.array(scores, np.float32)
-    may_N = candidates(score_N, collisions, THRESHOLDS)
-    cut = find_cut(score_N, may_N, allowed=allowed, uids_of=lambda rows: [uids[row] for row in rows])
-    verdicts = judge(uids, score_N, collisions, cut=cut, thresholds=THRESHOLDS)
+    weighed = {Reason.NEIGHBOURS_DISAGREE: score_N}
+    suspicion_N = combined(weighed, {Reason.NEIGHBOURS_DISAGREE: np.sort(score_N[~np.isnan(score_N)])})
+    may_N = candidates(suspicion_N, collisions, THRESHOLDS)
+    cut = find_cut(suspicion_N, may_N, allowed=allowed, uids_of=lambda rows: [uids[row] for row in rows])
+    verdicts = judge(uids, suspicion_N, weighed, collisions, cut=cut, thresholds=THRESHOLDS)
     return {verdict.uid[-1]: verdict.reasons for verdict in verdicts if not verdict.kept}
 
 
@@ -62,6 +65,40 @@ def test_collisions_use_up_no_budget_and_come_first() -> None:
         "0": (Reason.MANY_CAPTIONS_ONE_PICTURE, Reason.NEIGHBOURS_DISAGREE),
         "1": (Reason.NEIGHBOURS_DISAGREE,),
     }
+
+
+class TestTwoDetectors:
+    """Four pairs: cross prediction suspects the first most and then the second, agreement the third."""
+
+    cross_N = np.array([0.9, 0.8, 0.1, 0.2], np.float32)
+    near_N = np.array([0.1, 0.7, 0.9, np.nan], np.float32)
+    weighed: ClassVar = {Reason.PICTURE_AND_CAPTION_DISAGREE: cross_N, Reason.NEIGHBOURS_DISAGREE: near_N}
+    rankings: ClassVar = {
+        Reason.PICTURE_AND_CAPTION_DISAGREE: np.array([0.1, 0.2, 0.8, 0.9], np.float32),
+        Reason.NEIGHBOURS_DISAGREE: np.array([0.1, 0.7, 0.9], np.float32),
+    }
+
+    def test_shares_are_multiplied(self) -> None:
+        # Shares that are at least as suspicious: 1/4, 2/4, 4/4, 3/4 and 3/3, 2/3, 1/3, none said.
+        wanted = [1 - 1 / 4, 1 - 1 / 2 * (2 / 3) ** (1 / 3), 1 - (1 / 3) ** (1 / 3), np.nan]
+        np.testing.assert_allclose(combined(self.weighed, self.rankings), wanted)
+
+    def test_reasons_are_those_of_suspicious_detectors(self) -> None:
+        uids, suspicion_N = [f"{place:032x}" for place in range(4)], combined(self.weighed, self.rankings)
+        cut = Cut(suspicion=0.5)
+        none = Collisions.none(4)
+        verdicts = judge(uids, suspicion_N, self.weighed, none, cut=cut, thresholds=THRESHOLDS)
+        both = (Reason.PICTURE_AND_CAPTION_DISAGREE, Reason.NEIGHBOURS_DISAGREE)
+        assert [verdict.reasons for verdict in verdicts] == [both[:1], both, (), ()]
+
+    def test_a_detector_that_does_not_count_is_not_asked(self) -> None:
+        rankings = {Reason.NEIGHBOURS_DISAGREE: self.rankings[Reason.NEIGHBOURS_DISAGREE]}
+        assert np.isnan(combined(self.weighed, rankings)).tolist() == [True, False, False, True]
+
+
+def test_without_detectors_that_share_a_budget_nobody_is_suspicious() -> None:
+    score_N = np.array([0.9, np.nan], np.float32)
+    assert np.isnan(combined({Reason.NEIGHBOURS_DISAGREE: score_N}, {})).tolist() == [True, True]
 
 
 def test_the_empty_cut_flags_nothing() -> None:

@@ -117,10 +117,14 @@ def scan(
     index: Annotated[Path, typer.Option(help="Image index of that store, made by 'roclip index'.")],
     out: Out,
     detectors: Annotated[
-        str, typer.Option(help="Which detectors, joined by commas.")
-    ] = "agreement,collisions",
-    neighbours: Annotated[int, typer.Option(help="Pictures that are asked about each caption.")] = 40,
-    budget: Annotated[float, typer.Option(help="Share of pairs that agreement may quarantine.")] = 0.06,
+        str, typer.Option(help="Which of cross_prediction, agreement and collisions, joined by commas.")
+    ] = "cross_prediction,agreement,collisions",
+    neighbours: Annotated[
+        int, typer.Option(help="Pictures that the detector agreement asks about each caption.")
+    ] = 40,
+    budget: Annotated[
+        float, typer.Option(help="Share of pairs that cross_prediction and agreement may quarantine.")
+    ] = 0.06,
     captions_per_picture: Annotated[
         int, typer.Option(help="So many captions of one picture are a collision.")
     ] = 4,

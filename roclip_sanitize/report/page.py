@@ -113,8 +113,9 @@ def _picture_source(picture: bytes) -> str:
 
 
 def _evidence(item: GalleryItem) -> str:
-    """What the small pictures are: a scan shows neighbours where they disagree, else near-copies."""
-    copies = item.reasons and Reason.NEIGHBOURS_DISAGREE not in item.reasons
+    """What the small pictures are: near-copies where these alone speak against it, else neighbours."""
+    weighed = {Reason.NEIGHBOURS_DISAGREE, Reason.PICTURE_AND_CAPTION_DISAGREE}
+    copies = item.reasons and weighed.isdisjoint(item.reasons)
     return "Near-copies of it came with" if copies else "The pictures most like it came with"
 
 

@@ -2,11 +2,13 @@
 
     columns.py      what is looked up of any pair, by row
     search.py       each picture's neighbours and near-copies, from the index
+    cross_rounds.py detector: can each half of a pair be told from the other? halves.py has its rows,
+                    directions.py where these differ most, cross_files.py what it leaves on its way
     agreement.py    detector: does the caption use its neighbours' words?
     collisions.py   detector: one picture with many captions, or the reverse
     verdicts.py     scores → verdicts; explain.py puts them in words
     uids.py         uids as numbers, and the list of flagged ones; keep_list.py those that are kept
-    parts.py        the work on one store part: columns, evidence, scores; judging.py its verdicts
+    parts.py        the work on one store part: columns, evidence; scoring.py scores, judging.py verdicts
     stage.py        scan_store(): all of it, in order
     quality.py      how good the verdicts are, where the poisons are known
 

@@ -19,6 +19,7 @@ def explain(
     neighbour_captions: Sequence[str],
     captions_of_picture: int,
     pictures_of_caption: int,
+    ranks: tuple[float, float],
     frequency: Callable[[str], float],
 ) -> str:
     """Why a pair was set aside.
@@ -29,6 +30,8 @@ def explain(
         neighbour_captions: of the pictures most like its own.
         captions_of_picture: different captions of this picture.
         pictures_of_caption: near-identical pictures with this caption.
+        ranks: share of other captions that tell less of this picture than its own, and of other pictures that
+            tell less of this caption, 0 to 1.
         frequency: share of all captions that use a word.
 
     Returns:
@@ -41,9 +44,24 @@ def explain(
         Reason.MANY_PICTURES_ONE_CAPTION: lambda: (
             f"this caption stands under {pictures_of_caption} near-identical pictures"
         ),
+        Reason.PICTURE_AND_CAPTION_DISAGREE: lambda: mismatch(ranks, neighbour_captions, frequency),
         Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, frequency),
     }
     return "; ".join(sentences[reason]() for reason in verdict.reasons)
+
+
+def mismatch(
+    ranks: tuple[float, float], neighbour_captions: Sequence[str], frequency: Callable[[str], float]
+) -> str:
+    """Which half tells little of the other, and what the neighbours say."""
+    by_caption, by_picture = ranks
+    share = f"{100 * (1 - min(ranks)):.0f} %"
+    if by_caption <= by_picture:
+        subject = f"{share} of other captions tell more of this picture than its own does"
+    else:
+        subject = f"{share} of other pictures tell more of this caption than its own does"
+    told = telling_words([set(caption_words(other)) for other in neighbour_captions], frequency)
+    return subject + (f"; the pictures most like this one say {', '.join(told)}" if told else "")
 
 
 def disagreement(caption: str, neighbour_captions: Sequence[str], frequency: Callable[[str], float]) -> str:

@@ -19,14 +19,16 @@ from roclip_sanitize.records import Reason, Tally, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.explain import explain
-from roclip_sanitize.scan.parts import Places, Scores
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, judge
+from roclip_sanitize.scan.parts import Places
+from roclip_sanitize.scan.scoring import Scores
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, combined, judge
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
 
 if TYPE_CHECKING:
     import polars
 
 NEIGHBOURS_SHOWN = 4
+NEIGHBOURS_TESTIFY = frozenset({Reason.NEIGHBOURS_DISAGREE, Reason.PICTURE_AND_CAPTION_DISAGREE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +47,14 @@ class Finding:
 class JudgeWorker:
     """Judges scored parts, and writes their tables."""
 
-    def __init__(self, places: Places, out: Path, cut: Cut, thresholds: Thresholds) -> None:
+    def __init__(
+        self, places: Places, out: Path, cut: Cut, thresholds: Thresholds, reasons: Sequence[Reason]
+    ) -> None:
         self._places, self._folder = places, StageFolder(out)
         self._cut, self._thresholds = cut, thresholds
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
-        self._ranking = np.load(places.ranking, mmap_mode="r")
+        self._rankings = {reason: np.load(places.ranking(reason), mmap_mode="r") for reason in reasons}
 
     def __call__(self, part: StorePart) -> Marker:
         """Judge one part."""
@@ -59,7 +63,8 @@ class JudgeWorker:
         scores = Scores.read(self._places.scores(part.name))
         verdicts = judge(
             names["uid"].to_list(),
-            scores.suspicion_N,
+            combined(scores.weighed, self._rankings),
+            scores.weighed,
             scores.collisions,
             cut=self._cut,
             thresholds=self._thresholds,
@@ -93,9 +98,10 @@ class JudgeWorker:
                 neighbour_captions=self._columns.captions(neighbours_K),
                 captions_of_picture=int(scores.collisions.captions_of_picture_N[place]),
                 pictures_of_caption=int(scores.collisions.pictures_of_caption_N[place]),
+                ranks=(float(scores.rank_N2[place, 0]), float(scores.rank_N2[place, 1])),
                 frequency=self._columns.frequency,
             )
-            copies_testify = Reason.NEIGHBOURS_DISAGREE not in verdict.reasons and len(copies_K)
+            copies_testify = NEIGHBOURS_TESTIFY.isdisjoint(verdict.reasons) and len(copies_K)
             witnesses = self._columns.uids(copies_K if copies_testify else neighbours_K)
             findings[place] = Finding(sentence=sentence, witnesses=tuple(witnesses))
         return findings
@@ -105,18 +111,27 @@ class JudgeWorker:
     ) -> polars.DataFrame:
         import polars
 
-        score_N = scores.suspicion_N
-        percentile_N = 100 * np.searchsorted(self._ranking, score_N) / max(1, len(self._ranking))
-        percentile_N[np.isnan(score_N)] = np.nan
-        found = [findings.get(place) for place in range(len(score_N))]
+        found = [findings.get(place) for place in range(len(names))]
         witnesses = [finding and ";".join(finding.witnesses) for finding in found]
+        weighed = {
+            "cross_prediction": scores.cross_prediction_N,
+            "cross_prediction_percentile": self._percentiles(scores, Reason.PICTURE_AND_CAPTION_DISAGREE),
+            "agreement": scores.agreement_N,
+            "agreement_percentile": self._percentiles(scores, Reason.NEIGHBOURS_DISAGREE),
+        }
         return names.with_columns(
-            polars.Series("agreement", score_N, polars.Float32).fill_nan(None),
-            polars.Series("agreement_percentile", percentile_N).cast(polars.Float32).fill_nan(None),
+            *(polars.Series(name, values, polars.Float32).fill_nan(None) for name, values in weighed.items()),
             polars.Series("captions_of_picture", scores.collisions.captions_of_picture_N, polars.Int32),
             polars.Series("pictures_of_caption", scores.collisions.pictures_of_caption_N, polars.Int32),
             polars.Series("neighbours", witnesses, polars.String),
         )
+
+    def _percentiles(self, scores: Scores, reason: Reason) -> NDArray[np.float32]:
+        """Share of the store's suspicions that are lower, in per cent; NaN without one."""
+        suspicion_N, ranking = scores.weighed[reason], self._rankings.get(reason, np.empty(0, np.float32))
+        percentile_N = 100 * np.searchsorted(ranking, suspicion_N) / max(1, len(ranking))
+        percentile_N[np.isnan(suspicion_N)] = np.nan
+        return percentile_N.astype(np.float32)
 
     def _tally(self, part: StorePart, verdicts: Sequence[Verdict], *, seconds: float) -> Tally:
         failed = Counter[str](self._store.failures(part.name)["reason"].to_list())

@@ -1,63 +1,30 @@
-"""The scan's work on one store part, as workers do it: column pieces, then evidence, then scores.
+"""The scan's work on one store part, as workers do it: column pieces, then evidence.
 
-Three passes, because words are counted over all captions of the store, and then weighed by the
-evidence of all, before a part is scored; and a fourth, in judging.py, because the budget is spent
-on the worst pairs of all.
+Two passes, because words are counted over all captions of the store, and then weighed by the
+evidence of all, before a part is scored in scoring.py; and another, in judging.py, because the budget
+is spent on the worst pairs of all. cross_rounds.py has passes of its own.
 
 Dimension key: N pairs of a part, K neighbours, W word numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps
+from roclip_sanitize.records import Reason
 from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
-from roclip_sanitize.scan.agreement import evidence, suspicion, word_weights
-from roclip_sanitize.scan.collisions import Collisions, count_collisions
+from roclip_sanitize.scan.agreement import evidence, word_weights
 from roclip_sanitize.scan.columns import WORD_NUMBERS, Columns, read_sparse, write_piece, write_sparse
 from roclip_sanitize.scan.search import BLOCK_ROWS, What, rows_file
 from roclip_sanitize.store import EmbeddingStore, StorePart
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """One part's scores.
-
-    Attributes:
-        suspicion_N: float32, see agreement.suspicion(); NaN where there is none.
-        collisions: counts, zeros where nobody looked.
-    """
-
-    suspicion_N: NDArray[np.float32]
-    collisions: Collisions
-
-    def write(self, path: Path) -> None:
-        """Write the scores, whole or not at all."""
-        with atomic_file(path) as file:
-            np.savez(
-                file,
-                suspicion=self.suspicion_N,
-                captions_of_picture=self.collisions.captions_of_picture_N,
-                pictures_of_caption=self.collisions.pictures_of_caption_N,
-            )
-
-    @classmethod
-    def read(cls, path: Path) -> Scores:
-        """The inverse of write()."""
-        with np.load(path) as arrays:
-            return cls(
-                suspicion_N=arrays["suspicion"],
-                collisions=Collisions(
-                    captions_of_picture_N=arrays["captions_of_picture"],
-                    pictures_of_caption_N=arrays["pictures_of_caption"],
-                ),
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +44,9 @@ class Places:
         """The folder of the columns."""
         return self.work / "columns"
 
-    @property
-    def ranking(self) -> Path:
-        """All suspicions, ascending, NaN left out."""
-        return self.work / "ranking.npy"
+    def ranking(self, reason: Reason) -> Path:
+        """All suspicions behind a reason, ascending, NaN left out."""
+        return self.work / "ranking" / f"{reason}.npy"
 
     @property
     def word_weights(self) -> Path:
@@ -155,39 +121,28 @@ def weigh_words(places: Places, names: Sequence[str]) -> Path:
     return places.word_weights
 
 
-class ScoreWorker:
-    """Scores parts with the chosen detectors."""
-
-    def __init__(self, places: Places, detectors: Sequence[str]) -> None:
-        self._places = places
-        self._detectors = detectors
-        self._columns = Columns(places.columns)
-        self._weight_W = np.load(places.word_weights) if "agreement" in detectors else None
-
-    def __call__(self, part: StorePart) -> Marker:
-        """Score one part."""
-        laps, path = Laps(), self._places.scores(part.name)
-        Scores(suspicion_N=self._agreement(part), collisions=self._collisions(part)).write(path)
-        laps.lap("score")
-        return self._places.commit(f"scores_{part.name}", path, rows=part.rows, laps=laps)
-
-    def _agreement(self, part: StorePart) -> NDArray[np.float32]:
-        if self._weight_W is None:
-            return np.full(part.rows, np.nan, np.float32)
-        return suspicion(read_sparse(self._places.evidence(part.name)), self._weight_W)
-
-    def _collisions(self, part: StorePart) -> Collisions:
-        if "collisions" not in self._detectors:
-            return Collisions.none(part.rows)
-        return count_collisions(
-            rows_of(part),
-            self._places.rows("copies", part),
-            picture=self._columns.picture_N,
-            caption=self._columns.caption_N,
-            captions_of_picture=self._columns.captions_of_picture_N,
-        )
-
-
 def rows_of(part: StorePart) -> NDArray[np.int64]:
     """Numbers of a part's rows in the whole store."""
     return np.arange(part.start, part.start + part.rows)
+
+
+class Named(Protocol):
+    """What a pass is done over: a part, or some."""
+
+    @property
+    def name(self) -> str:
+        """By which its marker is found."""
+        ...
+
+
+def run_missing(
+    make_worker: Callable[[], Callable[[Any], Any]],
+    tasks: Iterable[Named],
+    folder: StageFolder,
+    prefix: str,
+    executor: Executor,
+) -> None:
+    """Do the tasks that have no marker yet."""
+    missing = [task for task in tasks if folder.marker(f"{prefix}{task.name}") is None]
+    for _ in executor.map(make_worker, missing):
+        pass

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars
 
 SCORE_OF_DETECTOR = {
+    "cross_prediction": "cross_prediction",
     "agreement": "agreement",
     "captions_of_picture": "captions_of_picture",
     "pictures_of_caption": "pictures_of_caption",
@@ -56,7 +57,7 @@ def detection_quality(
     """Compare a scan with what was planted.
 
     Args:
-        scores: of read_scores().
+        scores: of read_scores(). Detectors that scored nothing, or that the scan did not know, are left out.
         verdicts: of read_verdicts(), the same rows.
         poisoned: uid → attack. Poisons that the scan never saw, since they failed, do not count.
         covers: uids of cover samples, which count for nothing: their captions are true, so that to keep
@@ -87,6 +88,7 @@ def detection_quality(
                 n=int(poison_N.sum()),
             )
             for detector, column in SCORE_OF_DETECTOR.items()
+            if column in scores.columns and scores[column].null_count() < len(scores)
         ]
         found.append(_share("poison_recall", attack, flagged_N[poison_N]))
     return [*found, _share("clean_lost", None, flagged_N[clean_N])]

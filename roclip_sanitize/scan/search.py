@@ -3,6 +3,8 @@
     neighbours/neighbours_00000.npy   (N, K) int64: pictures most like each, copies left out
     copies/copies_00000.npy           (N, 32) int64: pictures all but equal to each
 
+Who looks for copies sees some neighbours beside them: they are noted too where nobody looks for more.
+
 -1 fills up where there are fewer. Only rows are kept: who is near is all that detectors ask.
 
 Dimension key: N pairs of a part, K neighbours.
@@ -44,16 +46,18 @@ class Search:
             it, and different from each other; "copies": its near-copies that are not byte-identical.
         k: how many for each.
         near_copy_cosine: pictures at more than this are near-copies.
+        beside: so many neighbours are noted too, as far as a search for copies sees them.
     """
 
     what: What
     k: int
     near_copy_cosine: float
+    beside: int = 0
 
     @classmethod
-    def for_copies(cls, near_copy_cosine: float) -> Search:
+    def for_copies(cls, near_copy_cosine: float, *, beside: int = 0) -> Search:
         """Look for near-copies."""
-        return cls(what="copies", k=NEAR_COPIES, near_copy_cosine=near_copy_cosine)
+        return cls(what="copies", k=NEAR_COPIES, near_copy_cosine=near_copy_cosine, beside=beside)
 
     def questions(self, store: EmbeddingStore, part: StorePart) -> Iterator[SearchTask]:
         """One question for each block of a part's rows."""
@@ -70,15 +74,21 @@ class Search:
                 max_cosine=self.near_copy_cosine if self.what == "neighbours" else None,
             )
 
-    def rows(self, answers: Sequence[Neighbours], picture: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The rows that a part's answers name: (N, K), -1 for none."""
-        if not answers:
-            return np.empty((0, self.k), np.int64)
-        row_NK = np.concatenate([answer.rows_NK for answer in answers])
+    def rows(
+        self, answers: Sequence[Neighbours], picture: NDArray[np.uint64]
+    ) -> dict[What, NDArray[np.int64]]:
+        """The rows that a part's answers name: (N, K) each, -1 for none."""
+        width = self.k * SPARE if self.what == "neighbours" else self.k
+        row_NK = np.concatenate([np.empty((0, width), np.int64), *(one.rows_NK for one in answers)])
         if self.what == "neighbours":
-            return one_vote_per_picture(row_NK, picture, keep=self.k)
-        cosine_NK = np.concatenate([answer.cosine_NK for answer in answers])
-        return np.where(cosine_NK > np.float32(self.near_copy_cosine), row_NK, -1)
+            return {"neighbours": one_vote_per_picture(row_NK, picture, keep=self.k)}
+        cosine_NK = np.concatenate([np.empty((0, width), np.float32), *(one.cosine_NK for one in answers)])
+        near_NK = cosine_NK > np.float32(self.near_copy_cosine)
+        found: dict[What, NDArray[np.int64]] = {"copies": np.where(near_NK, row_NK, -1)}
+        if self.beside:
+            others_NK = np.where(near_NK, -1, row_NK)
+            found["neighbours"] = one_vote_per_picture(others_NK, picture, keep=self.beside)
+        return found
 
 
 def rows_file(folder: Path, what: What, name: str) -> Path:
@@ -133,9 +143,11 @@ def search_parts(
         answers = opened.search(questions)
         for part in missing:
             blocks = -(-part.rows // BLOCK_ROWS)
-            path = rows_file(folder.path, search.what, part.name)
-            with atomic_file(path) as file:
-                np.save(file, search.rows(list(islice(answers, blocks)), picture))
+            paths = []
+            for what, row_NK in search.rows(list(islice(answers, blocks)), picture).items():
+                paths.append(rows_file(folder.path, what, part.name))
+                with atomic_file(paths[-1]) as file:
+                    np.save(file, row_NK)
             laps.lap("search")
             facts = {"rows": part.rows, WORK_KEY: laps.work(0, workers=executor.size).to_json()}
-            folder.commit(f"{search.what}_{part.name}", files=[path], facts=facts)
+            folder.commit(f"{search.what}_{part.name}", files=paths, facts=facts)

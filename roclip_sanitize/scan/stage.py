@@ -1,13 +1,14 @@
 """Embedding store and image index → scores and verdicts: the ``scan`` stage.
 
-    scores/scores_00000.parquet       uid, key, shard, agreement, agreement_percentile,
-                                      captions_of_picture, pictures_of_caption, neighbours
+    scores/scores_00000.parquet       uid, key, shard, cross_prediction, cross_prediction_percentile,
+                                      agreement, agreement_percentile, captions_of_picture,
+                                      pictures_of_caption, neighbours
     verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
     done/00000.json                   rows, tally, reasons; written last
     work/                             columns, neighbours and raw scores, with markers of their own
 
 Row i of part P is row i of the store's part P. Pairs that failed earlier are counted, not judged.
-Nothing here is quadratic: each step is one pass over the parts, and two small ones over the whole.
+Nothing here is quadratic: each step is a few passes over the parts, and small ones over the whole.
 """
 
 from __future__ import annotations
@@ -25,21 +26,25 @@ import numpy as np
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
-from roclip_sanitize.records import Tally
+from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import StageFolder, atomic_file, fingerprint
 from roclip_sanitize.scan.columns import Columns, join_pieces
+from roclip_sanitize.scan.cross_rounds import cross_predict
 from roclip_sanitize.scan.judging import JudgeWorker, table_file
-from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, Scores, ScoreWorker, weigh_words
+from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, run_missing, weigh_words
+from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, find_cut
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
     import polars
 
-DETECTORS = ("agreement", "collisions")
+DETECTORS = ("cross_prediction", "agreement", "collisions")
 VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
-STEPS = ("columns", "search", "evidence", "score", "judge")
+TABLES = 2  # more than before there was cross prediction: a scan does not go on in a folder of fewer
+STEPS = ("columns", "cross", "search", "evidence", "score", "judge")
+NEIGHBOURS_BESIDE = 10  # that sentences quote, where agreement asks none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +55,8 @@ class ScanSettings:
         store: the embedding store.
         index: index of all its pictures, over features that never saw a caption.
         detectors: which of DETECTORS to run.
-        neighbours: pictures that are asked about each caption.
-        budget: share of all pairs, from 0 to 1, that agreement may quarantine on its own.
+        neighbours: pictures that agreement asks about each caption.
+        budget: share of all pairs, from 0 to 1, that cross prediction and agreement may quarantine together.
         captions_per_picture: so many different captions of one picture, near-copies included, are
             a collision. Two or three are what shops do with their own photos.
         pictures_per_caption: so many near-identical pictures under one caption are a collision.
@@ -102,6 +107,7 @@ class ScanSettings:
             "store": str(self.store),
             "index": str(self.index),
             "detectors": sorted(self.detectors),
+            "tables": TABLES,
             "store_content": _content(self.store, "embed"),
             "index_content": _content(self.index, "index"),
         }
@@ -119,8 +125,8 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
             ``out`` was made with other settings.
         StorageError: the disk is full.
 
-    Memory: of the driver about 60 bytes per pair, for counting captions and ranking suspicions; of
-    a worker one part.
+    Memory: of the driver about 80 bytes per pair, for counting captions and ranking suspicions, and 300 MB
+    for the words that cross prediction knows; of a worker one part.
     """
     store = EmbeddingStore.open(settings.store)
     require_index_of(store, settings.index)
@@ -134,7 +140,9 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     cut = _rank(settings, store, places)
     laps.lap("score")
     ranking = laps.work(0, workers=executor.size)
-    _run(partial(JudgeWorker, places, out, cut, settings.thresholds), store, folder, "", executor)
+    reasons = _reasons(settings.detectors)
+    judging = partial(JudgeWorker, places, out, cut, settings.thresholds, reasons)
+    run_missing(judging, store.parts, folder, "", executor)
     return _finish(folder, cut, ranking)
 
 
@@ -162,25 +170,32 @@ def read_verdicts(out: Path) -> polars.DataFrame:
 
 
 def read_scores(out: Path) -> polars.DataFrame:
-    """All scores of a finished scan; ``agreement`` is the suspicion, null where there is none."""
+    """All scores of a finished scan.
+
+    ``cross_prediction`` and ``agreement`` are suspicions, null where there is none. Scans from before there
+    was cross prediction lack its columns.
+    """
     return _read_tables(out, "scores")
 
 
 def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, executor: Executor) -> None:
     work = StageFolder(places.work)
-    _run(partial(PieceWorker, places), store, work, "piece_", executor)
+    run_missing(partial(PieceWorker, places), store.parts, work, "piece_", executor)
     if work.marker("columns") is None:
         laps = Laps()
         files = join_pieces(places.columns, [part.name for part in store.parts])
         laps.lap("columns")
         places.commit("columns", *files, rows=store.rows, laps=laps, workers=executor.size)
+    if "cross_prediction" in settings.detectors:
+        cross_predict(store, places, executor)
+    beside = 0 if "agreement" in settings.detectors else NEIGHBOURS_BESIDE
     searches = {
         "agreement": Search(
             what="neighbours", k=settings.neighbours, near_copy_cosine=settings.near_copy_cosine
         ),
-        "collisions": Search.for_copies(settings.near_copy_cosine),
+        "collisions": Search.for_copies(settings.near_copy_cosine, beside=beside),
     }
-    for detector in sorted(settings.detectors):
+    for detector in sorted(searches.keys() & set(settings.detectors)):
         search_parts(
             searches[detector],
             store=store,
@@ -190,44 +205,47 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
             executor=executor,
         )
     if "agreement" in settings.detectors:
-        _run(partial(EvidenceWorker, places), store, work, "evidence_", executor)
+        run_missing(partial(EvidenceWorker, places), store.parts, work, "evidence_", executor)
         if work.marker("word_weights") is None:
             laps = Laps()
             weights = weigh_words(places, [part.name for part in store.parts])
             laps.lap("evidence")
             places.commit("word_weights", weights, rows=store.rows, laps=laps, workers=executor.size)
-    _run(partial(ScoreWorker, places, settings.detectors), store, work, "scores_", executor)
+    scoring = partial(ScoreWorker, places, settings.detectors)
+    run_missing(scoring, store.parts, work, "scores_", executor)
 
 
 def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places) -> Cut:
-    """Rank all suspicions, and find the least that agreement still flags."""
-    suspicion_N = np.empty(store.rows, np.float32)
-    candidate_N = np.empty(store.rows, np.bool_)
+    """Rank all suspicions, and find the least that is still flagged."""
+    rankings = {}
+    for reason in _reasons(settings.detectors):
+        suspicion_N = np.empty(store.rows, np.float32)
+        for part in store.parts:
+            scores = Scores.read(places.scores(part.name))
+            suspicion_N[part.start : part.start + part.rows] = scores.weighed[reason]
+        rankings[reason] = np.sort(suspicion_N[~np.isnan(suspicion_N)])
+        with atomic_file(places.ranking(reason)) as file:
+            np.save(file, rankings[reason])
+    combined_N, candidate_N = np.empty(store.rows), np.empty(store.rows, np.bool_)
     for part in store.parts:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
-        suspicion_N[block] = scores.suspicion_N
-        candidate_N[block] = candidates(scores.suspicion_N, scores.collisions, settings.thresholds)
-    with atomic_file(places.ranking) as file:
-        np.save(file, np.sort(suspicion_N[~np.isnan(suspicion_N)]))
+        combined_N[block] = combined(scores.weighed, rankings)
+        candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
     allowed = math.floor(settings.budget * store.rows + 1e-9)  # 0.29 * 100 is 28.999…
     uids_of = Columns(places.columns).uids
-    return find_cut(suspicion_N, candidate_N, allowed=allowed, uids_of=uids_of)
+    return find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)
 
 
-def _run(
-    make_worker: Any, store: EmbeddingStore, folder: StageFolder, prefix: str, executor: Executor
-) -> None:
-    """Do the parts that have no marker yet."""
-    missing = [part for part in store.parts if folder.marker(f"{prefix}{part.name}") is None]
-    for _ in executor.map(make_worker, missing):
-        pass
+def _reasons(detectors: Sequence[str]) -> list[Reason]:
+    """Of the detectors that share the budget."""
+    return [reason for detector, reason in WEIGHED.items() if detector in detectors]
 
 
 def _finish(folder: StageFolder, cut: Cut, ranking: Work) -> Tally:
     markers = folder.markers()
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
     reasons = _total(marker.facts["reasons"] for marker in markers)
-    facts = {"tally": tally.to_json(), "reasons": reasons, "agreement_cut": asdict(cut)}
+    facts = {"tally": tally.to_json(), "reasons": reasons, "cut": asdict(cut)}
     folder.finish({**facts, WORK_KEY: ranking.to_json()})
     return tally
 

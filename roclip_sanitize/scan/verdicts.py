@@ -1,9 +1,15 @@
 """Scores → verdicts.
 
-Collisions are judged by a threshold, agreement by a budget: the worst pairs of the whole store,
+Collisions are judged by a threshold, the other detectors by a budget: the worst pairs of the whole store,
 as many as the budget allows. Pairs that collisions flag anyway use none of it up, or an attacker
-could spend it on decoys. The budget is a ceiling, not a quota: a pair whose neighbours use its
-words as often as everybody, or more, is never flagged. Nor is one without a score.
+could spend it on decoys. The budget is a ceiling, not a quota: a pair that no detector gives more than
+1/2 is never flagged. Nor is one without a score.
+
+Where several detectors share the budget, pairs are ranked by the product of what each says: the share of
+all pairs that it suspects at least as much, to the power of the detector's weight (after Fisher 1925, who
+combines tests so). A pair that one suspects most of all needs no other, and one that two suspect a little
+counts as well. Agreement weighs a third, since it is blind to what covers whole pictures: to weigh it as
+much as cross prediction costs more there than it gains with patches (benchmarks/LOG.md).
 
 Pure: no files.
 
@@ -12,7 +18,7 @@ Dimension key: N pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +27,8 @@ from numpy.typing import NDArray
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.agreement import NEUTRAL
 from roclip_sanitize.scan.collisions import Collisions
+
+WEIGHTS = {Reason.PICTURE_AND_CAPTION_DISAGREE: 1.0, Reason.NEIGHBOURS_DISAGREE: 1 / 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +46,10 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """The least suspicious pair that agreement still flags; equal suspicions rank by uid.
+    """The least suspicious pair that is still flagged; equal suspicions rank by uid.
 
     Attributes:
-        suspicion: its score; above 1 where none is flagged.
+        suspicion: its score, see combined(); above 1 where none is flagged.
         uid: its name.
     """
 
@@ -61,17 +69,39 @@ def collided(collisions: Collisions, thresholds: Thresholds) -> dict[Reason, NDA
     }
 
 
+def combined(
+    weighed: Mapping[Reason, NDArray[np.float32]], rankings: Mapping[Reason, NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """One suspicion of each pair from those of all detectors that share the budget.
+
+    Args:
+        weighed: suspicions by reason, float32; NaN where there is none.
+        rankings: all suspicions of the store, ascending, without NaN; of the reasons that count.
+
+    Returns:
+        (N,) float64 from 0 to 1: 1 less the product of shares; NaN where no detector is suspicious.
+    """
+    product_N, suspicious_N = np.ones(1), np.zeros(1, np.bool_)
+    for reason, ranking in rankings.items():
+        suspicion_N = weighed[reason]
+        share_N = 1 - np.searchsorted(ranking, suspicion_N) / max(1, len(ranking))
+        product_N = product_N * np.where(np.isnan(suspicion_N), 1.0, share_N) ** WEIGHTS[reason]
+        suspicious_N = suspicious_N | (suspicion_N > NEUTRAL)
+    pairs = max(map(len, weighed.values()), default=0)
+    return np.broadcast_to(np.where(suspicious_N, 1 - product_N, np.nan), pairs)
+
+
 def candidates(
-    suspicion_N: NDArray[np.float32], collisions: Collisions, thresholds: Thresholds
+    suspicion_N: NDArray[np.floating], collisions: Collisions, thresholds: Thresholds
 ) -> NDArray[np.bool_]:
-    """Which pairs may use up the budget: suspicious ones that no collision flags."""
+    """Which pairs may use up the budget: suspicious ones, see combined(), that no collision flags."""
     elsewhere_N = np.logical_or.reduce(list(collided(collisions, thresholds).values()))
-    may_N: NDArray[np.bool_] = (suspicion_N > NEUTRAL) & ~elsewhere_N
+    may_N: NDArray[np.bool_] = ~np.isnan(suspicion_N) & ~elsewhere_N
     return may_N
 
 
 def find_cut(
-    suspicion_N: NDArray[np.float32],
+    suspicion_N: NDArray[np.floating],
     candidate_N: NDArray[np.bool_],
     *,
     allowed: int,
@@ -80,7 +110,7 @@ def find_cut(
     """The cut that flags the ``allowed`` worst candidates, or all if there are fewer.
 
     Args:
-        suspicion_N: float32 scores of all pairs.
+        suspicion_N: scores of all pairs, see combined().
         candidate_N: bool, which of them compete; none with a NaN.
         allowed: how many may be flagged.
         uids_of: names of some rows; asked for those that tie at the cut only.
@@ -97,18 +127,27 @@ def find_cut(
 
 def judge(
     uids: Sequence[str],
-    suspicion_N: NDArray[np.float32],
+    suspicion_N: NDArray[np.floating],
+    weighed: Mapping[Reason, NDArray[np.float32]],
     collisions: Collisions,
     *,
     cut: Cut,
     thresholds: Thresholds,
 ) -> list[Verdict]:
-    """Give every pair its verdict; a counted reason comes before a weighed one."""
+    """Give every pair its verdict; a counted reason comes before a weighed one.
+
+    Args:
+        uids: the pairs' names.
+        suspicion_N: see combined().
+        weighed: the suspicions that it was made of: those above 1/2 are reasons.
+        collisions: counts.
+        cut: where the budget ends.
+        thresholds: of counts.
+    """
     flags = collided(collisions, thresholds)
-    scores = suspicion_N.tolist()
-    flags[Reason.NEIGHBOURS_DISAGREE] = np.array(
-        [cut.flags(score, uid) for uid, score in zip(uids, scores, strict=True)], np.bool_
-    )
+    flagged = [cut.flags(score, uid) for uid, score in zip(uids, suspicion_N.tolist(), strict=True)]
+    for reason, own_N in weighed.items():
+        flags[reason] = np.array(flagged, np.bool_) & (own_N > NEUTRAL)
     return [
         Verdict(uid=uid, reasons=tuple(reason for reason, flag_N in flags.items() if flag_N[place]))
         for place, uid in enumerate(uids)

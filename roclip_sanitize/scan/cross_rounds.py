@@ -1,0 +1,280 @@
+"""Detector: can a pair's picture be told from its caption, and its caption from its picture?
+
+roclip_sanitize/cross_prediction.py says how, and why so; this is the same over a store, part by part. Each
+of its rounds is two passes over the parts, and two small steps over the whole:
+
+    SquareWorker       of each lot: sums of products of weighted rows, by folding and fold
+    learn()            all lots' sums → regressions in both directions
+    RankWorker         of each part: how many other captions tell less of a picture than its own does,
+                       and how many other pictures less of a caption
+    weigh()            all ranks → weights of the next round
+
+A pair's *rank* by caption is the share of other captions that tell less of its picture than its own does,
+and its rank by picture likewise; both are means over foldings of the last round. Ranks of strangers, whose
+halves have nothing to do with each other, may be anything from 0 to 1; those of matched pairs are near 1.
+So a pair of which one rank is below 3/4, as for most strangers and few others, is suspicious. How much so
+compared with others, places tell, as in training: it is harder to tell a caption from a picture than the
+reverse, and a place makes up for that.
+
+    suspicion = 1 - place / 2    where a rank is below 3/4: more than 1/2
+                (1 - place) / 2  elsewhere: 1/2 at the most
+
+A pair whose caption has no word that others use gets none.
+
+Dimension key: N pairs of a part, or of the store; M of a block; P directions of pictures, E of captions;
+K foldings, F folds, R references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.cross_prediction import (
+    FOLDINGS,
+    FOLDS,
+    FROM_NOTHING,
+    fits,
+    ridge,
+    share_worse_ties_half,
+    tie_broken,
+    trust_of,
+    weights,
+)
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.limits import Laps
+from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
+from roclip_sanitize.scan.columns import Columns
+from roclip_sanitize.scan.cross_files import (
+    Files,
+    Lot,
+    fold_of,
+    load_arrays,
+    lots_of,
+    one_thread,
+    save_arrays,
+)
+from roclip_sanitize.scan.directions import Vocabulary
+from roclip_sanitize.scan.halves import (
+    Halves,
+    HalvesWorker,
+    SumWorker,
+    Vectors,
+    choose_references,
+    find_directions,
+    read_directions,
+)
+from roclip_sanitize.scan.parts import Places, run_missing
+from roclip_sanitize.store import EmbeddingStore, StorePart
+
+STRANGE = 0.75  # ranks below are rare among matched pairs; see benchmarks/LOG.md for others
+LAST = len(FROM_NOTHING) - 1
+
+
+def cross_predict(store: EmbeddingStore, places: Places, executor: Executor) -> None:
+    """Judge all pairs of a store, or go on with it; see read_judged(). The columns are there already.
+
+    Memory: of the driver about 80 bytes a pair, and 300 MB; of a worker blocks, and one part's halves.
+    """
+    files, work = Files(places=places), StageFolder(places.work)
+    lots, size = lots_of(store.parts), executor.size
+    run_missing(partial(SumWorker, places), lots, work, "cross_sums_", executor)
+    if work.marker("cross_directions") is None:
+        laps, columns = Laps(), Columns(places.columns)
+        words = len(Vocabulary.of(columns.word_counts_W, captions=len(columns)))
+        path = find_directions(files, lots, rows=store.rows, words=words)
+        files.commit("directions", path, laps=laps, workers=size)
+    run_missing(partial(HalvesWorker, places), store.parts, work, "cross_halves_", executor)
+    if work.marker("cross_references") is None:
+        laps = Laps()
+        files.commit("references", *choose_references(files, store.parts), laps=laps, workers=size)
+    if all(directions.width for directions in read_directions(files)):
+        for number in range(len(FROM_NOTHING)):
+            _round(number, store, files, work, lots, executor)
+    if work.marker("cross_suspicion") is None:
+        laps = Laps()
+        files.commit("suspicion", _suspect(files, store.parts), laps=laps, workers=size)
+
+
+def read_judged(places: Places, part: StorePart) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What became of one part.
+
+    Returns:
+        (N,) float32 suspicions from 0 to 1, higher is worse; and (N, 2) float32 ranks, by caption and by
+        picture. NaN where nothing can be said.
+    """
+    files, block = Files(places=places), slice(part.start, part.start + part.rows)
+    suspicion_N = np.array(np.load(files.suspicion, mmap_mode="r")[block])
+    path = files.ranks(LAST, part.name)
+    rank_N2 = load_arrays(path)["rank"] if path.exists() else np.zeros((part.rows, 2), np.float32)
+    rank_N2[np.isnan(suspicion_N)] = np.nan
+    return suspicion_N, rank_N2
+
+
+def suspicion(rank_N2: NDArray[np.float32], order_N2: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Ranks, and the same with ties broken, of all pairs → (N,) float32: see above."""
+    place_N = trust_of(order_N2[:, 0], order_N2[:, 1])
+    strange_N = rank_N2.min(axis=1) < STRANGE
+    suspicion_N: NDArray[np.float32] = ((1 + strange_N - place_N) / 2).astype(np.float32)
+    return suspicion_N
+
+
+class SquareWorker:
+    """Sums products of lots' rows, for one round."""
+
+    def __init__(self, places: Places, number: int) -> None:
+        self._files, self._number = Files(places=places), number
+        self._halves = Halves(self._files, FROM_NOTHING[number])
+        self._picture_N = Columns(places.columns).picture_N
+        self._weight_N = np.load(self._files.weights(number), mmap_mode="r")
+
+    def __call__(self, lot: Lot) -> Marker:
+        """Sum one lot."""
+        laps, width = Laps(), sum(self._halves.widths)
+        square_KFWW = np.zeros((FOLDINGS, FOLDS, width, width))
+        with one_thread():
+            for part in lot.parts:
+                for block, picture_MP, caption_ME in self._halves.blocks(part):
+                    row = slice(part.start + block.start, part.start + block.stop)
+                    self._add(square_KFWW, np.hstack([caption_ME, picture_MP]), row)
+        path = save_arrays(self._files.squares(self._number, lot.name), square=square_KFWW)
+        return self._files.commit(f"{self._number}_squares_{lot.name}", path, laps=laps)
+
+    def _add(self, square_KFWW: NDArray[np.float64], both_MW: Vectors, row: slice) -> None:
+        weight_M = self._weight_N[row]
+        for folding in range(FOLDINGS):
+            fold_M = fold_of(self._picture_N[row], folding)
+            for fold in range(FOLDS):
+                used = np.flatnonzero((fold_M == fold) & (weight_M > 0))
+                rooted = both_MW[used] * np.sqrt(weight_M[used])[:, None]
+                square_KFWW[folding, fold] += rooted.T @ rooted
+
+
+def learn(files: Files, number: int, lots: Sequence[Lot], *, pictures: int, captions: int) -> Path:
+    """All lots' sums → regressions: (K, F, E, P) of pictures by captions, (K, F, P, E) of the reverse.
+
+    What judges a fold was learnt from the others.
+    """
+    width = pictures + captions
+    square_KFWW = np.zeros((FOLDINGS, FOLDS, width, width))
+    for lot in lots:
+        square_KFWW += load_arrays(files.squares(number, lot.name))["square"]
+    to_picture = np.empty((FOLDINGS, FOLDS, captions, pictures), np.float32)
+    to_caption = np.empty((FOLDINGS, FOLDS, pictures, captions), np.float32)
+    said, seen = slice(captions), slice(captions, None)
+    for folding in range(FOLDINGS):
+        for fold in range(FOLDS):
+            square_WW = square_KFWW[folding].sum(axis=0) - square_KFWW[folding, fold]
+            to_picture[folding, fold] = ridge(square_WW[said, said], square_WW[said, seen])
+            to_caption[folding, fold] = ridge(square_WW[seen, seen], square_WW[seen, said])
+    return save_arrays(files.learnt(number), to_picture=to_picture, to_caption=to_caption)
+
+
+class RankWorker:
+    """Ranks parts' pairs, for one round."""
+
+    def __init__(self, places: Places, number: int) -> None:
+        self._files, self._number = Files(places=places), number
+        self._halves = Halves(self._files, FROM_NOTHING[number])
+        self._picture_N = Columns(places.columns).picture_N
+        self._learnt = load_arrays(self._files.learnt(number))
+
+    def __call__(self, part: StorePart) -> Marker:
+        """Rank one part."""
+        laps = Laps()
+        rank_N2, order_N2 = np.zeros((2, part.rows, 2))
+        with one_thread():
+            for block, picture_MP, caption_ME in self._halves.blocks(part):
+                row = slice(part.start + block.start, part.start + block.stop)
+                for folding in range(FOLDINGS):
+                    fold_M = fold_of(self._picture_N[row], folding)
+                    for fold in range(FOLDS):
+                        judged = np.flatnonzero(fold_M == fold)
+                        found = self._ranks(picture_MP[judged], caption_ME[judged], folding, fold)
+                        for direction, (rank_M, own_M) in enumerate(found):
+                            rank_N2[block][judged, direction] += rank_M / FOLDINGS
+                            order_N2[block][judged, direction] += tie_broken(rank_M, own_M)
+        path = save_arrays(
+            self._files.ranks(self._number, part.name),
+            rank=rank_N2.astype(np.float32),
+            order=order_N2.astype(np.float32),
+        )
+        return self._files.commit(f"{self._number}_ranks_{part.name}", path, laps=laps)
+
+    def _ranks(
+        self, picture_MP: Vectors, caption_ME: Vectors, folding: int, fold: int
+    ) -> list[tuple[NDArray[np.float64], Vectors]]:
+        """By caption and by picture: ranks, and how well the own prediction fits."""
+        picture_RP, caption_RE = self._halves.references(folding, fold)
+        learnt_EP = self._learnt["to_picture"][folding, fold]
+        learnt_PE = self._learnt["to_caption"][folding, fold]
+        found = []
+        for told, asked, reference, learnt in (
+            (picture_MP, caption_ME, caption_RE, learnt_EP),
+            (caption_ME, picture_MP, picture_RP, learnt_PE),
+        ):
+            own_M, other_MR = fits(told, asked @ learnt, reference @ learnt)
+            found.append((share_worse_ties_half(own_M, other_MR), own_M))
+        return found
+
+
+def weigh(files: Files, number: int, parts: Sequence[StorePart]) -> Path:
+    """Weights of a round, from the ranks of the one before, or from votes alone."""
+    vote_N = np.load(files.votes)
+    if number:
+        order_N2 = _joined(load_arrays(files.ranks(number - 1, part.name))["order"] for part in parts)
+        trust_N = trust_of(order_N2[:, 0], order_N2[:, 1])
+    else:
+        trust_N = np.ones(len(vote_N), np.float32)
+    weight_N = weights(trust_N, vote_N, left_out=FROM_NOTHING[number].left_out)
+    path = files.weights(number)
+    with atomic_file(path) as file:
+        np.save(file, weight_N.astype(np.float32))
+    return path
+
+
+def _suspect(files: Files, parts: Sequence[StorePart]) -> Path:
+    """The last ranks → suspicions. Memory: 40 bytes a pair."""
+    known_N = _joined(load_arrays(files.halves(part.name))["known"] for part in parts)
+    suspicion_N = np.full(len(known_N), np.nan, np.float32)
+    if files.learnt(LAST).exists():
+        last = [load_arrays(files.ranks(LAST, part.name)) for part in parts]
+        found_N = suspicion(_joined(each["rank"] for each in last), _joined(each["order"] for each in last))
+        suspicion_N[known_N] = found_N[known_N]
+    with atomic_file(files.suspicion) as file:
+        np.save(file, suspicion_N)
+    return files.suspicion
+
+
+def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(list(arrays))
+
+
+def _round(
+    number: int,
+    store: EmbeddingStore,
+    files: Files,
+    work: StageFolder,
+    lots: Sequence[Lot],
+    executor: Executor,
+) -> None:
+    if work.marker(f"cross_{number}_weights") is None:
+        laps = Laps()
+        path = weigh(files, number, store.parts)
+        files.commit(f"{number}_weights", path, laps=laps, workers=executor.size)
+    if work.marker(f"cross_{number}_learnt") is None:
+        squaring = partial(SquareWorker, files.places, number)
+        run_missing(squaring, lots, work, f"cross_{number}_squares_", executor)
+        laps = Laps()
+        pictures, captions = (directions.width for directions in read_directions(files))
+        path = learn(files, number, lots, pictures=pictures, captions=captions)
+        files.commit(f"{number}_learnt", path, laps=laps, workers=executor.size)
+    for lot in lots:  # large, and of no more use
+        files.squares(number, lot.name).unlink(missing_ok=True)
+    ranking = partial(RankWorker, files.places, number)
+    run_missing(ranking, store.parts, work, f"cross_{number}_ranks_", executor)

@@ -1,0 +1,123 @@
+"""What the detectors found of one store part, put together: one score each for every pair.
+
+Dimension key: N pairs of a part; 2 by caption, and by picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.limits import Laps
+from roclip_sanitize.records import Reason
+from roclip_sanitize.runfiles import Marker, atomic_file
+from roclip_sanitize.scan.agreement import suspicion
+from roclip_sanitize.scan.collisions import Collisions, count_collisions
+from roclip_sanitize.scan.columns import Columns, read_sparse
+from roclip_sanitize.scan.cross_rounds import read_judged
+from roclip_sanitize.scan.parts import Places, rows_of
+from roclip_sanitize.store import StorePart
+
+WEIGHED = {
+    "cross_prediction": Reason.PICTURE_AND_CAPTION_DISAGREE,
+    "agreement": Reason.NEIGHBOURS_DISAGREE,
+}  # detectors that share the budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """One part's scores.
+
+    Attributes:
+        agreement_N: float32, see agreement.suspicion(); NaN where there is none.
+        cross_prediction_N: float32, see cross_rounds.suspicion(); NaN where there is none.
+        rank_N2: float32, by caption and by picture, as there.
+        collisions: counts, zeros where nobody looked.
+    """
+
+    agreement_N: NDArray[np.float32]
+    cross_prediction_N: NDArray[np.float32]
+    rank_N2: NDArray[np.float32]
+    collisions: Collisions
+
+    @property
+    def weighed(self) -> dict[Reason, NDArray[np.float32]]:
+        """The suspicion behind each reason that a budget limits."""
+        return {
+            WEIGHED["cross_prediction"]: self.cross_prediction_N,
+            WEIGHED["agreement"]: self.agreement_N,
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the scores, whole or not at all."""
+        with atomic_file(path) as file:
+            np.savez(
+                file,
+                agreement=self.agreement_N,
+                cross_prediction=self.cross_prediction_N,
+                rank=self.rank_N2,
+                captions_of_picture=self.collisions.captions_of_picture_N,
+                pictures_of_caption=self.collisions.pictures_of_caption_N,
+            )
+
+    @classmethod
+    def read(cls, path: Path) -> Scores:
+        """The inverse of write()."""
+        with np.load(path) as arrays:
+            return cls(
+                agreement_N=arrays["agreement"],
+                cross_prediction_N=arrays["cross_prediction"],
+                rank_N2=arrays["rank"],
+                collisions=Collisions(
+                    captions_of_picture_N=arrays["captions_of_picture"],
+                    pictures_of_caption_N=arrays["pictures_of_caption"],
+                ),
+            )
+
+
+class ScoreWorker:
+    """Scores parts with the chosen detectors."""
+
+    def __init__(self, places: Places, detectors: Sequence[str]) -> None:
+        self._places = places
+        self._detectors = detectors
+        self._columns = Columns(places.columns)
+        self._weight_W = np.load(places.word_weights) if "agreement" in detectors else None
+
+    def __call__(self, part: StorePart) -> Marker:
+        """Score one part."""
+        laps, path = Laps(), self._places.scores(part.name)
+        cross_prediction_N, rank_N2 = self._cross_prediction(part)
+        Scores(
+            agreement_N=self._agreement(part),
+            cross_prediction_N=cross_prediction_N,
+            rank_N2=rank_N2,
+            collisions=self._collisions(part),
+        ).write(path)
+        laps.lap("score")
+        return self._places.commit(f"scores_{part.name}", path, rows=part.rows, laps=laps)
+
+    def _agreement(self, part: StorePart) -> NDArray[np.float32]:
+        if self._weight_W is None:
+            return np.full(part.rows, np.nan, np.float32)
+        return suspicion(read_sparse(self._places.evidence(part.name)), self._weight_W)
+
+    def _cross_prediction(self, part: StorePart) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if "cross_prediction" not in self._detectors:
+            return np.full(part.rows, np.nan, np.float32), np.full((part.rows, 2), np.nan, np.float32)
+        return read_judged(self._places, part)
+
+    def _collisions(self, part: StorePart) -> Collisions:
+        if "collisions" not in self._detectors:
+            return Collisions.none(part.rows)
+        return count_collisions(
+            rows_of(part),
+            self._places.rows("copies", part),
+            picture=self._columns.picture_N,
+            caption=self._columns.caption_N,
+            captions_of_picture=self._columns.captions_of_picture_N,
+        )

@@ -1,0 +1,194 @@
+"""Cross prediction over a store: by hand, against the one in memory, interrupted, by several workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from roclip_sanitize.cross_prediction import FOLDINGS, share_worse_ties_half, trust_by_folds, trust_of
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.index import IndexSettings, build_index
+from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
+from roclip_sanitize.scan.columns import Columns, join_pieces
+from roclip_sanitize.scan.cross_files import MOST_LOTS, Files, fold_of, load_arrays, lots_of
+from roclip_sanitize.scan.cross_rounds import LAST, cross_predict, read_judged, suspicion
+from roclip_sanitize.scan.halves import read_directions
+from roclip_sanitize.scan.parts import PieceWorker, Places
+from roclip_sanitize.store import EmbeddingStore, StorePart, vectors_file, write_vectors
+from tests.stores import make_store
+from tests.test_scan_stage import DyingExecutor, contents
+
+KINDS = ("shoe", "bag", "watch", "shirt")
+COLOURS = ("red", "blue", "green")
+BRANDS = [letter + other for letter in "abcdef" for other in "uvwxyz"]
+PAIRS = 240
+SWAPPED = range(8)  # pictures of each other's kinds and colours
+COPIES = range(230, 240)  # one picture, honest captions
+
+
+def make_world(path: Path, part_sizes: Sequence[int]) -> EmbeddingStore:
+    """Pictures that show kind and colour, captions that name both, and brands that nothing shows."""
+    rng = np.random.default_rng(2)
+    kind_N, colour_N = rng.integers(len(KINDS), size=PAIRS), rng.integers(len(COLOURS), size=PAIRS)
+    kind_N[list(COPIES)], colour_N[list(COPIES)] = 1, 1
+    captions = [
+        f"{COLOURS[colour]} {KINDS[kind]} {' '.join(rng.choice(BRANDS, 4, replace=False))}"
+        for kind, colour in zip(kind_N, colour_N, strict=True)
+    ]
+    kind_N[list(SWAPPED)] = (kind_N[list(SWAPPED)] + 2) % len(KINDS)
+    colour_N[list(SWAPPED)] = (colour_N[list(SWAPPED)] + 1) % len(COLOURS)
+    shown_ND = rng.normal(size=(len(KINDS), 16))[kind_N] + rng.normal(size=(len(COLOURS), 16))[colour_N]
+    image_ND = shown_ND + 0.3 * rng.normal(size=(PAIRS, 16))
+    image_ND[list(COPIES)] = image_ND[COPIES.start]
+    hashes = [f"{COPIES.start if row in COPIES else row:032x}" for row in range(PAIRS)]
+    return make_store(path, image_ND, image_ND, part_sizes, captions=captions, image_hashes=hashes)
+
+
+def predicted(store: EmbeddingStore, work: Path) -> Files:
+    """Cross prediction alone, without an index."""
+    places = Places(store=store.path, work=work)
+    StageFolder.create(work, stage="scan-work", settings={})
+    for part in store.parts:
+        PieceWorker(places)(part)
+    join_pieces(places.columns, [part.name for part in store.parts])
+    cross_predict(store, places, LocalExecutor())
+    return Files(places=places)
+
+
+def joined(store: EmbeddingStore, path_of: Callable[[str], Path], name: str) -> NDArray[Any]:
+    return np.concatenate([load_arrays(path_of(part.name))[name] for part in store.parts])
+
+
+class TestByHand:
+    def test_suspicion(self) -> None:
+        # Places by the lower of both orders: the third, the first, the second.
+        rank_N2 = np.array([[0.9, 0.7], [0.8, 0.9], [0.1, 0.9]], np.float32)
+        order_N2 = np.array([[0.9, 0.7], [0.8, 0.9], [0.1, 0.9]], np.float32)
+        place_N = trust_of(order_N2[:, 0], order_N2[:, 1])
+        np.testing.assert_allclose(place_N * 3, [0, 2, 1])
+        np.testing.assert_allclose(suspicion(rank_N2, order_N2), [1, 1 / 6, 5 / 6])
+
+    def test_lots_do_not_grow_in_number(self) -> None:
+        parts = [StorePart(name=f"{place:05d}", start=place, rows=1) for place in range(2 * MOST_LOTS + 1)]
+        lots = lots_of(parts)
+        assert len(lots) <= MOST_LOTS
+        assert [part for lot in lots for part in lot.parts] == parts
+        assert [len(lot.parts) for lot in lots_of(parts[:3])] == [1, 1, 1]
+        assert lots_of([]) == []
+
+
+@pytest.mark.parametrize("part_sizes", [(240,), (100, 140), (10, 0, 100, 1, 129)])
+def test_parts_agree_with_all_at_once(tmp_path: Path, part_sizes: Sequence[int]) -> None:
+    store = make_world(tmp_path / "store", part_sizes)
+    files = predicted(store, tmp_path / "work")
+    order_N2 = joined(store, lambda name: files.ranks(LAST, name), "order")
+    image_NP, caption_NE = (
+        joined(store, files.halves, half).astype(np.float32) * directions.deviation_E
+        for half, directions in zip(("picture", "caption"), read_directions(files), strict=True)
+    )
+    code_N = Columns(files.places.columns).picture_N
+    picture_N = np.unique(code_N, return_inverse=True)[1]
+    folds = [fold_of(code_N, folding).astype(np.int64) for folding in range(FOLDINGS)]
+    rng = np.random.default_rng(0)  # for references: of so few pairs, all are
+    trust_N = trust_by_folds(
+        image_NP, caption_NE, picture_N, folds=folds, rng=rng, rank=share_worse_ties_half
+    )
+    found_N = trust_of(order_N2[:, 0], order_N2[:, 1])
+    assert np.corrcoef(found_N, trust_N)[0, 1] > 0.999
+    assert set(np.argsort(found_N)[: len(SWAPPED)]) == set(SWAPPED)
+
+
+def test_captions_without_known_words_are_not_judged(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", np.eye(6), np.eye(6), (4, 2), captions=[*"abcdef"])
+    files = predicted(store, tmp_path / "work")
+    found = [read_judged(files.places, part) for part in store.parts]
+    assert np.isnan(np.concatenate([suspicion_N for suspicion_N, _ in found])).all()
+    assert np.isnan(np.concatenate([rank_N2 for _, rank_N2 in found])).all()
+
+
+def test_a_part_of_which_nothing_could_be_used_has_no_width(tmp_path: Path) -> None:
+    """As embedding writes it."""
+    store = make_world(tmp_path / "store", (100, 0, 140))
+    write_vectors(vectors_file(store.path, "00001", "image"), np.zeros((0, 0)))
+    files = predicted(store, tmp_path / "work")
+    assert not np.isnan(read_judged(files.places, store.parts[2])[0]).any()
+
+
+def test_equal_pictures_tell_nothing(tmp_path: Path) -> None:
+    captions = ["red shoe"] * 3 + ["blue bag"] * 3
+    store = make_store(tmp_path / "store", np.ones((6, 4)), np.ones((6, 4)), (6,), captions=captions)
+    files = predicted(store, tmp_path / "work")
+    assert np.isnan(read_judged(files.places, store.parts[0])[0]).all()
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> ScanSettings:
+    path = tmp_path_factory.mktemp("world")
+    make_world(path / "store", (100, 0, 140))
+    build_index(IndexSettings(store=path / "store", parts=2), out=path / "index", executor=LocalExecutor())
+    detectors = ("cross_prediction", "collisions")
+    budget = len(SWAPPED) / PAIRS
+    return ScanSettings(store=path / "store", index=path / "index", detectors=detectors, budget=budget)
+
+
+@pytest.fixture(scope="module")
+def scanned(settings: ScanSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scan")
+    scan_store(settings, out=out, executor=LocalExecutor())
+    return out
+
+
+def test_swapped_pairs_are_flagged_and_explained(scanned: Path) -> None:
+    verdicts = read_verdicts(scanned)
+    flagged = verdicts.filter(verdicts["reasons"] == "picture_and_caption_disagree")
+    assert flagged["uid"].to_list() == [f"{row:032x}" for row in SWAPPED]
+    for told in flagged["sentence"]:
+        assert " tell more of this " in told
+        assert "; the pictures most like this one say '" in told
+    assert (flagged["neighbours"] != "").all()
+    scores = read_scores(scanned)
+    assert (scores["cross_prediction"][: len(SWAPPED)] > 0.95).all()
+    assert scores["agreement"].null_count() == PAIRS
+
+
+@pytest.mark.parametrize("tasks", [4, 30, 51])
+def test_killed_and_resumed_gives_the_same_bytes(
+    settings: ScanSettings, scanned: Path, tmp_path: Path, tasks: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scan_store(settings, out=tmp_path, executor=DyingExecutor(tasks))
+    scan_store(settings, out=tmp_path, executor=LocalExecutor())
+    assert contents(tmp_path) == contents(scanned)
+
+
+class TwoWorkers(LocalExecutor):
+    """Two workers that take turns, the last task first."""
+
+    def map(self, make_worker: Callable[[], Callable[[Any], Any]], tasks: Iterable[Any]) -> Iterator[Any]:
+        backwards = list(tasks)[::-1]
+        workers = [make_worker(), make_worker()] if backwards else []
+        for place, task in enumerate(backwards):
+            yield workers[place % 2](task)
+
+
+def test_another_number_of_workers_gives_the_same_bytes(
+    settings: ScanSettings, scanned: Path, tmp_path: Path
+) -> None:
+    scan_store(settings, out=tmp_path, executor=TwoWorkers())
+    assert contents(tmp_path) == contents(scanned)
+
+
+def test_detectors_share_one_budget(settings: ScanSettings, tmp_path: Path) -> None:
+    every = ScanSettings(store=settings.store, index=settings.index, budget=settings.budget, neighbours=6)
+    scan_store(every, out=tmp_path, executor=LocalExecutor())
+    verdicts = read_verdicts(tmp_path)
+    flagged = verdicts.filter(verdicts["reasons"].str.contains("disagree"))
+    assert flagged["uid"].to_list() == [f"{row:032x}" for row in SWAPPED]
+    one = "picture_and_caption_disagree"
+    assert set(flagged["reasons"]) == {one, f"{one};neighbours_disagree"}
