@@ -21,6 +21,7 @@ from benchmarks.sweep.settings import Rendered, Sweep, expand_list
 from benchmarks.sweep.sweep_file import PRESETS, load_sweep, sweep_from
 from benchmarks.sweep.table import SCHEMA
 from roclip_sanitize.errors import ConfigError, RoclipError
+from roclip_sanitize.scan.stage import ScanSettings
 
 CORPUS = Corpus(shards=(Path("a.tar"),), test_shards=(Path("t.tar"),), label="kind", classes=30)
 BASE = """
@@ -127,6 +128,14 @@ def test_an_identity_is_of_what_decides_the_result() -> None:
         '[method.mine]\nmethod = "roclip"\npairing = "final"', base=BASE.replace("roclip_final", "mine")
     )
     assert {cell.name for cell in cells_of(renamed, CORPUS)} == plain
+
+
+def test_a_cell_that_scans_is_of_the_scans_defaults_too() -> None:
+    scanned = cells('methods = ["scan_clip"]')[-1]
+    told = scanned.to_json()["scan"]
+    assert told["budget"] == ScanSettings(store=Path("s"), index=Path("i")).budget
+    assert isinstance(told["detectors"], list)
+    assert cells()[-1].to_json()["scan"] is None
 
 
 def test_a_control_is_of_the_same_shards_seed_and_model() -> None:

@@ -21,6 +21,7 @@ from roclip_sanitize.attacks.contract import Attack
 from roclip_sanitize.attacks.specs import build_attacks
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import fingerprint
+from roclip_sanitize.scan.stage import ScanSettings
 from roclip_sanitize.training.settings import TrainSettings
 
 DATA = "ROCLIP_DATA"
@@ -83,6 +84,14 @@ class Poisoning:
         }
 
 
+# Told in full, so that a cell measured with other defaults is another cell.
+SCAN_DEFAULTS = {
+    each.name: list(each.default) if isinstance(each.default, tuple) else each.default
+    for each in fields(ScanSettings)
+    if each.name not in {"store", "index"}
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One training of a sweep.
@@ -122,7 +131,7 @@ class Cell:
         """Everything that decides its result, as plain values."""
         return {
             "poisoning": self.poisoning.to_json(),
-            "scan": dict(self.scan) if self.arm.scan else None,
+            "scan": {**SCAN_DEFAULTS, **self.scan} if self.arm.scan else None,
             "train": self.settings(self.poisoning.corpus.shards).to_json() | {"shards": []},
         }
 
