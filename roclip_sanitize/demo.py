@@ -247,7 +247,7 @@ class Demo:
     def _train_settings(self, arm: str) -> TrainSettings:
         told: dict[str, Any] = {
             "shards": self.kept() if arm == SANITISED else self.poisoned(),
-            "method": "roclip" if arm == SANITISED else "clip",
+            "method": "consensus" if arm == SANITISED else "clip",
             "augmentation": "none" if arm == UNDEFENDED else DEFAULT_AUGMENTATION,
             "seed": self._settings.seed,
             **self._settings.train,

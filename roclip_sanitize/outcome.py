@@ -10,7 +10,7 @@ from roclip_sanitize.evaluation.results import Result, find
 from roclip_sanitize.runfiles import read_json
 
 CONTROL_SUCCESS = 0.8  # below this on plain CLIP, an attack did not take and nothing is proved
-UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED = "undefended", "undefended_augmented", "sanitised_roclip"
+UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED = "undefended", "undefended_augmented", "sanitised_consensus"
 ARMS = (UNDEFENDED, UNDEFENDED_AUGMENTED, SANITISED)
 
 

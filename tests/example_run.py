@@ -161,7 +161,7 @@ MEASURED: Mapping[tuple[str | None, str, int], Sequence[float]] = {  # undefende
 
 
 def _results() -> list[dict[str, Any]]:
-    arms = ("undefended", "undefended_augmented", "sanitised_roclip")
+    arms = ("undefended", "undefended_augmented", "sanitised_consensus")
     records = [
         _record(arm, attack, metric, value, n)
         for (attack, metric, n), values in MEASURED.items()
@@ -184,17 +184,17 @@ def _curves() -> list[dict[str, Any]]:
         ("targeted", "attack_success"): {
             "undefended": 0.875,
             "undefended_augmented": 0.8125,
-            "sanitised_roclip": 0.0,
+            "sanitised_consensus": 0.0,
         },
         ("patch", "attack_success"): {
             "undefended": 0.934,
             "undefended_augmented": 0.052,
-            "sanitised_roclip": 0.018,
+            "sanitised_consensus": 0.018,
         },
         (None, "zero_shot_top1"): {
             "undefended": 0.658,
             "undefended_augmented": 0.631,
-            "sanitised_roclip": 0.626,
+            "sanitised_consensus": 0.626,
         },
     }
     return [

@@ -86,7 +86,7 @@ def test_the_table_has_a_line_per_arm_and_a_column_per_attack() -> None:
     assert [line.split() for line in lines] == [
         ["undefended", "50.0%", "-", "94.0%", "-"],
         ["undefended_augmented", "-", "-", "-", "-"],
-        ["sanitised_roclip", "-", "-", "2.0%", "3.0%"],
+        ["sanitised_consensus", "-", "-", "2.0%", "3.0%"],
     ]
     assert len({len(line) for line in (head, *lines)}) == 1
 

@@ -118,13 +118,13 @@ def _success(arm: str, attack: str, value: float, n: int = 1000) -> Result:
         ),
         (
             [_success(arm, attack, value) for attack in ("patch", "warp") for arm, value in
-             (("undefended", 1.0), ("sanitised_roclip", 0.0004))],
+             (("undefended", 1.0), ("sanitised_consensus", 0.0004))],
             "The attacker got 100 % of pictures with the patch trigger and 100 % of pictures with the warp "
             "trigger from plain CLIP; after sanitising, < 0.1 % and < 0.1 %.",
         ),
         (
             [_success(arm, f"attack {number}", value + number / 10) for number in range(5) for arm, value in
-             (("undefended", 0.5), ("sanitised_roclip", 0.0))],
+             (("undefended", 0.5), ("sanitised_consensus", 0.0))],
             "The attacker got 50 % to 90 % with 5 attacks from plain CLIP; after sanitising, at most 40 %.",
         ),
     ],
@@ -154,7 +154,7 @@ def test_arms_stand_in_order_and_keep_their_colours(run: Path) -> None:
         assert [row.label for row in group.rows] == [
             "Plain CLIP",
             "Plain CLIP, augmented",
-            "Sanitised + RoCLIP",
+            "Sanitised + consensus",
         ]
         assert [row.colour for row in group.rows] == [0, 1, 2]
 
@@ -174,7 +174,7 @@ def test_what_nobody_foresaw_is_shown_too() -> None:
 def test_a_number_that_was_not_measured_is_a_dash() -> None:
     results = (
         _success("undefended", "patch", 0.9),
-        _success("sanitised_roclip", "patch", math.nan),
+        _success("sanitised_consensus", "patch", math.nan),
         Result(arm="undefended", attack="patch", metric="clean_target_rate", value=0.1),
     )
     table = attack_table(ReportData(results=results))

@@ -12,7 +12,7 @@ from roclip_sanitize.report.tables import arm_colours, arms_in_order, attacks_in
 
 NAMED_ATTACKS = 3  # more do not fit into one sentence
 TILE_ATTACKS = 4
-BASELINE, DEFENDED = "undefended", "sanitised_roclip"
+BASELINE, DEFENDED = "undefended", "sanitised_consensus"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

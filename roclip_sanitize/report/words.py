@@ -131,7 +131,7 @@ ATTACKS: Mapping[str, str] = {  # in the order in which they are shown
 ARMS: Mapping[str, str] = {  # in the order in which they are shown
     "undefended": "Plain CLIP",
     "undefended_augmented": "Plain CLIP, augmented",
-    "sanitised_roclip": "Sanitised + RoCLIP",
+    "sanitised_consensus": "Sanitised + consensus",
 }
 
 
