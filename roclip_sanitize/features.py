@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.captions import caption_words, normalise_caption
+from roclip_sanitize.cross_prediction import unit_rows
 from roclip_sanitize.encoder_facts import EncoderFacts
 
 SIDE_PX = 16
@@ -35,25 +36,20 @@ class PlainEncoder:
     def encode_images(self, image_NSS3: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, 16, 16, 3) uint8 → (N, 768) float32, unit rows. A black picture becomes the even row."""
         rows = image_NSS3.reshape(len(image_NSS3), SIDE_PX * SIDE_PX * 3).astype(np.float32) + 1.0
-        return _unit_rows(rows)
+        return unit_rows(rows)
 
     def encode_captions(self, captions: Sequence[str]) -> NDArray[np.float32]:
         """N captions → (N, 512) float32, unit rows."""
         rows: NDArray[np.float32] = self._vectorizer.transform(captions).toarray().astype(np.float32)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         rows[norms[:, 0] == 0, 0] = 1.0  # signed hashes can cancel out; the row must still be a unit
-        return _unit_rows(rows)
+        return unit_rows(rows)
 
     @cached_property
     def _vectorizer(self) -> Any:
         from sklearn.feature_extraction.text import HashingVectorizer
 
         return HashingVectorizer(n_features=CAPTION_WIDTH, analyzer=_words_or_whole, norm=None)
-
-
-def _unit_rows(row_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit_ND: NDArray[np.float32] = row_ND / np.linalg.norm(row_ND, axis=1, keepdims=True)
-    return unit_ND
 
 
 def _words_or_whole(caption: str) -> list[str]:

@@ -86,13 +86,15 @@ class Judge:
         told = (self._trust(image, caption, trust_N), self._trust(image, self._captions, trust_N))
         return places(trust_N + sum(told))
 
-    def doubts(self, trust_N: Vectors, *, share: float) -> Doubts:
+    def doubts(self, trust_N: Vectors, *, share: float, witnesses: bool = True) -> Doubts:
         """The least trusted pairs.
 
         Args:
             trust_N: of either look.
             share: of all pairs. Beside it, of several pairs with one picture, all but the most trusted are
                 doubted.
+            witnesses: whether anybody will ask for them; else the first pair stands in for all of them,
+                since looking costs a product of all doubtful with all trusted pairs.
 
         Raises:
             DataError: nobody is left to trust.
@@ -103,6 +105,9 @@ class Judge:
         trusted = np.flatnonzero(~doubtful_N & (trust_N >= LEAST_OF_WITNESSES))
         if not len(trusted):
             raise DataError(f"no pair can be trusted: all {len(trust_N):,} pictures are alike, or doubted")
+        if not witnesses:
+            nobody = np.zeros((len(row_F), WITNESSES), np.int64)
+            return Doubts(row_F=row_F, by_picture_FK=nobody, by_caption_FK=nobody)
         pictures, captions = (whitened(rows, WHITENING) for rows in (self._pictures, self._captions))
         return Doubts(
             row_F=row_F,

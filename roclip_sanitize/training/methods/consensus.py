@@ -61,7 +61,7 @@ class Consensus(Stateless):
     def before(self, step: int, encode: Encode) -> None:
         """Judge the pairs: before its first step, and once the model has seen some."""
         if step == self._start:
-            self._decide(self._judge.first_look, share=DOUBTED_AT_FIRST)
+            self._decide(self._judge.first_look, share=DOUBTED_AT_FIRST, witnesses=False)
         elif step == self._second_look:
             image_ND, caption_ND = (rows.cpu().numpy() for rows in encode(np.arange(self._run.data.rows)))
             first_N = self._trust_N
@@ -121,10 +121,10 @@ class Consensus(Stateless):
             rewritten[doubted_B & ~shown_B] = instead_B[doubted_B & ~shown_B]
         return images, captions
 
-    def _decide(self, look: Callable[[], Vectors], *, share: float) -> None:
+    def _decide(self, look: Callable[[], Vectors], *, share: float, witnesses: bool = True) -> None:
         """The first rank looks, and all ranks hear the same: a look depends on the last bits of sums."""
         self._trust_N = self._from_first(look, self._trust_N)
-        doubts = self._judge.doubts(self._trust_N, share=share)
+        doubts = self._judge.doubts(self._trust_N, share=share, witnesses=witnesses)
         self._keep(Doubts(**{name: self._from_first(rows.copy, rows) for name, rows in _named(doubts)}))
 
     def _from_first(self, said: Callable[[], NDArray[Number]], like: NDArray[Number]) -> NDArray[Number]:
