@@ -52,7 +52,7 @@ from benchmarks.sweep.settings import Resources, Sweep
 from benchmarks.sweep.sharing import WHOLE, Part, cells_of_part, part_from, sole_user, turn
 from benchmarks.sweep.sweep_file import load_sweep
 from benchmarks.sweep.table import write_table
-from roclip_sanitize.errors import ConfigError, RoclipError
+from roclip_sanitize.errors import ConfigError, RoclipError, Stopped
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.outcome import CONTROL_SUCCESS
@@ -75,6 +75,9 @@ def main() -> int:
             executor = open_for(sweep.resources, told.executor, workers=told.workers)
             signal.signal(signal.SIGTERM, _interrupt)
             return sweep_in(run, sweep, executor, find_rate=told.find_rate, rates=told.rates, part=part)
+    except Stopped as stopped:  # a signal that came while a cell was trained
+        say("interrupted: the same command goes on from here")
+        return stopped.exit_code
     except RoclipError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,25 @@ import pytest
 from numpy.typing import NDArray
 
 from roclip_sanitize.cross_prediction import FOLDINGS, share_worse_ties_half, trust_by_folds, trust_of
+from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
 from roclip_sanitize.scan.columns import Columns, join_pieces
 from roclip_sanitize.scan.cross_files import MOST_LOTS, Files, fold_of, load_arrays, lots_of
-from roclip_sanitize.scan.cross_rounds import LAST, cross_predict, read_judged, suspicion
+from roclip_sanitize.scan.cross_rounds import cross_predict, read_judged, suspicion
 from roclip_sanitize.scan.halves import read_directions
+from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import PieceWorker, Places
-from roclip_sanitize.store import EmbeddingStore, StorePart, vectors_file, write_vectors
+from roclip_sanitize.store import (
+    EmbeddingStore,
+    StorePart,
+    metadata_file,
+    vectors_file,
+    write_parquet,
+    write_vectors,
+)
 from tests.stores import make_store
 from tests.test_scan_stage import DyingExecutor, contents
 
@@ -50,15 +60,15 @@ def make_world(path: Path, part_sizes: Sequence[int]) -> EmbeddingStore:
     return make_store(path, image_ND, image_ND, part_sizes, captions=captions, image_hashes=hashes)
 
 
-def predicted(store: EmbeddingStore, work: Path) -> Files:
+def predicted(store: EmbeddingStore, work: Path, second: Path | None = None) -> Files:
     """Cross prediction alone, without an index."""
     places = Places(store=store.path, work=work)
     StageFolder.create(work, stage="scan-work", settings={})
     for part in store.parts:
         PieceWorker(places)(part)
     join_pieces(places.columns, [part.name for part in store.parts])
-    cross_predict(store, places, LocalExecutor())
-    return Files(places=places)
+    cross_predict(store, places, LocalExecutor(), second=second)
+    return Files(places=places, look=looks_at(store.path, None)[0])
 
 
 def joined(store: EmbeddingStore, path_of: Callable[[str], Path], name: str) -> NDArray[Any]:
@@ -69,10 +79,9 @@ class TestByHand:
     def test_suspicion(self) -> None:
         # Places by the lower of both orders: the third, the first, the second.
         rank_N2 = np.array([[0.9, 0.7], [0.8, 0.9], [0.1, 0.9]], np.float32)
-        order_N2 = np.array([[0.9, 0.7], [0.8, 0.9], [0.1, 0.9]], np.float32)
-        place_N = trust_of(order_N2[:, 0], order_N2[:, 1])
-        np.testing.assert_allclose(place_N * 3, [0, 2, 1])
-        np.testing.assert_allclose(suspicion(rank_N2, order_N2), [1, 1 / 6, 5 / 6])
+        trust_N = trust_of(rank_N2[:, 0], rank_N2[:, 1])
+        np.testing.assert_allclose(trust_N * 3, [0, 2, 1])
+        np.testing.assert_allclose(suspicion(rank_N2, trust_N), [1, 1 / 6, 5 / 6])
 
     def test_lots_do_not_grow_in_number(self) -> None:
         parts = [StorePart(name=f"{place:05d}", start=place, rows=1) for place in range(2 * MOST_LOTS + 1)]
@@ -87,7 +96,7 @@ class TestByHand:
 def test_parts_agree_with_all_at_once(tmp_path: Path, part_sizes: Sequence[int]) -> None:
     store = make_world(tmp_path / "store", part_sizes)
     files = predicted(store, tmp_path / "work")
-    order_N2 = joined(store, lambda name: files.ranks(LAST, name), "order")
+    order_N2 = joined(store, files.last_ranks, "order")
     image_NP, caption_NE = (
         joined(store, files.halves, half).astype(np.float32) * directions.deviation_E
         for half, directions in zip(("picture", "caption"), read_directions(files), strict=True)
@@ -155,6 +164,82 @@ def test_swapped_pairs_are_flagged_and_explained(scanned: Path) -> None:
     scores = read_scores(scanned)
     assert (scores["cross_prediction"][: len(SWAPPED)] > 0.95).all()
     assert scores["agreement"].null_count() == PAIRS
+
+
+def second_store(path: Path, first: EmbeddingStore) -> EmbeddingStore:
+    """A model's vectors of the same pairs: both halves show the kind, but of those that were swapped."""
+    rng = np.random.default_rng(3)
+    frame = first.all_metadata(("caption", "image_hash"))
+    said_N = np.array([KINDS.index(caption.split()[1]) for caption in frame["caption"]])
+    shown_N = np.where(np.isin(np.arange(PAIRS), SWAPPED), (said_N + 2) % len(KINDS), said_N)
+    vectors = [rng.normal(size=(len(KINDS), 16))[kind_N] for kind_N in (shown_N, said_N)]
+    vectors = [rows + 0.2 * rng.normal(size=rows.shape) for rows in vectors]
+    sizes = [part.rows for part in first.parts]
+    image_ND, text_ND = vectors
+    captions, hashes = frame["caption"].to_list(), frame["image_hash"].to_list()
+    return make_store(path, image_ND, text_ND, sizes, captions=captions, image_hashes=hashes)
+
+
+def test_second_look_is_the_mean_of_three(tmp_path: Path) -> None:
+    """Each further look agrees with the arithmetic in memory, started from what the first found."""
+    store = make_world(tmp_path / "store", (100, 0, 140))
+    second = second_store(tmp_path / "second", store)
+    first = predicted(store, tmp_path / "work", second=second.path)
+    code_N = Columns(first.places.columns).picture_N
+    picture_N = np.unique(code_N, return_inverse=True)[1]
+    folds = [fold_of(code_N, folding).astype(np.int64) for folding in range(FOLDINGS)]
+    trusts = []
+    for look in looks_at(store.path, second.path):
+        files = Files(places=first.places, look=look)
+        order_N2 = joined(store, files.last_ranks, "order")
+        trusts.append(trust_of(order_N2[:, 0], order_N2[:, 1]))
+        if not look.name:
+            continue
+        image_NP, caption_NE = (
+            joined(store, files.halves, half).astype(np.float32) * directions.deviation_E
+            for half, directions in zip(("picture", "caption"), read_directions(files), strict=True)
+        )
+        trust_N = trust_by_folds(
+            image_NP,
+            caption_NE,
+            picture_N,
+            folds=folds,
+            rng=np.random.default_rng(0),
+            trust_N=trusts[0],
+            rank=share_worse_ties_half,
+        )
+        assert np.corrcoef(trusts[-1], trust_N)[0, 1] > 0.999
+    suspicion_N = np.concatenate([read_judged(first.places, part)[0] for part in store.parts])
+    worst_first = np.argsort(-suspicion_N, kind="stable")
+    assert set(worst_first[: len(SWAPPED)]) == set(SWAPPED)
+    assert np.corrcoef(np.sum(trusts, axis=0), -suspicion_N)[0, 1] > 0.9
+
+
+def test_a_second_look_at_other_pairs_is_refused(settings: ScanSettings, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other", np.eye(PAIRS), np.eye(PAIRS), (100, 0, 140))
+    frame = other.metadata("00000")
+    write_parquet(metadata_file(other.path, "00000"), frame.with_columns(uid=frame["uid"].reverse()))
+    few = make_store(tmp_path / "few", np.eye(9), np.eye(9), (9,))
+    for second, words in ((other, "one by one"), (few, "has 1 parts, wanted the 3")):
+        with pytest.raises(MismatchError, match=words):
+            scan_store(
+                replace(settings, second_look=second.path), out=tmp_path / "out", executor=LocalExecutor()
+            )
+    with pytest.raises(ConfigError, match="goes with the detector cross_prediction"):
+        replace(settings, detectors=("collisions",), second_look=other.path)
+
+
+@pytest.mark.parametrize("tasks", [20, 60, 90])
+def test_second_look_killed_and_resumed_gives_the_same_bytes(
+    settings: ScanSettings, tmp_path: Path, tasks: int
+) -> None:
+    second = second_store(tmp_path / "second", EmbeddingStore.open(settings.store))
+    twice = replace(settings, second_look=second.path)
+    scan_store(twice, out=tmp_path / "whole", executor=LocalExecutor())
+    with pytest.raises(KeyboardInterrupt):
+        scan_store(twice, out=tmp_path / "killed", executor=DyingExecutor(tasks))
+    scan_store(twice, out=tmp_path / "killed", executor=LocalExecutor())
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("tasks", [4, 30, 51])

@@ -162,7 +162,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(tmp_path: Path) -> No
     seen = next(line for line in started.stderr if "1/3" in line)
     os.kill(started.pid, signal.SIGTERM)
     rest = started.stderr.read()
-    assert started.wait() == 130
+    assert started.wait() in {130, 143}  # between two cells, or while one is trained
     assert "the same command goes on from here" in rest
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search("3 cells, [12] of them to do", again.stderr)

@@ -88,7 +88,7 @@ class Poisoning:
 SCAN_DEFAULTS = {
     each.name: list(each.default) if isinstance(each.default, tuple) else each.default
     for each in fields(ScanSettings)
-    if each.name not in {"store", "index"}
+    if each.name not in {"store", "index", "second_look"}
 }
 
 

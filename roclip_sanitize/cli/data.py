@@ -132,6 +132,12 @@ def scan(
         int, typer.Option(help="So many near-identical pictures under one caption are a collision.")
     ] = 8,
     near_copy_cosine: Annotated[float, typer.Option(help="Pictures closer than this are copies.")] = 0.998,
+    second_look: Annotated[
+        Path | None,
+        typer.Option(
+            help="Store of the same pairs by a CLIP of one epoch: look at them again in its vectors."
+        ),
+    ] = None,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
     max_failed: MaxFailed = 0.01,
@@ -150,6 +156,7 @@ def scan(
         captions_per_picture=captions_per_picture,
         pictures_per_caption=pictures_per_caption,
         near_copy_cosine=near_copy_cosine,
+        second_look=second_look,
     )
     tally = scan_store(settings, out=out, executor=open_executor(executor, workers=workers))
     verdicts = str(out / "verdicts")

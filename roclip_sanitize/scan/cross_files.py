@@ -10,6 +10,7 @@
     cross/round_0/learnt.npz            regressions
     cross/round_0/ranks_00000.npz       of one part, row by row
     cross/suspicion.npy                 of every row
+    cross/model/… cross/mixed/…         the same of further looks
 
 Sums are of *lots*, runs of consecutive parts, so that however many parts there are, only so many sums lie
 on the disk. Lots depend on the store alone, and are added in order: so results are the same bytes whoever
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.cross_prediction import FOLDS
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker, atomic_file
+from roclip_sanitize.scan.looks import Look
 from roclip_sanitize.scan.parts import Places
 from roclip_sanitize.store import StorePart
 
@@ -70,14 +72,21 @@ class Files:
 
     Attributes:
         places: of the scan.
+        look: whose files.
     """
 
     places: Places
+    look: Look
 
     @property
     def folder(self) -> Path:
         """All of it."""
-        return self.places.work / "cross"
+        return self.places.work / "cross" / self.look.name
+
+    @property
+    def marked(self) -> str:
+        """What the names of its markers begin with."""
+        return f"cross_{self.look.name}_" if self.look.name else "cross_"
 
     @property
     def directions(self) -> Path:
@@ -96,8 +105,8 @@ class Files:
 
     @property
     def suspicion(self) -> Path:
-        """Of every row: (N,) float32."""
-        return self.folder / "suspicion.npy"
+        """Of every row, by all looks: (N,) float32."""
+        return self.places.work / "cross" / "suspicion.npy"
 
     def sums(self, name: str) -> Path:
         """Those of one lot."""
@@ -123,10 +132,14 @@ class Files:
         """One part's ranks, in a round."""
         return self._round(number) / f"ranks_{name}.npz"
 
+    def last_ranks(self, name: str) -> Path:
+        """One part's ranks, in the last round."""
+        return self.ranks(self.look.last, name)
+
     def commit(self, name: str, *files: Path, laps: Laps, rows: int = 0, workers: int = 1) -> Marker:
         """Declare a step done, and book its time."""
         laps.lap(STEP)
-        return self.places.commit(f"cross_{name}", *files, rows=rows, laps=laps, workers=workers)
+        return self.places.commit(f"{self.marked}{name}", *files, rows=rows, laps=laps, workers=workers)
 
     def _round(self, number: int) -> Path:
         return self.folder / f"round_{number}"

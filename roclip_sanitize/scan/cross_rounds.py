@@ -38,7 +38,6 @@ from numpy.typing import NDArray
 from roclip_sanitize.cross_prediction import (
     FOLDINGS,
     FOLDS,
-    FROM_NOTHING,
     fits,
     ridge,
     share_worse_ties_half,
@@ -46,6 +45,7 @@ from roclip_sanitize.cross_prediction import (
     trust_of,
     weights,
 )
+from roclip_sanitize.cross_prediction import places as places_of
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
@@ -59,7 +59,6 @@ from roclip_sanitize.scan.cross_files import (
     one_thread,
     save_arrays,
 )
-from roclip_sanitize.scan.directions import Vocabulary
 from roclip_sanitize.scan.halves import (
     Halves,
     HalvesWorker,
@@ -69,56 +68,56 @@ from roclip_sanitize.scan.halves import (
     find_directions,
     read_directions,
 )
+from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 STRANGE = 0.75  # ranks below are rare among matched pairs; see benchmarks/LOG.md for others
-LAST = len(FROM_NOTHING) - 1
 
 
-def cross_predict(store: EmbeddingStore, places: Places, executor: Executor) -> None:
+def cross_predict(
+    store: EmbeddingStore, places: Places, executor: Executor, *, second: Path | None = None
+) -> None:
     """Judge all pairs of a store, or go on with it; see read_judged(). The columns are there already.
 
-    Memory: of the driver about 80 bytes a pair, and 300 MB; of a worker blocks, and one part's halves.
+    Args:
+        store: whose pairs.
+        places: of the scan.
+        executor: where the workers run.
+        second: store of the same pairs by a young model, to look at them again; see looks.py.
+
+    Memory: of the driver about 80 bytes a pair, and 450 MB; of a worker blocks, and one part's halves.
     """
-    files, work = Files(places=places), StageFolder(places.work)
-    lots, size = lots_of(store.parts), executor.size
-    run_missing(partial(SumWorker, places), lots, work, "cross_sums_", executor)
-    if work.marker("cross_directions") is None:
-        laps, columns = Laps(), Columns(places.columns)
-        words = len(Vocabulary.of(columns.word_counts_W, captions=len(columns)))
-        path = find_directions(files, lots, rows=store.rows, words=words)
-        files.commit("directions", path, laps=laps, workers=size)
-    run_missing(partial(HalvesWorker, places), store.parts, work, "cross_halves_", executor)
-    if work.marker("cross_references") is None:
+    looks = [Files(places=places, look=look) for look in looks_at(store.path, second)]
+    for files in looks:
+        _look(files, looks[0], store, executor)
+    if StageFolder(places.work).marker("cross_suspicion") is None:
         laps = Laps()
-        files.commit("references", *choose_references(files, store.parts), laps=laps, workers=size)
-    if all(directions.width for directions in read_directions(files)):
-        for number in range(len(FROM_NOTHING)):
-            _round(number, store, files, work, lots, executor)
-    if work.marker("cross_suspicion") is None:
-        laps = Laps()
-        files.commit("suspicion", _suspect(files, store.parts), laps=laps, workers=size)
+        files = looks[0]
+        files.commit("suspicion", _suspect(looks, store.parts), laps=laps, workers=executor.size)
 
 
-def read_judged(places: Places, part: StorePart) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def read_judged(
+    places: Places, part: StorePart, *, second: Path | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What became of one part.
 
     Returns:
         (N,) float32 suspicions from 0 to 1, higher is worse; and (N, 2) float32 ranks, by caption and by
-        picture. NaN where nothing can be said.
+        picture, means over all looks. NaN where nothing can be said.
     """
-    files, block = Files(places=places), slice(part.start, part.start + part.rows)
-    suspicion_N = np.array(np.load(files.suspicion, mmap_mode="r")[block])
-    path = files.ranks(LAST, part.name)
-    rank_N2 = load_arrays(path)["rank"] if path.exists() else np.zeros((part.rows, 2), np.float32)
+    looks = [Files(places=places, look=look) for look in looks_at(places.store, second)]
+    block = slice(part.start, part.start + part.rows)
+    suspicion_N = np.array(np.load(looks[0].suspicion, mmap_mode="r")[block])
+    ranks = [load_arrays(path)["rank"] for files in looks if (path := files.last_ranks(part.name)).exists()]
+    rank_N2 = _mean(ranks) if ranks else np.zeros((part.rows, 2), np.float32)
     rank_N2[np.isnan(suspicion_N)] = np.nan
     return suspicion_N, rank_N2
 
 
-def suspicion(rank_N2: NDArray[np.float32], order_N2: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Ranks, and the same with ties broken, of all pairs → (N,) float32: see above."""
-    place_N = trust_of(order_N2[:, 0], order_N2[:, 1])
+def suspicion(rank_N2: NDArray[np.float32], trust_N: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Ranks of all pairs, and what orders them, lowest first → (N,) float32: see above."""
+    place_N = places_of(trust_N)
     strange_N = rank_N2.min(axis=1) < STRANGE
     suspicion_N: NDArray[np.float32] = ((1 + strange_N - place_N) / 2).astype(np.float32)
     return suspicion_N
@@ -127,10 +126,10 @@ def suspicion(rank_N2: NDArray[np.float32], order_N2: NDArray[np.float32]) -> ND
 class SquareWorker:
     """Sums products of lots' rows, for one round."""
 
-    def __init__(self, places: Places, number: int) -> None:
-        self._files, self._number = Files(places=places), number
-        self._halves = Halves(self._files, FROM_NOTHING[number])
-        self._picture_N = Columns(places.columns).picture_N
+    def __init__(self, files: Files, number: int) -> None:
+        self._files, self._number = files, number
+        self._halves = Halves(files, files.look.rounds[number])
+        self._picture_N = Columns(files.places.columns).picture_N
         self._weight_N = np.load(self._files.weights(number), mmap_mode="r")
 
     def __call__(self, lot: Lot) -> Marker:
@@ -178,10 +177,10 @@ def learn(files: Files, number: int, lots: Sequence[Lot], *, pictures: int, capt
 class RankWorker:
     """Ranks parts' pairs, for one round."""
 
-    def __init__(self, places: Places, number: int) -> None:
-        self._files, self._number = Files(places=places), number
-        self._halves = Halves(self._files, FROM_NOTHING[number])
-        self._picture_N = Columns(places.columns).picture_N
+    def __init__(self, files: Files, number: int) -> None:
+        self._files, self._number = files, number
+        self._halves = Halves(files, files.look.rounds[number])
+        self._picture_N = Columns(files.places.columns).picture_N
         self._learnt = load_arrays(self._files.learnt(number))
 
     def __call__(self, part: StorePart) -> Marker:
@@ -223,58 +222,95 @@ class RankWorker:
         return found
 
 
-def weigh(files: Files, number: int, parts: Sequence[StorePart]) -> Path:
-    """Weights of a round, from the ranks of the one before, or from votes alone."""
+def weigh(files: Files, number: int, parts: Sequence[StorePart], *, first: Files) -> Path:
+    """Weights of a round, from the ranks of the one before.
+
+    Before the first of all there are none: every vote counts. Before the first of a further look, those
+    that the first look ended with are taken.
+    """
     vote_N = np.load(files.votes)
     if number:
-        order_N2 = _joined(load_arrays(files.ranks(number - 1, part.name))["order"] for part in parts)
-        trust_N = trust_of(order_N2[:, 0], order_N2[:, 1])
+        trust_N = _trust(files, number - 1, parts)
+    elif files != first:
+        trust_N = _trust(first, first.look.last, parts)
     else:
         trust_N = np.ones(len(vote_N), np.float32)
-    weight_N = weights(trust_N, vote_N, left_out=FROM_NOTHING[number].left_out)
+    weight_N = weights(trust_N, vote_N, left_out=files.look.rounds[number].left_out)
     path = files.weights(number)
     with atomic_file(path) as file:
         np.save(file, weight_N.astype(np.float32))
     return path
 
 
-def _suspect(files: Files, parts: Sequence[StorePart]) -> Path:
-    """The last ranks → suspicions. Memory: 40 bytes a pair."""
-    known_N = _joined(load_arrays(files.halves(part.name))["known"] for part in parts)
+def _trust(files: Files, number: int, parts: Sequence[StorePart]) -> NDArray[np.float32]:
+    """Places of all pairs by a round's ranks. Memory: 40 bytes a pair."""
+    order_N2 = _joined(load_arrays(files.ranks(number, part.name))["order"] for part in parts)
+    return trust_of(order_N2[:, 0], order_N2[:, 1])
+
+
+def _suspect(looks: Sequence[Files], parts: Sequence[StorePart]) -> Path:
+    """All looks' last ranks → suspicions. Memory: 60 bytes a pair."""
+    first = looks[0]
+    known_N = _joined(load_arrays(first.halves(part.name))["known"] for part in parts)
     suspicion_N = np.full(len(known_N), np.nan, np.float32)
-    if files.learnt(LAST).exists():
-        last = [load_arrays(files.ranks(LAST, part.name)) for part in parts]
-        found_N = suspicion(_joined(each["rank"] for each in last), _joined(each["order"] for each in last))
+    looked = [files for files in looks if files.learnt(files.look.last).exists()]
+    if first in looked:
+        trust_N = np.sum([_trust(files, files.look.last, parts) for files in looked], axis=0)
+        ranks = [
+            _joined(load_arrays(files.last_ranks(part.name))["rank"] for part in parts) for files in looked
+        ]
+        found_N = suspicion(_mean(ranks), trust_N)
         suspicion_N[known_N] = found_N[known_N]
-    with atomic_file(files.suspicion) as file:
+    with atomic_file(first.suspicion) as file:
         np.save(file, suspicion_N)
-    return files.suspicion
+    return first.suspicion
+
+
+def _mean(ranks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    mean_N2: NDArray[np.float32] = np.mean(ranks, axis=0, dtype=np.float32)
+    return mean_N2
 
 
 def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(list(arrays))
 
 
-def _round(
-    number: int,
-    store: EmbeddingStore,
-    files: Files,
-    work: StageFolder,
-    lots: Sequence[Lot],
-    executor: Executor,
-) -> None:
-    if work.marker(f"cross_{number}_weights") is None:
+def _look(files: Files, first: Files, store: EmbeddingStore, executor: Executor) -> None:
+    """All rounds of one look."""
+    work, lots, size = StageFolder(files.places.work), lots_of(store.parts), executor.size
+    run_missing(partial(SumWorker, files), lots, work, f"{files.marked}sums_", executor)
+    if work.marker(f"{files.marked}directions") is None:
         laps = Laps()
-        path = weigh(files, number, store.parts)
+        path = find_directions(files, lots, rows=store.rows)
+        files.commit("directions", path, laps=laps, workers=size)
+    run_missing(partial(HalvesWorker, files), store.parts, work, f"{files.marked}halves_", executor)
+    if work.marker(f"{files.marked}references") is None:
+        laps = Laps()
+        files.commit("references", *choose_references(files, store.parts), laps=laps, workers=size)
+    if not all(directions.width for directions in read_directions(files)):
+        return
+    if files != first and not first.learnt(first.look.last).exists():
+        return  # it would have nothing to start from
+    for number in range(len(files.look.rounds)):
+        _round(number, files, first, store, lots, executor)
+
+
+def _round(
+    number: int, files: Files, first: Files, store: EmbeddingStore, lots: Sequence[Lot], executor: Executor
+) -> None:
+    work, marked = StageFolder(files.places.work), f"{files.marked}{number}_"
+    if work.marker(f"{marked}weights") is None:
+        laps = Laps()
+        path = weigh(files, number, store.parts, first=first)
         files.commit(f"{number}_weights", path, laps=laps, workers=executor.size)
-    if work.marker(f"cross_{number}_learnt") is None:
-        squaring = partial(SquareWorker, files.places, number)
-        run_missing(squaring, lots, work, f"cross_{number}_squares_", executor)
+    if work.marker(f"{marked}learnt") is None:
+        squaring = partial(SquareWorker, files, number)
+        run_missing(squaring, lots, work, f"{marked}squares_", executor)
         laps = Laps()
         pictures, captions = (directions.width for directions in read_directions(files))
         path = learn(files, number, lots, pictures=pictures, captions=captions)
         files.commit(f"{number}_learnt", path, laps=laps, workers=executor.size)
     for lot in lots:  # large, and of no more use
         files.squares(number, lot.name).unlink(missing_ok=True)
-    ranking = partial(RankWorker, files.places, number)
-    run_missing(ranking, store.parts, work, f"cross_{number}_ranks_", executor)
+    ranking = partial(RankWorker, files, number)
+    run_missing(ranking, store.parts, work, f"{marked}ranks_", executor)

@@ -82,8 +82,8 @@ class Scores:
 class ScoreWorker:
     """Scores parts with the chosen detectors."""
 
-    def __init__(self, places: Places, detectors: Sequence[str]) -> None:
-        self._places = places
+    def __init__(self, places: Places, detectors: Sequence[str], second_look: Path | None = None) -> None:
+        self._places, self._second_look = places, second_look
         self._detectors = detectors
         self._columns = Columns(places.columns)
         self._weight_W = np.load(places.word_weights) if "agreement" in detectors else None
@@ -109,7 +109,7 @@ class ScoreWorker:
     def _cross_prediction(self, part: StorePart) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if "cross_prediction" not in self._detectors:
             return np.full(part.rows, np.nan, np.float32), np.full((part.rows, 2), np.nan, np.float32)
-        return read_judged(self._places, part)
+        return read_judged(self._places, part, second=self._second_look)
 
     def _collisions(self, part: StorePart) -> Collisions:
         if "collisions" not in self._detectors:

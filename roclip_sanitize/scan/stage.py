@@ -31,6 +31,7 @@ from roclip_sanitize.runfiles import StageFolder, atomic_file, fingerprint
 from roclip_sanitize.scan.columns import Columns, join_pieces
 from roclip_sanitize.scan.cross_rounds import cross_predict
 from roclip_sanitize.scan.judging import JudgeWorker, table_file
+from roclip_sanitize.scan.looks import require_same_pairs
 from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, run_missing, weigh_words
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
@@ -64,6 +65,8 @@ class ScanSettings:
         near_copy_cosine: pictures closer than this are copies. Among 12,000 catalogue photos in
             half-whitened pixel space, JPEG quality 75 and halving the size leave 99 % of pictures
             above 0.998, while 0.05 % of clean pairs reach four captions there (0.25 % at 0.995).
+        second_look: embedding store of the same pairs, made by a CLIP that was trained for an epoch or less
+            on pairs that are trusted: cross prediction looks at them again in its vectors.
     """
 
     store: Path
@@ -74,6 +77,7 @@ class ScanSettings:
     captions_per_picture: int = 4
     pictures_per_caption: int = 8
     near_copy_cosine: float = 0.998
+    second_look: Path | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.detectors) - set(DETECTORS))
@@ -92,6 +96,11 @@ class ScanSettings:
             raise ConfigError(
                 f"near_copy_cosine is {self.near_copy_cosine}, wanted more than 0 and at most 1"
             )
+        if self.second_look is not None and "cross_prediction" not in self.detectors:
+            raise ConfigError(
+                "second-look goes with the detector cross_prediction, but detectors are "
+                f"{', '.join(self.detectors)}"
+            )
 
     @property
     def thresholds(self) -> Thresholds:
@@ -102,7 +111,7 @@ class ScanSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain values, with the store's and the index's content."""
-        return {
+        told = {
             **asdict(self),
             "store": str(self.store),
             "index": str(self.index),
@@ -111,6 +120,11 @@ class ScanSettings:
             "store_content": _content(self.store, "embed"),
             "index_content": _content(self.index, "index"),
         }
+        if self.second_look is None:  # a scan from before there was one goes on
+            del told["second_look"]
+            return told
+        seen = _content(self.second_look, "embed")
+        return {**told, "second_look": str(self.second_look), "second_look_content": seen}
 
 
 def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tally:
@@ -121,8 +135,8 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
 
     Raises:
         DataError: there is no store or no index.
-        MismatchError: the index is not of this store's pictures, one of them is unfinished, or
-            ``out`` was made with other settings.
+        MismatchError: the index is not of this store's pictures, the second look not at its pairs, one of
+            them is unfinished, or ``out`` was made with other settings.
         StorageError: the disk is full.
 
     Memory: of the driver about 80 bytes per pair, for counting captions and ranking suspicions, and 300 MB
@@ -130,6 +144,8 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     """
     store = EmbeddingStore.open(settings.store)
     require_index_of(store, settings.index)
+    if settings.second_look is not None:
+        require_same_pairs(store, EmbeddingStore.open(settings.second_look))
     folder = StageFolder.create(out, stage="scan", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])
@@ -187,7 +203,7 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
         laps.lap("columns")
         places.commit("columns", *files, rows=store.rows, laps=laps, workers=executor.size)
     if "cross_prediction" in settings.detectors:
-        cross_predict(store, places, executor)
+        cross_predict(store, places, executor, second=settings.second_look)
     beside = 0 if "agreement" in settings.detectors else NEIGHBOURS_BESIDE
     searches = {
         "agreement": Search(
@@ -211,7 +227,7 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
             weights = weigh_words(places, [part.name for part in store.parts])
             laps.lap("evidence")
             places.commit("word_weights", weights, rows=store.rows, laps=laps, workers=executor.size)
-    scoring = partial(ScoreWorker, places, settings.detectors)
+    scoring = partial(ScoreWorker, places, settings.detectors, settings.second_look)
     run_missing(scoring, store.parts, work, "scores_", executor)
 
 

@@ -1,0 +1,214 @@
+"""As what cross prediction looks at pictures and captions, and how each part is read as that.
+
+    first   pictures as the store's vectors, captions as their words
+    model   pictures and captions as a young model's vectors        ─┐ only where there is such a store,
+    mixed   pictures as that model's vectors, captions as their words ┘ and starting from what the first found
+
+A young model is a CLIP that saw little, and that little trusted: it sees content where thumbnails show
+colours and outlines, and has not met a trigger often enough to see nothing else. After a longer training
+it judges worse, not better (benchmarks/LOG.md).
+
+Dimension key: M rows of a block, V numbers of a row: the width of vectors, or the words of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.cross_prediction import FROM_NOTHING, FROM_TRUST, Round
+from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.scan.columns import Columns
+from roclip_sanitize.scan.directions import Vocabulary
+from roclip_sanitize.scan.parts import Places
+from roclip_sanitize.store import EmbeddingStore, Modality, StorePart
+
+PICTURE_WIDTH, CAPTION_WIDTH, MODEL_WIDTH = 192, 256, 128
+HALVES = ("picture", "caption")
+BLOCK_ROWS = 4_096
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One way to look at all pairs.
+
+    Attributes:
+        name: of its folder; "" for the first.
+        rounds: of regressions.
+        store: whose vectors pictures are.
+        captions: store whose vectors captions are; None where they are their words.
+        widths: directions of pictures and of captions, at the most.
+    """
+
+    name: str
+    rounds: tuple[Round, ...]
+    store: Path
+    captions: Path | None
+    widths: tuple[int, int]
+
+    @property
+    def last(self) -> int:
+        """Number of the last round."""
+        return len(self.rounds) - 1
+
+    def powers(self, half: str) -> list[float]:
+        """The whitenings that any of its rounds asks for."""
+        return sorted(
+            {each.picture_whitening if half == "picture" else each.caption_whitening for each in self.rounds}
+        )
+
+    def sources(self, places: Places) -> tuple[Source, Source]:
+        """Where its pictures and its captions are read."""
+        pictures = VectorSource(self.store, "image")
+        if self.captions is None:
+            return pictures, WordSource(places)
+        return pictures, VectorSource(self.captions, "text")
+
+
+def looks_at(store: Path, second: Path | None) -> tuple[Look, ...]:
+    """The looks at a store: the first, and those in a young model's vectors, if there are any."""
+    first = Look(
+        name="",
+        rounds=FROM_NOTHING,
+        store=store,
+        captions=None,
+        widths=(PICTURE_WIDTH, CAPTION_WIDTH),
+    )
+    if second is None:
+        return (first,)
+    model = Look(
+        name="model",
+        rounds=FROM_TRUST,
+        store=second,
+        captions=second,
+        widths=(MODEL_WIDTH, MODEL_WIDTH),
+    )
+    mixed = Look(
+        name="mixed",
+        rounds=FROM_TRUST,
+        store=second,
+        captions=None,
+        widths=(MODEL_WIDTH, CAPTION_WIDTH),
+    )
+    return first, model, mixed
+
+
+def require_same_pairs(store: EmbeddingStore, second: EmbeddingStore) -> None:
+    """Refuse a second store that has not the first one's pairs, row by row.
+
+    Raises:
+        MismatchError: which part differs, and how.
+    """
+    if len(store.parts) != len(second.parts):
+        raise MismatchError(
+            f"{second.path} has {len(second.parts)} parts, wanted the {len(store.parts)} of {store.path}: "
+            "embed the same shards"
+        )
+    for ours, other in zip(store.parts, second.parts, strict=True):
+        same = ours == other and store.metadata(ours.name, ("uid",)).equals(
+            second.metadata(other.name, ("uid",))
+        )
+        if not same:
+            raise MismatchError(
+                f"part {other.name} of {second.path} holds {other.rows:,} pairs, which are not the "
+                f"{ours.rows:,} of {store.path}, one by one: embed the same shards, and retry what failed"
+            )
+
+
+class Source(Protocol):
+    """Rows of pictures or of captions."""
+
+    centred: bool  # whether directions are of rows about their mean
+
+    def rows(self, part: StorePart, block: slice) -> Any:
+        """Some of a part's rows, float32, dense or sparse."""
+        ...
+
+    def sums(self, parts: Sequence[StorePart]) -> Arrays:
+        """Of all rows of some parts: their "sum" (V,) float64, and what square() reads."""
+        ...
+
+    def square(self, sums: Arrays) -> NDArray[np.float64]:
+        """The sum of the rows' outer products, (V, V), of what sums() gave."""
+        ...
+
+
+class VectorSource:
+    """A store's vectors."""
+
+    centred = True
+
+    def __init__(self, store: Path, modality: Modality) -> None:
+        self._store, self._modality = EmbeddingStore.open(store), modality
+
+    def rows(self, part: StorePart, block: slice) -> NDArray[np.float32]:
+        """See Source: (M, V)."""
+        return np.asarray(self._vectors(part)[block], np.float32)
+
+    def sums(self, parts: Sequence[StorePart]) -> Arrays:
+        """See Source. A part without a pair has no width."""
+        width = max(self._vectors(part).shape[1] for part in parts)
+        sum_V, square_VV = np.zeros(width), np.zeros((width, width))
+        for part in parts:
+            for block in blocks(part):
+                row_MV = np.asarray(self._vectors(part)[block], np.float64)
+                sum_V += row_MV.sum(axis=0)
+                square_VV += row_MV.T @ row_MV
+        return {"sum": sum_V, "square": square_VV}
+
+    def square(self, sums: Arrays) -> NDArray[np.float64]:
+        """See Source."""
+        return sums["square"]
+
+    def _vectors(self, part: StorePart) -> NDArray[np.float16]:
+        return self._store.vectors(part.name, self._modality)
+
+
+class WordSource:
+    """Captions' words, as directions.Vocabulary has them."""
+
+    centred = False  # sparse rows about their mean would not be sparse
+
+    def __init__(self, places: Places) -> None:
+        self._columns = Columns(places.columns)
+        self._vocabulary = Vocabulary.of(self._columns.word_counts_W, captions=len(self._columns))
+
+    def rows(self, part: StorePart, block: slice) -> Any:
+        """See Source: sparse (M, V)."""
+        rows = np.arange(part.start, part.start + part.rows)[block]
+        return self._vocabulary.rows(self._columns.words(rows))
+
+    def sums(self, parts: Sequence[StorePart]) -> Arrays:
+        """See Source."""
+        from scipy.sparse import csr_matrix
+
+        words = len(self._vocabulary)
+        sum_V, square = np.zeros(words), csr_matrix((words, words))
+        for part in parts:
+            for block in blocks(part):
+                row_MV = self.rows(part, block).astype(np.float64)
+                sum_V += np.asarray(row_MV.sum(axis=0))[0]
+                square = square + row_MV.T @ row_MV
+        square = square.tocsr()
+        square.sort_indices()
+        return {"sum": sum_V, "data": square.data, "indices": square.indices, "indptr": square.indptr}
+
+    def square(self, sums: Arrays) -> NDArray[np.float64]:
+        """See Source."""
+        square_VV = np.zeros((len(sums["sum"]),) * 2)
+        row = np.repeat(np.arange(len(square_VV)), np.diff(sums["indptr"]))
+        square_VV[row, sums["indices"]] = sums["data"]
+        return square_VV
+
+
+def blocks(part: StorePart) -> Iterator[slice]:
+    """Places in a part, block by block."""
+    for start in range(0, part.rows, BLOCK_ROWS):
+        yield slice(start, min(start + BLOCK_ROWS, part.rows))
