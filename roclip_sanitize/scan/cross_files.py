@@ -10,7 +10,7 @@
     cross/round_0/learnt.npz            regressions
     cross/round_0/ranks_00000.npz       of one part, row by row
     cross/suspicion.npy                 of every row
-    cross/model/… cross/mixed/…         the same of further looks
+    cross/second/…                      the same of the second look
 
 Sums are of *lots*, runs of consecutive parts, so that however many parts there are, only so many sums lie
 on the disk. Lots depend on the store alone, and are added in order: so results are the same bytes whoever

@@ -225,7 +225,7 @@ class RankWorker:
 def weigh(files: Files, number: int, parts: Sequence[StorePart], *, first: Files) -> Path:
     """Weights of a round, from the ranks of the one before.
 
-    Before the first of all there are none: every vote counts. Before the first of a further look, those
+    Before the first of all there are none: every vote counts. Before the first of the second look, those
     that the first look ended with are taken.
     """
     vote_N = np.load(files.votes)

@@ -1,8 +1,7 @@
 """As what cross prediction looks at pictures and captions, and how each part is read as that.
 
     first   pictures as the store's vectors, captions as their words
-    model   pictures and captions as a young model's vectors        ─┐ only where there is such a store,
-    mixed   pictures as that model's vectors, captions as their words ┘ and starting from what the first found
+    second  both as a young model's vectors, where there are such, starting from what the first found
 
 A young model is a CLIP that saw little, and that little trusted: it sees content where thumbnails show
 colours and outlines, and has not met a trigger often enough to see nothing else. After a longer training
@@ -73,7 +72,7 @@ class Look:
 
 
 def looks_at(store: Path, second: Path | None) -> tuple[Look, ...]:
-    """The looks at a store: the first, and those in a young model's vectors, if there are any."""
+    """The looks at a store: the first, and one in a young model's vectors, if there are any."""
     first = Look(
         name="",
         rounds=FROM_NOTHING,
@@ -83,21 +82,14 @@ def looks_at(store: Path, second: Path | None) -> tuple[Look, ...]:
     )
     if second is None:
         return (first,)
-    model = Look(
-        name="model",
+    again = Look(
+        name="second",
         rounds=FROM_TRUST,
         store=second,
         captions=second,
         widths=(MODEL_WIDTH, MODEL_WIDTH),
     )
-    mixed = Look(
-        name="mixed",
-        rounds=FROM_TRUST,
-        store=second,
-        captions=None,
-        widths=(MODEL_WIDTH, CAPTION_WIDTH),
-    )
-    return first, model, mixed
+    return first, again
 
 
 def require_same_pairs(store: EmbeddingStore, second: EmbeddingStore) -> None:
