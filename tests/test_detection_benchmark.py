@@ -1,0 +1,52 @@
+"""The benchmark of detectors: its arithmetic by hand, and one copy from planting to table."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars
+import pytest
+
+from benchmarks.detection import measured, rate_for, recall_at, scored
+from benchmarks.sweep.settings import AttackRow
+
+
+def test_recall_at_a_price() -> None:
+    # Of ten clean pairs, one may be lost: poisons have to exceed the second highest, 8.
+    good = np.arange(10.0)
+    assert recall_at(np.array([8.0, 8.5, 9.0, 20.0]), good, 0.1) == 0.75
+    assert recall_at(np.array([8.0, 8.5, 9.0, 20.0]), good, 0.0) == 0.25
+    assert recall_at(np.full(3, 5.0), np.full(10, 5.0), 0.05) == 0  # ties are not above
+
+
+@pytest.mark.parametrize(
+    ("spec", "share", "rate"),
+    [
+        ("patch:rate={rate}", 0.01, 120),
+        ("patch:rate={rate}", 0.00001, 1),
+        ("targeted:captions={rate}", 0.01, 8),  # for each of sixteen targets
+        ("natural:targets=8,copies={rate}", 0.01, 15),
+        ("adaptive_patch:rate={rate},cover_rate={rate}", 0.01, 120),
+    ],
+)
+def test_shares_are_counted_in_poisons(spec: str, share: float, rate: int) -> None:
+    row = AttackRow(name="attack", specs=(spec,), rates=(1,))
+    assert rate_for(row, share, pairs=12_000) == rate
+
+
+def test_covers_count_for_nothing() -> None:
+    scores = polars.DataFrame(
+        {
+            "uid": ["poison", "cover", "clean", "other"],
+            "cross_prediction": [0.9, 1.0, 0.1, None],
+            "cross_prediction_percentile": [75.0, 100.0, 25.0, None],
+            "agreement": [None] * 4,
+            "agreement_percentile": [None] * 4,
+            "captions_of_picture": [1, 1, 1, 2],
+        },
+        schema_overrides={"agreement": polars.Float32, "agreement_percentile": polars.Float32},
+    )
+    verdicts = polars.DataFrame({"uid": scores["uid"], "kept": [False, False, True, False]})
+    assert scored(scores) == ["cross_prediction", "captions_of_picture"]
+    own, counted = measured(scores, verdicts, poisons=frozenset({"poison"}), covers=frozenset({"cover"}))
+    assert (own["auroc"], own["recall_at_5"], own["found"], own["clean_lost"]) == (1, 1, 1, 0.5)
+    assert (counted["auroc"], counted["poisons"]) == (0.25, 1)
