@@ -223,15 +223,24 @@ def match_limits(out: Path) -> Limits:
 def read_matches(out: Path) -> polars.DataFrame:
     """The whole table, in the row order of the store, nearest first: columns of MATCH_SCHEMA.
 
+    Raises: as match_tables().
+    """
+    import polars
+
+    return polars.concat([polars.DataFrame(schema=MATCH_SCHEMA), *match_tables(out)])
+
+
+def match_tables(out: Path) -> Iterator[polars.DataFrame]:
+    """The same part by part. Memory: one part's table.
+
     Raises:
         DataError: there is none.
         MismatchError: it is unfinished.
     """
     import polars
 
-    folder = StageFolder.open(out, stage=MATCH_STAGE)
-    tables = [polars.read_parquet(matches_file(out, marker.name)) for marker in folder.markers()]
-    return polars.concat([polars.DataFrame(schema=MATCH_SCHEMA), *tables])
+    for marker in StageFolder.open(out, stage=MATCH_STAGE).markers():
+        yield polars.read_parquet(matches_file(out, marker.name))
 
 
 def matches_file(out: Path, name: str) -> Path:

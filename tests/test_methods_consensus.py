@@ -15,7 +15,7 @@ from roclip_sanitize.errors import DataError
 from roclip_sanitize.training.methods import open_method
 from roclip_sanitize.training.methods.consensus import Consensus
 from roclip_sanitize.training.methods.contract import Rows, Surroundings, View
-from roclip_sanitize.training.trust import WITNESSES, Judge
+from roclip_sanitize.training.trust import WITNESSES, MemoryJudge
 from tests.method_runs import KINDS, kinds_of, random_features, surroundings
 
 ROWS = 480
@@ -151,14 +151,14 @@ def test_of_several_pairs_with_one_picture_one_is_trusted() -> None:
         SimpleNamespace(**{**vars(run.data), "image_group_N": np.unique(group_N, return_inverse=True)[1]}),
     )
     trust_N = np.linspace(0.5, 0.999, ROWS).astype(np.float32)
-    doubts = Judge(data, seed=0).doubts(trust_N, share=0.0)
+    doubts = MemoryJudge(data, seed=0).doubts(trust_N, share=0.0)
     assert doubts.row_F.tolist() == list(range(9)), "the tenth is the most trusted"
 
 
 def test_witnesses_are_of_the_better_half_and_no_copies() -> None:
     run = run_of()
     trust_N = (np.random.default_rng(3).permutation(ROWS) / ROWS).astype(np.float32)
-    doubts = Judge(run.data, seed=0).doubts(trust_N, share=0.1)
+    doubts = MemoryJudge(run.data, seed=0).doubts(trust_N, share=0.1)
     assert doubts.by_picture_FK.shape == doubts.by_caption_FK.shape == (48, WITNESSES)
     for table_FK in (doubts.by_picture_FK, doubts.by_caption_FK):
         assert (trust_N[table_FK] >= 0.5).all()
@@ -171,7 +171,7 @@ def test_fewer_trusted_pairs_than_witnesses_come_in_turns() -> None:
     run = run_of()
     trust_N = np.full(ROWS, 0.1, np.float32)
     trust_N[:2] = 0.9
-    doubts = Judge(run.data, seed=0).doubts(trust_N, share=0.5)
+    doubts = MemoryJudge(run.data, seed=0).doubts(trust_N, share=0.5)
     assert set(doubts.by_picture_FK.ravel().tolist()) == {0, 1}
 
 
@@ -194,7 +194,7 @@ def test_captions_that_say_nothing_are_refused_in_one_line(
     changed: dict[str, Any], message: str | None
 ) -> None:
     data = cast("Any", SimpleNamespace(**{**vars(run_of().data), **changed}))
-    judge = Judge(data, seed=0)
+    judge = MemoryJudge(data, seed=0)
     if message is None:
         assert len(judge.first_look()) == ROWS
     else:
@@ -204,4 +204,4 @@ def test_captions_that_say_nothing_are_refused_in_one_line(
 
 def test_nobody_left_to_trust_is_refused() -> None:
     with pytest.raises(DataError, match="no pair can be trusted"):
-        Judge(run_of().data, seed=0).doubts(np.zeros(ROWS, np.float32), share=0.1)
+        MemoryJudge(run_of().data, seed=0).doubts(np.zeros(ROWS, np.float32), share=0.1)

@@ -103,7 +103,7 @@ def test_what_could_not_be_made_ends_the_waiting_in_one_line(tmp_path: Path) -> 
     tables = Tables(out=tmp_path, save=leave_weights)
     with clerk(make, tmp_path):
         tables.ask(3)
-        with pytest.raises(DataError, match="no pair table for window 3: shard 7 is gone"):
+        with pytest.raises(DataError, match="no table for window 3: shard 7 is gone"):
             tables.get(3)
 
 

@@ -18,7 +18,7 @@ from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.training.refresh import FOLDER, window_folder
 from roclip_sanitize.training.train import train_clip
 from tests.squares import write_square_shards
-from tests.trainings import PAIRS, STEPS, WINDOW, digest, settings_for
+from tests.trainings import PAIRS, STEPS, WINDOW, Killed, Watched, digest, settings_for
 
 pytestmark = pytest.mark.slow
 BY_INDEX: dict[str, Any] = {"method": "roclip", "match_by": "index", **WINDOW}
@@ -33,25 +33,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 def cluster() -> Iterator[Executor]:
     yield open_executor("ray", workers=2)
     ray.shutdown()
-
-
-class Killed(Exception):
-    """What a test ends a training with."""
-
-
-class Watched(LocalExecutor):
-    """Ends the run when so many embeddings have been made."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-
-    def map(self, make_worker: Any, tasks: Any) -> Any:
-        listed = list(tasks)
-        if "Embed" in repr(make_worker) and listed:
-            self._left -= 1
-            if self._left < 0:
-                raise Killed
-        return super().map(make_worker, listed)
 
 
 def kinds(out: Path) -> list[str]:

@@ -38,6 +38,25 @@ RANK_STEPS = 3
 VECTORS = ("image_PD", "caption_PD")  # of what a method keeps, if it has a pool
 
 
+class Killed(Exception):
+    """What a test ends a training with."""
+
+
+class Watched(LocalExecutor):
+    """Ends the run when so many embeddings have been made."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def map(self, make_worker: Any, tasks: Any) -> Any:
+        listed = list(tasks)
+        if "Embed" in repr(make_worker) and listed:
+            self._left -= 1
+            if self._left < 0:
+                raise Killed
+        return super().map(make_worker, listed)
+
+
 def settings_for(shards: tuple[Path, ...], **told: Any) -> TrainSettings:
     """Of a training that takes a second or two."""
     known = {"model": VIT, "batch_size": BATCH, "epochs": EPOCHS, "warmup": 2, "lr": 1e-3, "seed": 3}

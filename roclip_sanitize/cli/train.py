@@ -47,7 +47,9 @@ def train(
     match_last: Annotated[
         str, typer.Option(help="End with a window ('matching'), without ('ordinary'), or as it comes ('').")
     ] = DEFAULTS["match_last"],
-    match_workers: Annotated[int, typer.Option(min=1, help="Workers that make the tables of 'index'.")] = 1,
+    match_workers: Annotated[
+        int, typer.Option(min=1, help="Workers that make the tables of 'index' and 'scan'.")
+    ] = 1,
     exclude_copies: Annotated[
         bool,
         typer.Option("--exclude-copies", help="Match no pair with copies of its own picture or caption."),
@@ -67,6 +69,12 @@ def train(
     rewritten: Annotated[
         float, typer.Option(help="How often it shows them rewritten, 0 to 1; else others in their place.")
     ] = DEFAULTS["rewritten"],
+    judge_by: Annotated[
+        str,
+        typer.Option(
+            help="Who judges pairs for it: 'memory', which holds them all; 'scan', by workers beside."
+        ),
+    ] = DEFAULTS["judge_by"],
     augmentation: Annotated[
         str,
         typer.Option(
@@ -154,6 +162,7 @@ def train(
         gentle_rate=gentle_rate,
         doubtful=doubtful,
         rewritten=rewritten,
+        judge_by=judge_by,  # type: ignore[arg-type]
         augmentation=augmentation,  # type: ignore[arg-type]
         augment_for=augment_for,
         synonyms=synonyms,

@@ -58,7 +58,7 @@ class Member:
         out: the run's folder, on storage that all ranks see.
         fit: how the model wants pictures made square.
         held_out: the decoded pairs of ``val_shards``, if there are any.
-        make_table: makes the pair table of a window, where this process is to do it itself.
+        make_table: makes the table of a window, where this process is to do it itself.
     """
 
     settings: TrainSettings
@@ -248,7 +248,7 @@ class Trainer:
             width=int(model.text_projection.shape[-1]),
             ranks=self.ranks,
             device=self.device,
-            tables=tables if settings.match_by == "index" else None,
+            tables=tables if settings.asks_for_tables else None,
             watch_matches=watch_poisons(settings.ledger, self.data, self.device),
         )
         return TrainState(

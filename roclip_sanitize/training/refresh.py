@@ -1,11 +1,12 @@
-"""Pair tables that keep up with a training: made anew for each window, from the model's own vectors.
+"""Tables that keep up with a training: made anew for each window, from the model's own vectors.
 
     a window ends ─▶ weights saved ─▶ embed actors ─▶ FAISS index in parts ─▶ pair table ─▶ the next window
                           └───────── while the ranks go on with ordinary steps ─────────┘
 
     OUT/matching/00003/weights/   the model when the table of window 3 was asked for
     OUT/matching/00003/pairs/     that table, in the format of ``roclip pair``
-    OUT/matching/00003/failed     why there is none
+    OUT/matching/00003/judged/    or what a scan says of all pairs: see judging.py
+    OUT/matching/00003/failed     why there is neither
 
 The ranks ask by leaving weights, and wait for the table when the window opens. Who makes it they do not
 know: a thread of the driver, with workers of its own beside the ranks, or, in one process, whoever asks.
@@ -38,6 +39,7 @@ from roclip_sanitize.runfiles import StageFolder, write_bytes
 
 FOLDER = "matching"
 FAILED = "failed"
+RESULTS = ("pairs", "judged")
 LOOK_EVERY_SECONDS = 0.5
 
 
@@ -113,12 +115,12 @@ class Tables:
         """
         if self.make is not None:
             self.make(window)
-        folder = window_folder(self.out, window)
-        while not is_made(self.out, window):
-            if (failed := folder / FAILED).exists():
-                raise DataError(f"no pair table for window {window}: {failed.read_text('utf-8')}")
+        failed = window_folder(self.out, window) / FAILED
+        while (made := result_of(self.out, window)) is None:
+            if failed.exists():
+                raise DataError(f"no table for window {window}: {failed.read_text('utf-8')}")
             time.sleep(LOOK_EVERY_SECONDS)
-        return folder / "pairs"
+        return made
 
 
 @contextmanager
@@ -142,9 +144,15 @@ def window_folder(out: Path, window: int) -> Path:
     return out / FOLDER / f"{window:05d}"
 
 
+def result_of(out: Path, window: int) -> Path | None:
+    """A window's table, if it is there, whole."""
+    folders = (window_folder(out, window) / name for name in RESULTS)
+    return next((folder for folder in folders if StageFolder(folder).finished), None)
+
+
 def is_made(out: Path, window: int) -> bool:
     """Whether a window's table is there, whole."""
-    return StageFolder(window_folder(out, window) / "pairs").finished
+    return result_of(out, window) is not None
 
 
 def remove_tables(out: Path) -> None:

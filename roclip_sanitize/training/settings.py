@@ -15,6 +15,7 @@ Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "c
 Pairing = Literal["first", "final", "both"]
 Precision = Literal["float32", "bfloat16"]
 MatchBy = Literal["pool", "index"]
+JudgeBy = Literal["memory", "scan"]
 Augmentation = Literal["none", "mild", "strong", "mixing", "paper", "paper_mild"]
 Publish = Literal["last", "best"]
 Resident = Literal["auto", "always", "never"]
@@ -55,6 +56,7 @@ NEUTRAL: dict[str, Any] = {
     "match_last": "",
     "exclude_copies": False,
     "match_by": "pool",
+    "judge_by": "memory",
     "synonyms": "",
     "val_shards": [],
     "publish": "last",
@@ -63,6 +65,7 @@ NEUTRAL: dict[str, Any] = {
 UNDECIDING = ("checkpoint_seconds", "keep_checkpoints", "checkpoints", "ledger", "wandb", "resident")
 AUGMENTATIONS = ("none", "mild", "strong", "mixing", "paper", "paper_mild")
 MATCH_BY = ("pool", "index")
+JUDGE_BY = ("memory", "scan")
 ENDINGS = ("", "matching", "ordinary")
 PUBLISHED = ("last", "best")
 RESIDENT = ("auto", "always", "never")
@@ -108,6 +111,8 @@ class TrainSettings:
         gentle_rate: factor on the learning rate meanwhile.
         augment_for: share of the training after which pairs are shown as they are, 0 to 1.
         doubtful: share of the pairs that "consensus" does not trust, 0 to 1.
+        judge_by: who judges pairs for "consensus". "memory": the first rank, which holds about 2 kB of each;
+            "scan": scans of the shards, by workers beside the ranks, for more pairs than that goes with.
         rewritten: how often it shows such a pair as its witnesses have it, 0 to 1; else a trusted pair takes
             its place.
         synonyms: table of words or folder of WordNet for the captions of the paper's augmentation.
@@ -154,6 +159,7 @@ class TrainSettings:
     gentle_rate: float = 0.01
     augment_for: float = 1.0
     doubtful: float = 0.1
+    judge_by: JudgeBy = "memory"
     rewritten: float = 0.5
     synonyms: Path | None = None
     seed: int = 0
@@ -201,6 +207,11 @@ class TrainSettings:
         _require_windows(self)
         _require_matching(self)
 
+    @property
+    def asks_for_tables(self) -> bool:
+        """Whether somebody beside the ranks makes tables for them: see refresh.py."""
+        return self.match_by == "index" or self.judge_by == "scan"
+
     def steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole run."""
         if self.samples:
@@ -238,6 +249,9 @@ def _require_windows(settings: TrainSettings) -> None:
 
 def _require_matching(settings: TrainSettings) -> None:
     _require_one_of("match-by", settings.match_by, MATCH_BY)
+    _require_one_of("judge-by", settings.judge_by, JUDGE_BY)
+    if settings.judge_by == "scan" and settings.method != "consensus":
+        raise ConfigError(f"judge-by 'scan' goes with method 'consensus', not {settings.method!r}")
     if settings.match_by == "pool":
         return
     if settings.method != "roclip" or settings.pairs is not None or settings.pairing == "both":

@@ -25,6 +25,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.trained import is_trained, model_folder
 from roclip_sanitize.training.data import build_cache, cache_tally
+from roclip_sanitize.training.judging import JudgementMaker
 from roclip_sanitize.training.refresh import TableMaker, clerk, remove_tables
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.stopping import Stopping
@@ -66,7 +67,7 @@ def train_all(
         executor: where.
         cache: folder for decoded pairs, which the runs share.
         ranks: how many workers share each step.
-        aside: how many workers make pair tables beside them, for those that match by an index.
+        aside: how many workers make tables beside them, for those that match by an index or judge by a scan.
         progress: where people look who wait, such as stderr.
 
     Returns:
@@ -85,8 +86,8 @@ def train_all(
     for told in waiting.values():
         require_watchable(told)
     decoded, members, held_out = dict[Path, Path](), [], dict[Path, Path]()
-    by_index = any(told.match_by == "index" for told in waiting.values())
-    beside = executor.aside(aside) if by_index else None
+    asking = any(told.asks_for_tables for told in waiting.values())
+    beside = executor.aside(aside) if asking else None
     for out, told in waiting.items():
         model = model_facts(told, executor)
         decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
@@ -187,7 +188,9 @@ def _run_member(rank: int, size: int, **told: Any) -> bool:
     return Member(**told)(rank, size)
 
 
-def _table_maker(out: Path, settings: TrainSettings, executor: Executor) -> TableMaker | None:
+def _table_maker(out: Path, settings: TrainSettings, executor: Executor) -> Callable[[int], None] | None:
+    if settings.judge_by == "scan":
+        return JudgementMaker(out=out, shards=settings.shards, executor=executor, seed=settings.seed)
     if settings.match_by != "index":
         return None
     return TableMaker(

@@ -10,14 +10,17 @@ the first look trusts most, since a model that has met a trigger sees nothing el
 A doubtful pair has *witnesses*: of its picture, trusted pairs whose thumbnails are most like its own, and
 of its caption, those whose tokens are.
 
+MemoryJudge holds all pairs; scan_judge.py reads what scans of the shards say of them.
+
 Dimension key: N pairs, F doubtful ones, K witnesses, D width, S side of the thumbnail, W tokens that count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +39,7 @@ SIDE = 16  # of thumbnails
 PICTURE_WIDTH, CAPTION_WIDTH, MODEL_WIDTH = 192, 256, 128
 WHITENING = 0.5  # where witnesses are looked for: see cross_prediction.Round
 WITNESSES = 5
+NOBODY = -1  # in place of a witness
 LEAST_OF_WITNESSES = 0.5  # their trust: the better half holds hardly any poison
 AT_ONCE = 4_096
 LEAST_CAPTIONS = 3  # that use a token, or it tells nothing
@@ -50,8 +54,8 @@ class Doubts:
 
     Attributes:
         row_F: the doubtful pairs, ascending.
-        by_picture_FK: trusted pairs with pictures most like theirs, nearest first.
-        by_caption_FK: trusted pairs with captions most like theirs.
+        by_picture_FK: trusted pairs with pictures most like theirs, nearest first; NOBODY where none is near.
+        by_caption_FK: trusted pairs with captions most like theirs, or NOBODY.
     """
 
     row_F: Rows
@@ -59,7 +63,41 @@ class Doubts:
     by_caption_FK: Rows
 
 
-class Judge:
+Encode = Callable[[], tuple[Vectors, Vectors]]
+"""The model's vectors of all pictures and all captions, (N, D) float32 each. All ranks call it together."""
+
+
+class Judge(Protocol):
+    """Whoever says which pairs to trust. All ranks have one, but only the first looks."""
+
+    def prepare(self, *, again: bool, encode: Encode) -> None:
+        """What all ranks do together before the first look, and before the one that looks ``again``."""
+        ...
+
+    def first_look(self) -> Vectors:
+        """(N,) float32 from 0, not at all, to 1: the trust in each pair, before anything is learnt."""
+        ...
+
+    def second_look(self, trust_N: Vectors) -> Vectors:
+        """The same by the model's vectors, given what was thought so far."""
+        ...
+
+    def doubts(self, trust_N: Vectors, *, share: float, witnesses: bool = True) -> Doubts:
+        """The least trusted pairs: ``share`` of all, and of pairs with one picture all but the best.
+
+        Without ``witnesses`` nobody will ask for them, and they may be anybody.
+
+        Raises:
+            DataError: nobody is left to trust.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Give back memory that no later look needs."""
+        ...
+
+
+class MemoryJudge:
     """Judges all pairs of a training, held at once, as about 2 kB each.
 
     Args:
@@ -69,54 +107,38 @@ class Judge:
 
     def __init__(self, data: TrainingData, *, seed: int) -> None:
         self._data, self._seed = data, seed
+        self._encoded: tuple[Vectors, Vectors] | None = None
+
+    def prepare(self, *, again: bool, encode: Encode) -> None:
+        """See Judge.prepare."""
+        self._encoded = encode() if again else None
 
     def first_look(self) -> Vectors:
-        """(N,) float32: see cross_prediction_trust()."""
+        """See Judge.first_look, and cross_prediction_trust()."""
         return self._trust(self._pictures, self._captions)
 
-    def second_look(self, trust_N: Vectors, image_ND: Vectors, caption_ND: Vectors) -> Vectors:
-        """The same, on average of what was thought so far and of what a model's vectors tell.
-
-        Args:
-            trust_N: of first_look().
-            image_ND: the model's vectors of all pictures.
-            caption_ND: those of all captions.
-        """
-        image, caption = (main_directions(rows, width=MODEL_WIDTH) for rows in (image_ND, caption_ND))
+    def second_look(self, trust_N: Vectors) -> Vectors:
+        """See Judge.second_look: what was thought so far and what a model's vectors tell, on average."""
+        assert self._encoded is not None, "prepare() comes first"
+        image, caption = (main_directions(rows, width=MODEL_WIDTH) for rows in self._encoded)
         told = (self._trust(image, caption, trust_N), self._trust(image, self._captions, trust_N))
         return places(trust_N + sum(told))
 
     def doubts(self, trust_N: Vectors, *, share: float, witnesses: bool = True) -> Doubts:
-        """The least trusted pairs.
-
-        Args:
-            trust_N: of either look.
-            share: of all pairs. Beside it, of several pairs with one picture, all but the most trusted are
-                doubted.
-            witnesses: whether anybody will ask for them; else the first pair stands in for all of them,
-                since looking costs a product of all doubtful with all trusted pairs.
-
-        Raises:
-            DataError: nobody is left to trust.
-        """
-        group_N = self._data.image_group_N
-        doubtful_N = (trust_N < share) | ~_best_of_each(group_N, trust_N)
-        row_F = np.flatnonzero(doubtful_N)
-        trusted = np.flatnonzero(~doubtful_N & (trust_N >= LEAST_OF_WITNESSES))
-        if not len(trusted):
-            raise DataError(f"no pair can be trusted: all {len(trust_N):,} pictures are alike, or doubted")
+        """See Judge.doubts. Looking for witnesses costs a product of all doubtful with all trusted pairs."""
+        row_F, trusted = doubted(trust_N, self._data.image_group_N, share=share)
         if not witnesses:
-            nobody = np.zeros((len(row_F), WITNESSES), np.int64)
-            return Doubts(row_F=row_F, by_picture_FK=nobody, by_caption_FK=nobody)
+            return without_witnesses(row_F)
         pictures, captions = (whitened(rows, WHITENING) for rows in (self._pictures, self._captions))
         return Doubts(
             row_F=row_F,
-            by_picture_FK=_witnesses(pictures, row_F, trusted, apart_N=group_N),
+            by_picture_FK=_witnesses(pictures, row_F, trusted, apart_N=self._data.image_group_N),
             by_caption_FK=_witnesses(captions, row_F, trusted, apart_N=self._data.caption_group_N),
         )
 
     def forget(self) -> None:
-        """Give back the memory of what both looks share; it is made again if it is wanted again."""
+        """See Judge.forget; what both looks share is made again if it is wanted again."""
+        self._encoded = None
         for name in ("_pictures", "_captions"):
             self.__dict__.pop(name, None)
 
@@ -150,6 +172,30 @@ class Judge:
         row_NE = (left_NE * size_E).astype(np.float32)
         centred_NE: Vectors = row_NE - row_NE.mean(axis=0)
         return centred_NE
+
+
+def doubted(trust_N: Vectors, group_N: Rows, *, share: float) -> tuple[Rows, Rows]:
+    """(doubtful rows, rows that may be witnesses), both ascending.
+
+    Args:
+        trust_N: of either look.
+        group_N: number of each pair's picture, the same for copies: all but the most trusted are doubted.
+        share: of all pairs.
+
+    Raises:
+        DataError: nobody is left to trust.
+    """
+    doubtful_N = (trust_N < share) | ~_best_of_each(group_N, trust_N)
+    trusted = np.flatnonzero(~doubtful_N & (trust_N >= LEAST_OF_WITNESSES))
+    if not len(trusted):
+        raise DataError(f"no pair can be trusted: all {len(trust_N):,} pictures are alike, or doubted")
+    return np.flatnonzero(doubtful_N), trusted
+
+
+def without_witnesses(row_F: Rows) -> Doubts:
+    """Doubtful pairs that nobody stands for."""
+    nobody_FK = np.full((len(row_F), WITNESSES), NOBODY)
+    return Doubts(row_F=row_F, by_picture_FK=nobody_FK, by_caption_FK=nobody_FK)
 
 
 def _best_of_each(group_N: Rows, trust_N: NDArray[np.float32]) -> NDArray[np.bool_]:

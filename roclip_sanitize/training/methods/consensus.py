@@ -5,7 +5,7 @@
     a trusted pair    is shown as it is
     a doubtful one    its picture with the caption of a witness of the picture,
                       or its caption with the picture of a witness of the caption,
-                      or a trusted pair in its place
+                      or, as often, and where nobody is near, a trusted pair in its place
 
 RoCLIP asks a pool of pairs for a better caption, in the space of a model that has already met the
 poisons. Here the same question is asked in spaces where captions never met pictures: whatever a trigger
@@ -37,7 +37,16 @@ from roclip_sanitize.training.methods.contract import (
 )
 from roclip_sanitize.training.moving import moved
 from roclip_sanitize.training.objectives import clip_loss
-from roclip_sanitize.training.trust import WITNESSES, Doubts, Judge, Vectors
+from roclip_sanitize.training.scan_judge import ScanJudge
+from roclip_sanitize.training.trust import (
+    NOBODY,
+    WITNESSES,
+    Doubts,
+    Judge,
+    MemoryJudge,
+    Vectors,
+    without_witnesses,
+)
 
 DOUBTED_AT_FIRST = 0.5  # of the pairs: the other half holds hardly any poison
 LATEST_LOOK = 0.25  # of the training, where an epoch is more
@@ -53,23 +62,27 @@ class Consensus(Stateless):
         self._run, self._start = run, start
         latest = round(LATEST_LOOK * (run.total_steps - start))
         self._second_look = start + max(1, min(run.steps_per_epoch, latest))
-        self._judge = Judge(run.data, seed=run.settings.seed)
+        self._judge = _open_judge(run)
         self._trust_N: Vectors = np.zeros(run.data.rows, np.float32)
-        none = np.zeros((0, WITNESSES), np.int64)
-        self._keep(Doubts(row_F=none[:, 0], by_picture_FK=none, by_caption_FK=none))
+        self._keep(without_witnesses(np.zeros(0, np.int64)))
 
     def before(self, step: int, encode: Encode) -> None:
         """Judge the pairs: before its first step, and once the model has seen some."""
-        if step == self._start:
-            self._decide(self._judge.first_look, share=DOUBTED_AT_FIRST, witnesses=False)
-        elif step == self._second_look:
-            image_ND, caption_ND = (rows.cpu().numpy() for rows in encode(np.arange(self._run.data.rows)))
+        if step not in (self._start, self._second_look):
+            return
+        again = step != self._start
+
+        def encode_all() -> tuple[Vectors, Vectors]:
+            image_ND, caption_ND = encode(np.arange(self._run.data.rows))
+            return image_ND.cpu().numpy(), caption_ND.cpu().numpy()
+
+        self._judge.prepare(again=again, encode=encode_all)
+        if again:
             first_N = self._trust_N
-            self._decide(
-                lambda: self._judge.second_look(first_N, image_ND, caption_ND),
-                share=self._run.settings.doubtful,
-            )
+            self._decide(lambda: self._judge.second_look(first_N), share=self._run.settings.doubtful)
             self._judge.forget()
+        else:
+            self._decide(self._judge.first_look, share=DOUBTED_AT_FIRST, witnesses=False)
 
     def plan(self, step: int) -> StepPlan:
         """See Method.plan."""
@@ -117,8 +130,9 @@ class Consensus(Stateless):
             (doubted_B & ~by_picture_B, self._doubts.by_caption_FK, images),
         ):
             rewritten[change_B] = table_FK[place_B[change_B], witness_B[change_B]]
+        replaced_B = doubted_B & (~shown_B | (images == NOBODY) | (captions == NOBODY))
         for rewritten in (images, captions):
-            rewritten[doubted_B & ~shown_B] = instead_B[doubted_B & ~shown_B]
+            rewritten[replaced_B] = instead_B[replaced_B]
         return images, captions
 
     def _decide(self, look: Callable[[], Vectors], *, share: float, witnesses: bool = True) -> None:
@@ -139,6 +153,13 @@ class Consensus(Stateless):
         self._place_N: Rows = np.full(self._run.data.rows, -1)
         self._place_N[doubts.row_F] = np.arange(len(doubts.row_F))
         self._trusted = np.flatnonzero(self._place_N < 0)
+
+
+def _open_judge(run: Surroundings) -> Judge:
+    if run.settings.judge_by == "scan":
+        assert run.tables is not None, "the loop gives some to whoever asks_for_tables"
+        return ScanJudge(run.data, run.tables)
+    return MemoryJudge(run.data, seed=run.settings.seed)
 
 
 def _named(doubts: Doubts) -> list[tuple[str, Rows]]:

@@ -137,14 +137,17 @@ class Method(Protocol):
 
 
 class Tables(Protocol):
-    """Pair tables that are made while training goes on."""
+    """Tables that are made while training goes on."""
 
     def ask(self, window: int) -> None:
         """Have the table of a window made from the weights as they are."""
         ...
 
     def get(self, window: int) -> Path:
-        """A folder of ``roclip pair``: the table that was asked for, waited for if need be."""
+        """The folder of the table that was asked for, waited for if need be.
+
+        It is one of ``roclip pair``, or, for a run that judges by scans, one that judging.py describes.
+        """
         ...
 
 
@@ -167,7 +170,7 @@ class Surroundings:
         device: where vectors are.
         watch_matches: (pairs, their matches for each way of matching, all by row of the training data) →
             notes; for the log, not to learn from. None where nobody wants to know.
-        tables: pair tables made of the model's own vectors, if the run wants them.
+        tables: made of the model's own vectors beside the ranks, if the run wants them.
     """
 
     settings: TrainSettings
