@@ -47,12 +47,11 @@ from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, write_json
+from roclip_sanitize.sanitize import train_young
 from roclip_sanitize.scan import read_scores, read_verdicts
 from roclip_sanitize.scan.quality import auroc
 from roclip_sanitize.scan.stage import ScanSettings, scan_store
-from roclip_sanitize.store import write_parquet
-from roclip_sanitize.training.settings import TrainSettings
-from roclip_sanitize.training.train import train_clip
+from roclip_sanitize.store import EmbeddingStore, write_parquet
 
 if TYPE_CHECKING:
     import polars
@@ -63,13 +62,6 @@ MANY = ("captions", "copies")  # parameters that count poisons of each target
 FUSED = "suspicion"
 COUNTS = ("captions_of_picture", "pictures_of_caption")
 SUFFIX = "_percentile"
-YOUNG: dict[str, Any] = {  # trusted pairs only, and each of them twice at the most
-    "method": "consensus",
-    "epochs": 1,
-    "doubtful": 0.5,
-    "rewritten": 0.0,
-    "augmentation": "mixing",
-}
 Rows = list[dict[str, Any]]
 
 
@@ -168,8 +160,8 @@ class CopyWorker:
         return out
 
     def _young(self, shards: tuple[Path, ...], scratch: Path, seed: int) -> Path:
-        young = TrainSettings(shards=shards, seed=seed, **YOUNG)
-        train_clip(young, out=scratch / "young", executor=self._here)
+        pairs = EmbeddingStore.open(scratch / "store").rows
+        train_young(shards, pairs=pairs, seed=seed, out=scratch / "young", executor=self._here)
         return self._embedded(shards, str(scratch / "young" / "model"), scratch / "young_store")
 
 

@@ -7,14 +7,57 @@ from typing import Annotated
 
 import typer
 
-from roclip_sanitize.cli.options import AsJson, ExecutorName, Seed, Workers
-from roclip_sanitize.cli.output import say, show
+from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, MaxFailed, Out, Seed, Shards, Workers
+from roclip_sanitize.cli.output import finish, say, show
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (report, demo):
+    for command in (sanitize, report, demo):
         app.command()(command)
+
+
+def sanitize(
+    shards: Shards,
+    out: Out,
+    look_twice: Annotated[
+        bool,
+        typer.Option(
+            "--look-twice", help="Train a CLIP for an epoch and look again in its vectors: finds more."
+        ),
+    ] = False,
+    budget: Annotated[float, typer.Option(help="Share of pairs that may be set aside as suspicious.")] = 0.06,
+    seed: Seed = 0,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    gpus_per_worker: Gpus = 0.0,
+    max_failed: MaxFailed = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Clean a dataset: embed, index, scan and rewrite it, all in one folder.
+
+    The shards to train on are then in OUT/rewrite/kept.
+    """
+    from roclip_sanitize.executors import open_executor
+    from roclip_sanitize.rewrite import rewrite_limits
+    from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
+    from roclip_sanitize.shards import expand_shards
+
+    settings = SanitizeSettings(
+        shards=tuple(expand_shards(shards)), look_twice=look_twice, seed=seed, scan={"budget": budget}
+    )
+    where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
+    tally = sanitize_shards(settings, out=out, executor=where, say=lambda line: say(f"sanitize: {line}"))
+    rewritten = out / "rewrite"
+    finish(
+        tally,
+        rewrite_limits(rewritten),
+        max_failed=max_failed,
+        as_json=as_json,
+        kept_shards=str(rewritten / "kept"),
+        keep_list=str(rewritten / "keep.npy"),
+        manifest=str(rewritten / "manifest.json"),
+    )
 
 
 def report(

@@ -1,0 +1,128 @@
+"""Shards in, kept and quarantined shards out: the stages that clean a dataset, in one folder.
+
+    shards ─▶ embed ─▶ index ─────────────▶ scan ─▶ rewrite
+                └─▶ train ─▶ embed again ─────┘        (with look_twice)
+
+    OUT/store/ OUT/index/ OUT/scan/
+    OUT/young/ OUT/young_store/       with look_twice: a CLIP that saw little, and the pairs in its vectors
+    OUT/rewrite/                      kept/*.tar, quarantined/*.tar, keep.npy, manifest.json
+
+Each stage is the public one, with its folder, and resumes by itself: the same call goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.index import IndexSettings, build_index
+from roclip_sanitize.machine import Watch
+from roclip_sanitize.records import Tally
+from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
+from roclip_sanitize.scan.stage import ScanSettings, scan_store
+from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.trained import model_folder
+from roclip_sanitize.training.settings import JudgeBy, TrainSettings
+from roclip_sanitize.training.train import train_clip
+
+YOUNG: Mapping[str, Any] = {  # it sees the trusted half of the pairs, and each of them twice at the most
+    "method": "consensus",
+    "epochs": 1,
+    "doubtful": 0.5,
+    "rewritten": 0.0,
+    "augmentation": "mixing",
+}
+HELD_IN_MEMORY = 500_000  # pairs; beyond, scans judge which ones the young CLIP sees
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SanitizeSettings:
+    """What to clean, and how.
+
+    Attributes:
+        shards: WebDataset shards.
+        look_twice: whether a CLIP of one epoch looks again at what the first look saw: it finds triggers
+            that cover whole pictures, and costs an epoch of training and a second embedding.
+        seed: of the young CLIP.
+        scan: further settings of the scan, by the names of ScanSettings.
+    """
+
+    shards: tuple[Path, ...]
+    look_twice: bool = False
+    seed: int = 0
+    scan: Mapping[str, Any] = field(default_factory=dict)
+
+
+def sanitize_shards(
+    settings: SanitizeSettings, *, out: Path, executor: Executor, say: Callable[[str], None]
+) -> Tally:
+    """Run all stages, or those that are not done.
+
+    Args:
+        settings: what and how.
+        out: folder of all stages.
+        executor: where they run.
+        say: told a line when a stage begins, and one when it ends.
+
+    Returns:
+        What became of the pairs: seen, kept, quarantined and failed by reason.
+
+    Raises:
+        RoclipError: a stage could not be done; call again to go on from there.
+    """
+    tally = Tally(seen=0)
+    for name, stage in _stages(settings, out, executor).items():
+        say(f"{name} …")
+        with Watch() as watch:
+            done = stage()
+        say(f"{name}: {watch.seconds:.1f} s")
+        tally = done if isinstance(done, Tally) else tally
+    return tally
+
+
+def train_young(shards: tuple[Path, ...], *, pairs: int, seed: int, out: Path, executor: Executor) -> Tally:
+    """Train the CLIP in whose vectors a scan looks again; it is in OUT/model.
+
+    Args:
+        shards: what it sees.
+        pairs: how many there are, to choose who judges them.
+        seed: of its weights.
+        out: folder of the training.
+        executor: where.
+    """
+    judge_by: JudgeBy = "scan" if pairs > HELD_IN_MEMORY else "memory"
+    told = TrainSettings(shards=shards, seed=seed, judge_by=judge_by, **YOUNG)
+    return train_clip(told, out=out, executor=executor)
+
+
+def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[str, Callable[[], Any]]:
+    """The stages by name, in their order. The last one gives the tally of all."""
+    store, young = out / "store", out / "young"
+
+    def embed(encoder: str, name: str) -> Tally:
+        told = EmbedSettings(shards=settings.shards, encoder=encoder)
+        return embed_shards(told, out=out / name, executor=executor)
+
+    def index() -> None:
+        build_index(IndexSettings(store=store, transform="pca96"), out=out / "index", executor=executor)
+
+    def train() -> Tally:
+        pairs = EmbeddingStore.open(store).rows
+        return train_young(settings.shards, pairs=pairs, seed=settings.seed, out=young, executor=executor)
+
+    def scan() -> Tally:
+        second = out / "young_store" if settings.look_twice else None
+        told = ScanSettings(store=store, index=out / "index", second_look=second, **settings.scan)
+        return scan_store(told, out=out / "scan", executor=executor)
+
+    def rewrite() -> Tally:
+        told = RewriteSettings(store=store, verdicts=out / "scan")
+        return rewrite_shards(told, out=out / "rewrite", executor=executor)
+
+    first = {"embed": lambda: embed("plain", "store"), "index": index}
+    again = {"train": train, "embed again": lambda: embed(str(model_folder(young)), "young_store")}
+    return {**first, **(again if settings.look_twice else {}), "scan": scan, "rewrite": rewrite}

@@ -1,0 +1,53 @@
+"""All stages that clean a dataset, in one folder and one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.runfiles import read_json
+from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
+from roclip_sanitize.scan import read_verdicts
+from tests.commands import Roclip
+from tests.squares import write_square_shards
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def roclip(capsys: pytest.CaptureFixture[str]) -> Roclip:
+    return Roclip(capsys)
+
+
+def test_one_command_gives_kept_and_quarantined_shards(tmp_path: Path, roclip: Roclip) -> None:
+    write_square_shards(tmp_path / "squares", shards=2, pairs=80)
+    told = (
+        *("sanitize", "--shards", tmp_path / "squares" / "{00000..00001}.tar", "--out", tmp_path / "out"),
+        *("--budget", 0.1, "--executor", "local", "--json"),
+    )
+    said = roclip(*told)
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert found["seen"] == 160 == found["kept"] + sum(found["quarantined"].values())
+    assert {path.name for path in Path(found["kept_shards"]).glob("*.tar")} == {"00000.tar", "00001.tar"}
+    assert Path(found["manifest"]).exists()
+    begun = [line for line in said.lines if line.endswith("…")]
+    assert begun == [f"sanitize: {stage} …" for stage in ("embed", "index", "scan", "rewrite")]
+    assert roclip(*told).code == 0, "the same command again finds all of it done"
+
+
+def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
+    shards = write_square_shards(tmp_path / "squares", shards=2, pairs=80)
+    lines = list[str]()
+    told = SanitizeSettings(shards=shards, look_twice=True)
+    tally = sanitize_shards(told, out=tmp_path / "out", executor=LocalExecutor(), say=lines.append)
+    assert tally.seen == 160
+    assert [line for line in lines if line.endswith("…")] == [
+        f"{stage} …" for stage in ("embed", "index", "train", "embed again", "scan", "rewrite")
+    ]
+    scan = read_json(tmp_path / "out" / "scan" / "stage.json")["settings"]
+    assert scan["second_look"] == str(tmp_path / "out" / "young_store")
+    assert len(read_verdicts(tmp_path / "out" / "scan")) == 160
