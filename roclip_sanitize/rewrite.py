@@ -49,6 +49,7 @@ __all__ = [
     "read_keep_list",
     "rewrite_limits",
     "rewrite_shards",
+    "verdict_file",
 ]
 
 
@@ -151,7 +152,7 @@ class RewriteWorker:
         expected = dict(zip(names["key"].to_list(), zip(uids, reasons, strict=True), strict=True))
         laps.lap("look up")
         files = self._split(task, expected, failed=len(failures))
-        files += [failures_file(out, task.part), _verdict_file(out, task.part)]
+        files += [failures_file(out, task.part), verdict_file(out, task.part)]
         write_parquet(files[-2], failures)
         write_parquet(files[-1], _verdict_table(uids, reasons))
         laps.lap("write")
@@ -221,7 +222,8 @@ def _tasks(store: EmbeddingStore) -> list[RewriteTask]:
     ]
 
 
-def _verdict_file(out: Path, part: str) -> Path:
+def verdict_file(out: Path, part: str) -> Path:
+    """Where one shard's verdicts lie: uid, keep, reason of its usable pairs, in its order."""
     return out / "verdicts" / f"verdicts_{part}.parquet"
 
 
@@ -269,7 +271,7 @@ def _kept_uids(out: Path, marker: Marker) -> list[str]:
     """
     import polars
 
-    table = polars.read_parquet(_verdict_file(out, marker.name))
+    table = polars.read_parquet(verdict_file(out, marker.name))
     uids: list[str] = table.filter(table["keep"])["uid"].to_list()
     tally, quarantined = Tally.from_json(marker.facts["tally"]), len(table) - len(uids)
     if (tally.kept, tally.quarantined.total()) != (len(uids), quarantined):

@@ -13,7 +13,7 @@ from roclip_sanitize.cli.output import finish, say, show
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (sanitize, report, demo):
+    for command in (sanitize, verify, report, demo):
         app.command()(command)
 
 
@@ -58,6 +58,27 @@ def sanitize(
         keep_list=str(rewritten / "keep.npy"),
         manifest=str(rewritten / "manifest.json"),
     )
+
+
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(help="A stage's folder, or one that holds several, such as a run's.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Check results again: hashes, counts, and every kept and quarantined pair against its input.
+
+    Prints a line for each thing that holds, and ends with 4 at the first that does not.
+    """
+    from roclip_sanitize.verification import verify_folder
+
+    checks = []
+    for check in verify_folder(folder):
+        checks.append({"where": str(check.where), "what": check.what})
+        if not as_json:
+            print(f"{check.where}: {check.what}")
+    if as_json:
+        show({"checks": checks}, as_json=True)
 
 
 def report(

@@ -1,0 +1,16 @@
+"""Folders of results, checked again: what they say of themselves must hold.
+
+    contract.py   what a check is
+    folders.py    any stage's folder: markers, hashes, tallies
+    stores.py     embedding stores: rows that belong together, unit vectors
+    scans.py      scans: scores and verdicts of the same pairs, counted again
+    rewrites.py   rewritten shards: every pair, byte for byte, and lists and manifest
+    trainings.py  trained weights
+
+Nothing is written. A check that does not hold ends it, since what rests on it need not either.
+"""
+
+from roclip_sanitize.verification.contract import Check
+from roclip_sanitize.verification.folders import verify_folder
+
+__all__ = ["Check", "verify_folder"]

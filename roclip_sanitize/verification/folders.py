@@ -1,0 +1,83 @@
+"""Any folder that a command made, and those in it, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from roclip_sanitize.errors import DataError, MismatchError
+from roclip_sanitize.records import Tally
+from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.verification.contract import Check, require_equal, require_equal_counts
+from roclip_sanitize.verification.rewrites import verify_rewrite
+from roclip_sanitize.verification.scans import verify_scan
+from roclip_sanitize.verification.stores import verify_store
+from roclip_sanitize.verification.trainings import verify_training
+
+STAGES: dict[str, Callable[[StageFolder], Iterator[str]]] = {
+    "embed": verify_store,
+    "scan": verify_scan,
+    "rewrite": verify_rewrite,
+    "train": verify_training,
+}
+SCRATCH = frozenset({"work", "cache", "checkpoints", "matching"})  # what stages make for themselves
+
+
+def verify_folder(path: Path) -> Iterator[Check]:
+    """Check a stage's folder, or all stages' folders under one, outermost first.
+
+    Yields:
+        What holds, check by check.
+
+    Raises:
+        DataError: no command made it.
+        MismatchError: something does not hold: what, and where.
+
+    Memory: one shard's tables, and what each stage's module says.
+    """
+    folders = sorted(stage_folders(path), key=lambda folder: folder.parts)
+    if not folders:
+        raise DataError(f"{path} is no folder that a command made: there is no stage.json in it")
+    for each in folders:
+        folder = StageFolder(each)
+        for what in _checks(folder):
+            yield Check(where=each, what=what)
+
+
+def stage_folders(path: Path) -> Iterator[Path]:
+    """The folders of stages at and under a path."""
+    if (path / "stage.json").exists():
+        yield path
+    for below in path.iterdir() if path.is_dir() else ():
+        if below.is_dir() and below.name not in SCRATCH:
+            yield from stage_folders(below)
+
+
+def _checks(folder: StageFolder) -> Iterator[str]:
+    stage = read_json(folder.path / "stage.json")["stage"]
+    if not folder.finished:
+        raise MismatchError(f"{folder.path} is unfinished: run 'roclip {stage}' again to complete it")
+    yield from _verify_markers(folder)
+    if stage in STAGES:
+        yield from STAGES[stage](folder)
+
+
+def _verify_markers(folder: StageFolder) -> Iterator[str]:
+    markers = folder.markers()
+    folder.verify()
+    files = sum(len(marker.files) for marker in markers)
+    if files:
+        yield f"{files:,} files of {len(markers):,} parts have the sha256 they were finished with"
+    told = [Tally.from_json(marker.facts["tally"]) for marker in markers if "tally" in marker.facts]
+    if not told or "tally" not in folder.facts:
+        return
+    found, wanted = Tally.total(told), Tally.from_json(folder.facts["tally"])
+    for what in ("seen", "kept"):
+        require_equal(getattr(wanted, what), getattr(found, what), what=f"pairs {what}", where=folder.path)
+    for what in ("quarantined", "failed"):
+        counts = getattr(wanted, what), getattr(found, what)
+        require_equal_counts(*counts, what=f"pairs {what}", where=folder.path)
+    yield (
+        f"{found.seen:,} pairs seen = {found.kept:,} kept + {found.quarantined.total():,} quarantined + "
+        f"{found.failed.total():,} failed, as the {len(told):,} parts have it"
+    )

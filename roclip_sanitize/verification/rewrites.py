@@ -1,0 +1,112 @@
+"""Rewritten shards: every pair of the input is on its side, byte for byte and in its order.
+
+The input shards are read again. What is not among kept and quarantined pairs must be what failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+
+from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.records import Tally
+from roclip_sanitize.rewrite import read_keep_list, verdict_file
+from roclip_sanitize.runfiles import Marker, StageFolder, read_json, sha256_of
+from roclip_sanitize.shards import Pair, Shard
+from roclip_sanitize.sources import source_path, source_sha256
+from roclip_sanitize.verification.contract import require_equal, require_equal_counts
+
+SIDES = ("kept", "quarantined")
+
+
+def verify_rewrite(folder: StageFolder) -> Iterator[str]:
+    """Check every shard, the keep-list and the manifest.
+
+    Memory: of one shard its names, and 200 bytes of every pair that was kept.
+    """
+    markers = [marker for marker in folder.markers() if "tally" in marker.facts]
+    pairs = sum(_verify_shard(folder.path, marker) for marker in markers)
+    yield f"{pairs:,} pairs of {len(markers):,} input shards are on the side of their verdicts, byte for byte"
+    kept = sorted({*chain.from_iterable(_kept(folder.path, marker) for marker in markers)})
+    listed = read_keep_list(folder.path / "keep.npy")
+    if listed != kept:
+        odd = sorted({*listed} ^ {*kept}) or ["the order"]
+        raise MismatchError(
+            f"{folder.path / 'keep.npy'}: not the {len(kept):,} uids that were kept: {odd[0]}"
+        )
+    yield f"keep.npy lists the {len(kept):,} uids that were kept"
+    yield _verify_manifest(folder, markers)
+
+
+def _verify_shard(out: Path, marker: Marker) -> int:
+    """Returns how many pairs were compared."""
+    import polars
+
+    path, name = source_path(marker.facts["shard"]), marker.facts["name"]
+    require_equal(source_sha256(path), marker.facts["sha256"], what="sha256", where=path)
+    table = polars.read_parquet(verdict_file(out, marker.name))
+    wanted = dict(zip(table["uid"], table["keep"], strict=True))
+    require_equal(len(wanted), len(table), what="distinct uids", where=verdict_file(out, marker.name))
+    tally, compared = Tally.from_json(marker.facts["tally"]), 0
+    with ExitStack() as opened:
+        shard = opened.enter_context(Shard(path))
+        sides = {side: _Side(out / side / f"{name}.tar", opened) for side in SIDES}
+        for pair in shard.pairs():
+            if pair.uid in wanted:
+                sides["kept" if wanted[pair.uid] else "quarantined"].require_next(shard, pair)
+                compared += 1
+        for side, count in (("kept", tally.kept), ("quarantined", tally.quarantined.total())):
+            sides[side].require_end(count)
+    return compared
+
+
+class _Side:
+    """One of the shards that a shard became, read along with it."""
+
+    def __init__(self, path: Path, opened: ExitStack) -> None:
+        self._path, self._count = path, 0
+        self._shard = opened.enter_context(Shard(path))
+        self._pairs = self._shard.pairs()
+
+    def require_next(self, shard: Shard, pair: Pair) -> None:
+        mine = next(self._pairs, None)
+        if mine is None or mine.uid != pair.uid:
+            found = mine.uid if mine else "nothing"
+            raise MismatchError(
+                f"{self._path}: pair {self._count} is {found}, wanted {pair.uid} of {shard.path}"
+            )
+        if self._shard.raw(mine.members) != shard.raw(pair.members):
+            raise MismatchError(f"{self._path}: {pair.uid} has other bytes than in {shard.path}")
+        self._count += 1
+
+    def require_end(self, count: int) -> None:
+        require_equal(self._count, count, what="pairs", where=self._path)
+        if more := next(self._pairs, None):
+            raise MismatchError(f"{self._path}: {more.uid} is in no input shard, or on the wrong side")
+
+
+def _kept(out: Path, marker: Marker) -> list[str]:
+    import polars
+
+    table = polars.read_parquet(verdict_file(out, marker.name))
+    uids: list[str] = table.filter(table["keep"])["uid"].to_list()
+    return uids
+
+
+def _verify_manifest(folder: StageFolder, markers: list[Marker]) -> str:
+    path = folder.path / "manifest.json"
+    manifest = read_json(path)
+    inputs = {marker.facts["shard"]: marker.facts["sha256"] for marker in markers}
+    require_equal(manifest["inputs"], inputs, what="input shards", where=path)
+    outputs = {name: digest for marker in markers for name, digest in marker.files.items()}
+    outputs["keep.npy"] = sha256_of(folder.path / "keep.npy")
+    for name in sorted({*outputs, *manifest["outputs"]}):
+        require_equal(manifest["outputs"].get(name), outputs.get(name), what=f"sha256 of {name}", where=path)
+    counts = {name: value for name, value in folder.facts["tally"].items() if name != "seconds"}
+    for name in ("seen", "kept"):
+        require_equal(manifest["counts"].get(name), counts.get(name), what=name, where=path)
+    for name in ("quarantined", "failed"):
+        require_equal_counts(manifest["counts"][name], counts[name], what=name, where=path)
+    return f"manifest.json names {len(inputs):,} inputs and {len(outputs):,} outputs by their sha256"
