@@ -19,12 +19,12 @@ from roclip_sanitize.cli.options import (
     Threads,
     Workers,
 )
-from roclip_sanitize.cli.output import finish
+from roclip_sanitize.cli.output import finish, show
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (embed, retry_failed, scan, rewrite):
+    for command in (embed, retry_failed, scan, explain, rewrite):
         app.command()(command)
 
 
@@ -161,6 +161,22 @@ def scan(
     tally = scan_store(settings, out=out, executor=open_executor(executor, workers=workers))
     verdicts = str(out / "verdicts")
     finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, verdicts=verdicts)
+
+
+def explain(
+    uid: Annotated[str, typer.Argument(help="Of the pair.")],
+    scan: Annotated[Path, typer.Option(help="Folder of the scan.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell all that a scan knows of one pair: scores, neighbours, and the verdict in words."""
+    from roclip_sanitize.scan.one_pair import find_pair
+
+    found = find_pair(scan, uid)
+    if as_json:
+        show(found.to_json(), as_json=True)
+        return
+    for line in found.lines():
+        print(line)
 
 
 def rewrite(
