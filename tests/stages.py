@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor
@@ -16,7 +17,7 @@ from roclip_sanitize.pairing import PairSettings, pair_store
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
 from roclip_sanitize.scan import ScanSettings, scan_store
 from tests.faulty import NODES
-from tests.squares import write_square_shards
+from tests.squares import write_square_shards, write_squares
 
 SHARDS = 6
 PAIRS = 20  # per shard
@@ -70,3 +71,21 @@ def run_stages(shards: tuple[Path, ...], folder: Path) -> Path:
 def vectors_and_names(found: Any) -> dict[str, Any]:
     """What a store holds, whatever its shards are called."""
     return {name: content for name, content in found.items() if name != "stage.json"}
+
+
+def poisoned_scan(root: Path) -> None:
+    """squares/, poison/, store/, index/ and scan/ of squares with two attacks in them."""
+    shards = write_square_shards(root / "squares", shards=2, pairs=80)
+    test = write_squares(root / "test.tar", first=1_000, pairs=16)
+    told = PoisonSettings(
+        shards=shards,
+        test_shards=(test,),
+        label="colour",
+        attacks=("targeted:targets=2,captions=6", "patch:rate=6"),
+    )
+    here = LocalExecutor()
+    poison_shards(told, out=root / "poison", executor=here)
+    poisoned = tuple(poisoned_shards(root / "poison"))
+    embed_shards(EmbedSettings(shards=poisoned, encoder="plain"), out=root / "store", executor=here)
+    build_index(IndexSettings(store=root / "store"), out=root / "index", executor=here)
+    scan_store(ScanSettings(store=root / "store", index=root / "index"), out=root / "scan", executor=here)

@@ -6,7 +6,7 @@
     index.py      index, pair
     train.py      train
     evaluate.py   evaluate
-    loop.py       sanitize, verify, demo, report
+    loop.py       sanitize, audit, verify, demo, report
     bench.py      bench machine
     options.py    options that several commands share
     output.py     what commands print

@@ -13,7 +13,7 @@ from roclip_sanitize.cli.output import finish, say, show
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (sanitize, verify, report, demo):
+    for command in (sanitize, audit, verify, report, demo):
         app.command()(command)
 
 
@@ -58,6 +58,28 @@ def sanitize(
         keep_list=str(rewritten / "keep.npy"),
         manifest=str(rewritten / "manifest.json"),
     )
+
+
+def audit(
+    scan: Annotated[Path, typer.Option(help="Folder of the scan.")],
+    out: Out,
+    rewritten: Annotated[
+        Path | None, typer.Option(help="Folder of the shards rewritten by it: adds a table of domains.")
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Folder of 'roclip poison', whose shards were scanned: adds what was found of it."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a page for auditors of what became of the pairs, with every number in audit.json.
+
+    Prints the sha256 of audit.json, which seals all that the audit rests on: keep it elsewhere.
+    """
+    from roclip_sanitize.audit import AuditSettings, write_audit
+
+    seal = write_audit(AuditSettings(scan=scan, rewritten=rewritten, ledger=ledger), out=out)
+    show({"page": str(out / "audit.html"), "numbers": str(out / "audit.json"), "seal": seal}, as_json=as_json)
 
 
 def verify(

@@ -1,20 +1,19 @@
 """ReportData → HTML. Pure: no file is read but the template and the style beside this module.
 
 Captions, reasons and every other text come from strangers: the template escapes all of it, and the
-page forbids itself scripts and the network besides. Door to jinja2.
+page forbids itself scripts and the network besides.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from roclip_sanitize.records import Reason
 from roclip_sanitize.report import words
 from roclip_sanitize.report.data import GalleryItem, GalleryKind, Manifest, ReportData
+from roclip_sanitize.report.environment import render
 from roclip_sanitize.report.figures import curve_panels
 from roclip_sanitize.report.funnel import funnel_rows
 from roclip_sanitize.report.headline import headline, subline, tiles
@@ -45,25 +44,7 @@ class GallerySection:
 
 def render_page(data: ReportData) -> str:
     """The whole page; the same data give the same text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("roclip_sanitize", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "picture": _picture_source,
-        "trusted": Markup,  # only for what this package made itself: style and drawings
-        "mark": _mark,
-        "evidence": _evidence,
-        "sentence": words.full_sentence,
-    }
-    style = resources.files("roclip_sanitize.report").joinpath("page.css").read_text("utf-8")
-    return environment.get_template("page.html.j2").render(style=style, **_context(data)).strip() + "\n"
+    return render("report", "page.html.j2", **_context(data))
 
 
 def _context(data: ReportData) -> dict[str, Any]:
@@ -86,7 +67,8 @@ def _context(data: ReportData) -> dict[str, Any]:
             for stage in data.manifest.stages
         ],
         "results": data.results,
-        "words": words,
+        "mark": mark,
+        "evidence": evidence,
     }
 
 
@@ -108,18 +90,15 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-def _picture_source(picture: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode('ascii')}"
-
-
-def _evidence(item: GalleryItem) -> str:
+def evidence(item: GalleryItem) -> str:
     """What the small pictures are: near-copies where these alone speak against it, else neighbours."""
     weighed = {Reason.NEIGHBOURS_DISAGREE, Reason.PICTURE_AND_CAPTION_DISAGREE}
     copies = item.reasons and weighed.isdisjoint(item.reasons)
     return "Near-copies of it came with" if copies else "The pictures most like it came with"
 
 
-def _mark(item: GalleryItem) -> str:
+def mark(item: GalleryItem) -> str:
+    """What a pair is, in a few words."""
     planted = f"planted: {words.spaced(item.attack)}" if item.attack else ""
     return {
         "caught": planted,

@@ -6,6 +6,7 @@
     scans.py      scans: scores and verdicts of the same pairs, counted again
     rewrites.py   rewritten shards: every pair, byte for byte, and lists and manifest
     trainings.py  trained weights
+    audits.py     audits: every number measured again
 
 Nothing is written. A check that does not hold ends it, since what rests on it need not either.
 """

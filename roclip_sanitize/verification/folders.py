@@ -8,6 +8,7 @@ from pathlib import Path
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.verification.audits import verify_audit
 from roclip_sanitize.verification.contract import Check, require_equal, require_equal_counts
 from roclip_sanitize.verification.rewrites import verify_rewrite
 from roclip_sanitize.verification.scans import verify_scan
@@ -19,8 +20,8 @@ STAGES: dict[str, Callable[[StageFolder], Iterator[str]]] = {
     "scan": verify_scan,
     "rewrite": verify_rewrite,
     "train": verify_training,
+    "audit": verify_audit,
 }
-SCRATCH = frozenset({"work", "cache", "checkpoints", "matching"})  # what stages make for themselves
 
 
 def verify_folder(path: Path) -> Iterator[Check]:
@@ -45,11 +46,12 @@ def verify_folder(path: Path) -> Iterator[Check]:
 
 
 def stage_folders(path: Path) -> Iterator[Path]:
-    """The folders of stages at and under a path."""
+    """The folders of stages at or under a path. What a stage makes for itself in its own is left out."""
     if (path / "stage.json").exists():
         yield path
+        return
     for below in path.iterdir() if path.is_dir() else ():
-        if below.is_dir() and below.name not in SCRATCH:
+        if below.is_dir():
             yield from stage_folders(below)
 
 

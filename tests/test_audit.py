@@ -1,0 +1,145 @@
+"""Audits: numbers counted by hand, a page that hides nothing, and what tampering with either leads to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import polars
+import pytest
+
+from roclip_sanitize.attacks.ledger import Ledger
+from roclip_sanitize.audit import AuditSettings, measure, write_audit
+from roclip_sanitize.audit.page import render_audit
+from roclip_sanitize.audit.tables import Removed
+from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.report.data import GalleryItem
+from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
+from roclip_sanitize.runfiles import read_json, sha256_of, write_json
+from roclip_sanitize.scan import read_verdicts
+from roclip_sanitize.verification import verify_folder
+from tests.commands import Roclip
+from tests.stages import poisoned_scan
+
+FACTS = {
+    "pairs": {"seen": 10, "kept": 7, "quarantined": {"neighbours_disagree": 2}, "failed": {"no_image": 1}},
+    "reasons": {"neighbours_disagree": 2},
+    "budget": 0.2,
+    "detectors": ["agreement"],
+    "words": {
+        "mean_share": 0.2,
+        "counted": 1,
+        "least_pairs": 20,
+        "above_3_times_the_mean": 0,
+        "largest": [{"name": "<b>shoe</b>", "pairs": 40, "removed": 10}],
+    },
+    "sources": {"scan": {"path": "runs/scan", "seal": "5ea1"}},
+}
+
+
+def test_shares_are_of_names_that_enough_pairs_have() -> None:
+    removed = Removed()
+    removed.count([(["shoe", "shoe", "red"], number >= 5) for number in range(20)])
+    removed.count([(["bag"], False)] * 19 + [([], True)] * 61)
+    told = removed.to_json()
+    assert told["mean_share"] == 0.24
+    assert told["counted"] == 2, "19 bags are too few"
+    assert told["largest"] == [{"name": name, "pairs": 20, "removed": 5} for name in ("red", "shoe")]
+    assert told["above_3_times_the_mean"] == 0
+
+
+def test_a_page_says_what_became_of_all_and_escapes_strangers() -> None:
+    item = GalleryItem(
+        uid="0" * 32,
+        kind="quarantined",
+        attack="",
+        reasons=("neighbours_disagree",),
+        sentence="none of them",
+        caption="<script>alert(1)</script>",
+        picture=b"",
+    )
+    page = render_audit(FACTS, [item], seal="abc")
+    assert "20.0\u00a0% of 10 pairs were set aside" in page
+    assert "10 seen = 7 kept + 2 set aside with a reason + 1 that could not be used" in page
+    assert "<script>" not in page
+    assert "<b>shoe" not in page
+    assert "&lt;b&gt;shoe" in page
+    assert "1.2 ×" in page
+    assert "AML.T0020" in page
+    assert "MEASURE 2.7" in page
+    assert "What was found of what was planted" not in page, "nobody knows without a ledger"
+
+
+@pytest.mark.slow
+class TestOfAScan:
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """poison, store, index, scan and rewrite of some squares."""
+        root = tmp_path_factory.mktemp("audit")
+        poisoned_scan(root)
+        told = RewriteSettings(store=root / "store", verdicts=root / "scan")
+        rewrite_shards(told, out=root / "rewrite", executor=LocalExecutor())
+        write_audit(self.settings(root), out=root / "audit")
+        return root
+
+    def settings(self, run: Path) -> AuditSettings:
+        return AuditSettings(scan=run / "scan", rewritten=run / "rewrite", ledger=run / "poison")
+
+    def test_numbers_are_those_of_the_tables(self, run: Path) -> None:
+        facts, verdicts = read_json(run / "audit" / "audit.json"), read_verdicts(run / "scan")
+        assert facts["pairs"]["seen"] == len(verdicts)
+        assert facts["pairs"]["kept"] == verdicts["kept"].sum()
+        poisons = Ledger.open(run / "poison").poisons
+        for attack, told in facts["attacks"].items():
+            mine = verdicts.filter(
+                polars.col("uid").is_in([uid for uid in poisons if poisons[uid] == attack])
+            )
+            assert (told["n"], told["hits"]) == (len(mine), (~mine["kept"]).sum())
+            assert told["low"] <= told["hits"] / told["n"] <= told["high"]
+        clean = verdicts.filter(~polars.col("uid").is_in(list(poisons)))
+        lost = facts["clean_lost"]
+        assert (lost["n"], lost["hits"]) == (len(clean), (~clean["kept"]).sum())
+
+    def test_it_can_be_verified(self, run: Path) -> None:
+        (line,) = [check.what for check in verify_folder(run / "audit") if "measured again" in check.what]
+        assert re.fullmatch(r"\d+ numbers are what ledger, rewritten, scan give when measured again", line)
+
+    def test_the_page_is_made_of_the_numbers(self, run: Path) -> None:
+        page = (run / "audit" / "audit.html").read_text("utf-8")
+        facts = read_json(run / "audit" / "audit.json")
+        assert sha256_of(run / "audit" / "audit.json") in page
+        assert f"{facts['pairs']['kept']:,} kept" in page
+
+    def test_a_number_that_was_changed_is_named(self, run: Path, tmp_path: Path) -> None:
+        write_audit(self.settings(run), out=tmp_path / "audit")
+        path = tmp_path / "audit" / "audit.json"
+        facts = read_json(path)
+        facts["pairs"]["kept"] += 1
+        write_json(path, facts)
+        with pytest.raises(MismatchError, match=r"audit.json has changed since it was written"):
+            list(verify_folder(tmp_path / "audit"))
+        for name, key in (
+            ("done/audit.json", "files"),
+            ("complete.json", "seal"),
+        ):  # who changes one changes all
+            told = read_json(tmp_path / "audit" / name)
+            if key == "files":
+                told[key]["audit.json"] = sha256_of(path)
+            else:
+                told[key] = sha256_of(path)
+            write_json(tmp_path / "audit" / name, told)
+        with pytest.raises(MismatchError, match=r"audit.json: pairs.kept: found \d+, wanted \d+"):
+            list(verify_folder(tmp_path / "audit"))
+
+    def test_what_belongs_to_another_scan_is_refused(self, run: Path, tmp_path: Path) -> None:
+        (tmp_path / "scan").symlink_to(run / "scan")
+        assert measure(AuditSettings(scan=tmp_path / "scan", rewritten=run / "rewrite"))["pairs"]["seen"]
+        poisoned_scan(tmp_path / "other")
+        with pytest.raises(MismatchError, match=r"was rewritten by .*scan, wanted by .*other/scan"):
+            measure(AuditSettings(scan=tmp_path / "other" / "scan", rewritten=run / "rewrite"))
+
+    def test_the_command(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        said = Roclip(capsys)("audit", "--scan", run / "scan", "--out", tmp_path / "audit")
+        assert said.code == 0
+        assert f"seal               {sha256_of(tmp_path / 'audit' / 'audit.json')}" in said.out
