@@ -184,7 +184,7 @@ def test_a_file_gives_defaults_and_options_go_first(roclip: Roclip, shard: Path,
     ("text", "line"),
     [
         ("[embed]\nbatchsize = 3", "[embed] has no setting 'batchsize', known are as_json, batch_size, "),
-        ("[embd]\nseed = 3", "[embd] is no command, known are attacks, bench, demo, "),
+        ("[embd]\nseed = 3", "[embd] is no command, known are attacks, audit, bench, demo, "),
         ("seed = 3", "[seed] is no command, known are "),
         ("[embed\n", "is no TOML: "),
         ("[embed]\nseed = 'many'", "Invalid value for '--seed': "),
