@@ -1,6 +1,7 @@
 """What it costs to be killed: embed, index and pair over real shards, with SIGKILL at random moments.
 
     python -m benchmarks.faults [--shards 'data/{00000..00009}.tar'] [--kills 12] [--seed 0] [--quick]
+    python -m benchmarks.faults --campaign 100    one kill each, over all stages: fault_campaign.py
 
 First each command runs undisturbed, and once more, which does no work. Then all run again elsewhere,
 each killed some times at moments drawn from between those two, and started again to end. What counts:
@@ -31,6 +32,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.claims import Claim, report
+from benchmarks.fault_campaign import run_campaign
 from benchmarks.reading import DATA, noise_shard
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import sha256_of
@@ -168,6 +170,17 @@ class Run:
 def main() -> None:
     """Measure, print the table, and tell in the exit code whether all was as promised."""
     told = _arguments()
+    claims = _campaign(told) if told.campaign else _measure(told)
+    report("faults", claims)
+    raise SystemExit(0 if all(claim.holds for claim in claims) else 1)
+
+
+def _campaign(told: argparse.Namespace) -> list[Claim]:
+    return run_campaign(told.campaign, scratch=told.scratch or Path("runs/faults"), seed=told.seed)
+
+
+def _measure(told: argparse.Namespace) -> list[Claim]:
+    """Every command once undisturbed and once killed some times."""
     with tempfile.TemporaryDirectory(dir=told.scratch) as folder:
         scratch = Path(folder).resolve()
         shards = _shards(told, scratch)
@@ -178,9 +191,7 @@ def main() -> None:
         runs[1].killed(3 if told.quick else told.kills, like=runs[0], dice=random.Random(told.seed))
         trees = [run.tree() for run in runs]
     _show(*runs)
-    claims = _claims(runs[1], same=trees[0] == trees[1], files=len(trees[0]))
-    report("faults", claims)
-    raise SystemExit(0 if all(claim.holds for claim in claims) else 1)
+    return _claims(runs[1], same=trees[0] == trees[1], files=len(trees[0]))
 
 
 def _shares(wall: dict[str, float], times: int) -> dict[str, int]:
@@ -243,8 +254,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--shards", default="")
     parser.add_argument("--kills", type=int, default=12, help="over all commands")
+    parser.add_argument("--campaign", type=int, default=0, help="trials of one kill each, over all stages")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scratch", type=Path, default=None, help="folder for results; the system's own")
+    parser.add_argument("--scratch", type=Path, default=None, help="folder for results")
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args()
 

@@ -1,12 +1,8 @@
-"""What goes wrong, on purpose: stores that fail, disks that refuse, nodes that are taken away.
-
-And how to tell whether it mattered: tree() of what a stage left behind.
-"""
+"""What goes wrong, on purpose: stores that fail, disks that refuse, nodes that are taken away."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import re
@@ -26,46 +22,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from roclip_sanitize import runfiles
 from roclip_sanitize.executors.base import Crew, Executor, MakeWorker, Result, Task
-from roclip_sanitize.runfiles import read_json, sha256_of
 
 NODES = 3
 SOON_SECONDS = 120.0
-
-# What a stage left behind
-
-
-UNSTEADY = {"retries", "loss_mean", "agreement"}
-
-
-def tree(out: Path) -> dict[str, object]:
-    """All that a folder holds, by path, but for times, retries and what killed writers leave.
-
-    Nor what a training is watched by: event files are named after the time, and means are of the steps
-    since the run, or its resume, began to count.
-    """
-    return {
-        path.relative_to(out).as_posix(): _content(path)
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.suffix != ".part" and path.parent.name != "tensorboard"
-    }
-
-
-def _content(path: Path) -> object:
-    if path.parent.name == "done" or path.name in {"complete.json", "manifest.json"}:
-        return _timeless(read_json(path))
-    if path.suffix == ".jsonl":
-        return [_timeless(json.loads(line)) for line in path.read_text().splitlines()]
-    return sha256_of(path)  # short, so that a difference is quickly told
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = (name for name in value if "second" not in name and name not in UNSTEADY)
-        return {name: _timeless(value[name]) for name in kept}
-    if isinstance(value, list):
-        return [_timeless(inner) for inner in value]
-    return value
-
 
 # Nodes that are taken away
 

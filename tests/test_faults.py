@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.same_bytes import tree
 from roclip_sanitize.errors import StorageError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder
@@ -23,7 +24,6 @@ from tests.faulty import (
     NODES,
     DoomedNode,
     RefusingDisk,
-    tree,
     wait_for,
 )
 from tests.stages import PAIRS, SHARDS, Stage, run_stages, square_shards, stages, vectors_and_names

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.same_bytes import tree
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.executors.base import MakeWorker, Result, Task
 from roclip_sanitize.executors.local import LocalExecutor
-from tests.faulty import tree
 from tests.squares import write_square_shards, write_squares
 
 pytestmark = pytest.mark.slow

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from benchmarks.same_bytes import tree
 from roclip_sanitize import sources
 from roclip_sanitize.cli import run
 from roclip_sanitize.embed import EmbedSettings, embed_shards
@@ -24,7 +25,7 @@ from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.shards import content_uid, expand_shards
 from roclip_sanitize.sources import open_source, source_path
 from tests.corpora import read_shard
-from tests.faulty import ForgetfulStore, ShakyStore, WithStores, tree
+from tests.faulty import ForgetfulStore, ShakyStore, WithStores
 from tests.stages import PAIRS, SHARDS, square_shards, stages, vectors_and_names
 
 # A store that fails now and then
