@@ -21,7 +21,7 @@ from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.explain import explain
 from roclip_sanitize.scan.parts import Places
 from roclip_sanitize.scan.scoring import Scores
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, combined, judge
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, collided, combined, fused, judge
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ class JudgeWorker:
 
         found = [findings.get(place) for place in range(len(names))]
         witnesses = [finding and ";".join(finding.witnesses) for finding in found]
-        weighed = {
+        weighed: dict[str, NDArray[Any]] = {
+            "suspicion": self._suspicion(scores),
             "cross_prediction": scores.cross_prediction_N,
             "cross_prediction_percentile": self._percentiles(scores, Reason.PICTURE_AND_CAPTION_DISAGREE),
             "agreement": scores.agreement_N,
@@ -125,6 +126,11 @@ class JudgeWorker:
             polars.Series("pictures_of_caption", scores.collisions.pictures_of_caption_N, polars.Int32),
             polars.Series("neighbours", witnesses, polars.String),
         )
+
+    def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
+        """What orders all pairs: collisions first, then what the other detectors say together."""
+        flags = collided(scores.collisions, self._thresholds).values()
+        return np.where(np.logical_or.reduce(list(flags)), 1.0, fused(scores.weighed, self._rankings))
 
     def _percentiles(self, scores: Scores, reason: Reason) -> NDArray[np.float32]:
         """Share of the store's suspicions that are lower, in per cent; NaN without one."""

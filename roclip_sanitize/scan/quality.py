@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars
 
 SCORE_OF_DETECTOR = {
+    "fused": "suspicion",
     "cross_prediction": "cross_prediction",
     "agreement": "agreement",
     "captions_of_picture": "captions_of_picture",

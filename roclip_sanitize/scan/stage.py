@@ -1,8 +1,8 @@
 """Embedding store and image index → scores and verdicts: the ``scan`` stage.
 
-    scores/scores_00000.parquet       uid, key, shard, cross_prediction, cross_prediction_percentile,
-                                      agreement, agreement_percentile, captions_of_picture,
-                                      pictures_of_caption, neighbours
+    scores/scores_00000.parquet       uid, key, shard, suspicion, cross_prediction,
+                                      cross_prediction_percentile, agreement, agreement_percentile,
+                                      captions_of_picture, pictures_of_caption, neighbours
     verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
     done/00000.json                   rows, tally, reasons; written last
     work/                             columns, neighbours and raw scores, with markers of their own
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 DETECTORS = ("cross_prediction", "agreement", "collisions")
 VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
-TABLES = 2  # more than before there was cross prediction: a scan does not go on in a folder of fewer
+TABLES = 3  # of this layout: a scan does not go on in a folder of another
 STEPS = ("columns", "cross", "search", "evidence", "score", "judge")
 NEIGHBOURS_BESIDE = 10  # that sentences quote, where agreement asks none
 
@@ -188,8 +188,8 @@ def read_verdicts(out: Path) -> polars.DataFrame:
 def read_scores(out: Path) -> polars.DataFrame:
     """All scores of a finished scan.
 
-    ``cross_prediction`` and ``agreement`` are suspicions, null where there is none. Scans from before there
-    was cross prediction lack its columns.
+    ``suspicion`` orders all pairs, 1 for those that collide; ``cross_prediction`` and ``agreement`` are the
+    suspicions that it is made of, null where there is none. Older scans lack some of these columns.
     """
     return _read_tables(out, "scores")
 

@@ -69,26 +69,36 @@ def collided(collisions: Collisions, thresholds: Thresholds) -> dict[Reason, NDA
     }
 
 
-def combined(
+def fused(
     weighed: Mapping[Reason, NDArray[np.float32]], rankings: Mapping[Reason, NDArray[np.float32]]
 ) -> NDArray[np.float64]:
-    """One suspicion of each pair from those of all detectors that share the budget.
+    """One score of each pair from those of all detectors that share the budget.
 
     Args:
         weighed: suspicions by reason, float32; NaN where there is none.
         rankings: all suspicions of the store, ascending, without NaN; of the reasons that count.
 
     Returns:
-        (N,) float64 from 0 to 1: 1 less the product of shares; NaN where no detector is suspicious.
+        (N,) float64 from 0 to 1: 1 less the product of shares.
     """
-    product_N, suspicious_N = np.ones(1), np.zeros(1, np.bool_)
+    product_N = np.ones(max(map(len, weighed.values()), default=0))
     for reason, ranking in rankings.items():
         suspicion_N = weighed[reason]
         share_N = 1 - np.searchsorted(ranking, suspicion_N) / max(1, len(ranking))
         product_N = product_N * np.where(np.isnan(suspicion_N), 1.0, share_N) ** WEIGHTS[reason]
-        suspicious_N = suspicious_N | (suspicion_N > NEUTRAL)
-    pairs = max(map(len, weighed.values()), default=0)
-    return np.broadcast_to(np.where(suspicious_N, 1 - product_N, np.nan), pairs)
+    score_N: NDArray[np.float64] = 1 - product_N
+    return score_N
+
+
+def combined(
+    weighed: Mapping[Reason, NDArray[np.float32]], rankings: Mapping[Reason, NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """fused(), of those pairs that a detector suspects; NaN of the others."""
+    score_N = fused(weighed, rankings)
+    suspicious_N = np.zeros(len(score_N), np.bool_)
+    for reason in rankings:
+        suspicious_N |= weighed[reason] > NEUTRAL
+    return np.where(suspicious_N, score_N, np.nan)
 
 
 def candidates(
