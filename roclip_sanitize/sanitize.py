@@ -47,7 +47,7 @@ class SanitizeSettings:
         shards: WebDataset shards.
         look_twice: whether a CLIP of one epoch looks again at what the first look saw: it finds triggers
             that cover whole pictures, and costs an epoch of training and a second embedding.
-        seed: of the young CLIP.
+        seed: of the index's sample, and of the young CLIP.
         scan: further settings of the scan, by the names of ScanSettings.
     """
 
@@ -104,11 +104,12 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
     store, young = out / "store", out / "young"
 
     def embed(encoder: str, name: str) -> Tally:
-        told = EmbedSettings(shards=settings.shards, encoder=encoder)
+        told = EmbedSettings(shards=settings.shards, encoder=encoder, seed=settings.seed)
         return embed_shards(told, out=out / name, executor=executor)
 
     def index() -> None:
-        build_index(IndexSettings(store=store, transform="pca96"), out=out / "index", executor=executor)
+        told = IndexSettings(store=store, transform="pca96", seed=settings.seed)
+        build_index(told, out=out / "index", executor=executor)
 
     def train() -> Tally:
         pairs = EmbeddingStore.open(store).rows

@@ -136,6 +136,8 @@ def test_a_cell_that_scans_is_of_the_scans_defaults_too() -> None:
     assert told["budget"] == ScanSettings(store=Path("s"), index=Path("i")).budget
     assert isinstance(told["detectors"], list)
     assert cells()[-1].to_json()["scan"] is None
+    twice = cells('methods = ["scan_clip"]\n[scan]\nlook_twice = true')[-1]
+    assert twice.to_json()["scan"] == {**told, "look_twice": True}
 
 
 def test_a_control_is_of_the_same_shards_seed_and_model() -> None:

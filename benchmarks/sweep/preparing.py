@@ -2,7 +2,7 @@
 
     RUN/ledgers/ID/       what was planted: stays
     RUN/scratch/ID/       everything else, dropped once all cells on these shards are measured
-        poison/ store/ index/ scan/ rewrite/ cache/
+        poison/ store/ index/ scan/ rewrite/ cache/, and what a second look takes
 
 The same seed plants the same bytes, so that what was dropped can be made again.
 """
@@ -168,21 +168,11 @@ def _goals(ledger: Ledger) -> dict[str, str]:
 
 
 def _scan(shards: tuple[Path, ...], scratch: Path, cell: Cell, executor: Executor) -> tuple[Path, ...]:
-    from roclip_sanitize.embed import EmbedSettings, embed_shards
-    from roclip_sanitize.index import IndexSettings, build_index
-    from roclip_sanitize.rewrite import RewriteSettings, kept_shards, rewrite_shards
-    from roclip_sanitize.scan.stage import ScanSettings, scan_store
+    from roclip_sanitize.rewrite import kept_shards
+    from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 
-    store, index, seed = scratch / "store", scratch / "index", cell.poisoning.seed
-    embed = EmbedSettings(shards=shards, encoder="plain", seed=seed)
-    embed_shards(embed, out=store, executor=executor)
-    build_index(
-        IndexSettings(store=store, modality="image", transform="pca96", seed=seed),
-        out=index,
-        executor=executor,
-    )
-    scan = ScanSettings(store=store, index=index, **cell.scan)
-    scan_store(scan, out=scratch / "scan", executor=executor)
-    rewrite = RewriteSettings(store=store, verdicts=scratch / "scan")
-    rewrite_shards(rewrite, out=scratch / "rewrite", executor=executor)
+    told = dict(cell.scan)
+    look_twice, seed = bool(told.pop("look_twice", False)), cell.poisoning.seed
+    settings = SanitizeSettings(shards=shards, look_twice=look_twice, seed=seed, scan=told)
+    sanitize_shards(settings, out=scratch, executor=executor, say=lambda line: None)
     return tuple(kept_shards(scratch / "rewrite"))

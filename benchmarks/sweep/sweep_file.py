@@ -19,6 +19,9 @@
     [train]                         # settings of training, for all
     epochs = 4
 
+    [scan]                          # settings of the scan, for methods that train on what it keeps
+    look_twice = true               # and whether a CLIP of one epoch looks again
+
     [method.often]                  # a method of one's own
     method = "roclip"
     match_every = 640
@@ -45,7 +48,8 @@ PRESETS = Path(__file__).parent
 ATTACK_KEYS = ("name", "spec", "together", "rates", "seeds")
 RENDERED_KEYS = ("pairs", "shards", "test_pairs", "seed")
 RESOURCE_KEYS = ("cores", "gpus", "ranks")
-SCAN_KEYS = tuple(each.name for each in fields(ScanSettings) if each.name not in {"store", "index"})
+OF_THE_CELL = {"store", "index", "second_look"}
+SCAN_KEYS = (*(each.name for each in fields(ScanSettings) if each.name not in OF_THE_CELL), "look_twice")
 
 
 def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:
