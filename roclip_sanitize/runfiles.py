@@ -211,6 +211,11 @@ class StageFolder:
         in_order = sorted(names, key=lambda name: (len(name), name))  # 100000 comes after 99999
         return [marker for name in in_order if (marker := self.marker(name)) is not None]
 
+    @property
+    def content(self) -> str:
+        """Names what the folder holds, whatever it is called: sixteen hex digits of all its files' hashes."""
+        return fingerprint({marker.name: dict(marker.files) for marker in self.markers()})
+
     def commit(self, name: str, *, files: Sequence[Path], facts: Mapping[str, Any]) -> Marker:
         """Declare one shard done. Call it last, from the worker that wrote the files.
 

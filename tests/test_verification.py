@@ -15,6 +15,7 @@ from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.rewrite import verdict_file
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.scan.judging import table_file
+from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.store import vectors_file, write_parquet
 from roclip_sanitize.verification import verify_folder
@@ -59,19 +60,15 @@ def edited(path: Path, change: Callable[[polars.DataFrame], polars.DataFrame]) -
 def test_all_that_holds_is_said(run: Path) -> None:
     said = [f"{check.where}: {check.what}" for check in verify_folder(Path())]
     pairs = SHARDS * PAIRS
-    assert any(line.startswith(f"rewrite: {pairs} pairs of {SHARDS} input shards are on") for line in said)
+    assert f"rewrite: {pairs} pairs of {SHARDS} input shards are where scan wants them, byte for byte" in said
+    assert "rewrite: the other 0 pairs of the input shards are those that failed" in said
     assert any(
         line.startswith(f"store: {pairs} pairs have a name each, and {2 * pairs} vectors") for line in said
     )
-    assert any(line.startswith(f"scan: {pairs} verdicts go with the scores") for line in said)
-    assert {line.partition(":")[0] for line in said} == {
-        "index",
-        "index_text",
-        "pairs",
-        "rewrite",
-        "scan",
-        "store",
-    }
+    assert "scan: its store, store, has not changed since" in said
+    assert f"scan: {pairs} verdicts are what the scores of the same pairs make them" in said
+    order = list(dict.fromkeys(line.partition(":")[0] for line in said))
+    assert order == ["store", "index", "index_text", "pairs", "scan", "rewrite"]
 
 
 def flip_a_byte() -> None:
@@ -99,6 +96,43 @@ def change_an_input() -> None:
 def clear_a_reason() -> None:
     path = table_file(Path("scan"), "verdicts", PART)
     sealed("scan", PART, edited(path, lambda frame: frame.with_columns(kept=~polars.col("kept"))))
+
+
+def flag_all() -> None:
+    path = table_file(Path("scan"), "verdicts", PART)
+    told = polars.lit("neighbours_disagree").alias("reasons"), polars.lit(value=False).alias("kept")
+    sealed("scan", PART, edited(path, lambda frame: frame.with_columns(told)))
+
+
+def raise_scores() -> None:
+    path = table_file(Path("scan"), "scores", PART)
+    high = polars.lit(0.999, polars.Float32).alias("cross_prediction")
+    sealed("scan", PART, edited(path, lambda frame: frame.with_columns(high)))
+
+
+def lose_a_pair() -> None:
+    """It is in no table, no output shard and no count any more."""
+    kept = Path(f"rewrite/kept/{PART}.tar")
+    with Shard(kept) as shard:
+        lost, *others = [pair.uid for pair in shard.pairs()]
+    with Shard(Path(f"squares/{PART}.tar")) as shard, ShardWriter(kept) as writer:
+        for pair in shard.pairs():
+            if pair.uid in others:
+                writer.copy(shard, pair)
+    table = edited(verdict_file(Path("rewrite"), PART), lambda frame: frame.filter(frame["uid"] != lost))
+    sealed("rewrite", PART, table)
+    for name in (f"done/{PART}.json", "complete.json"):
+        told = read_json(Path("rewrite") / name)
+        tally = told.get("facts", told)["tally"]
+        tally["seen"] -= 1
+        tally["kept"] -= 1
+        write_json(Path("rewrite") / name, told)
+
+
+def scan_of_other_vectors() -> None:
+    settings = read_json(Path("scan/stage.json"))
+    settings["settings"]["store_content"] = "0" * 16
+    write_json(Path("scan/stage.json"), settings)
 
 
 def other_scores() -> None:
@@ -149,13 +183,20 @@ def change_a_verdict() -> None:
             r"rewrite/(kept|quarantined)/00002.tar: \w{32} is in no input shard, or on the wrong side",
         ),
         (change_an_input, r"squares/00001.tar: sha256: found \w{64}, wanted \w{64}"),
-        (clear_a_reason, "scan: verdicts at odds with their reasons: found 20, wanted 0"),
+        (clear_a_reason, r"00002.parquet: \w{32}: found set aside, but its scores make it kept"),
+        (flag_all, r"found set aside for neighbours_disagree, but its scores make it kept"),
+        (raise_scores, r"verdicts_0000\d.parquet: \w{32}: found \w+.*, but its scores make it \w+"),
+        (scan_of_other_vectors, r"store: content since scan was made: found \w{16}, wanted 0{16}"),
+        (lose_a_pair, "squares/00002.tar: pairs that failed: found 1, wanted 0"),
         (other_scores, "scores_00002.parquet: same pairs as verdicts_00002.parquet"),
         (longer_vector, r"img_emb_00002.npy: row 3 has length 2.0\d+, wanted 1"),
         (hide_a_pair, "rewrite: pairs seen: found 119, wanted 120"),
         (shorten_the_list, r"rewrite/keep.npy: not the \d+ uids that were kept: \w{32}"),
         (forget_an_output, "manifest.json: sha256 of keep.npy: found None, wanted"),
-        (change_a_verdict, r"rewrite/quarantined/00002.tar: pair \d+ is nothing, wanted \w{32}"),
+        (
+            change_a_verdict,
+            r"00002.parquet: whether \w{32} is kept, and why not: found \(False, ''\), wanted \(True",
+        ),
         (lambda: Path("scan/complete.json").unlink(), "scan is unfinished: run 'roclip scan' again"),
         (lambda: Path("store/metadata/metadata_00001.parquet").unlink(), "metadata_00001.parquet is missing"),
     ],

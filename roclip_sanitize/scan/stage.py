@@ -27,7 +27,7 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
 from roclip_sanitize.records import Reason, Tally
-from roclip_sanitize.runfiles import StageFolder, atomic_file, fingerprint
+from roclip_sanitize.runfiles import StageFolder, atomic_file
 from roclip_sanitize.scan.columns import Columns, join_pieces
 from roclip_sanitize.scan.cross_rounds import cross_predict
 from roclip_sanitize.scan.judging import JudgeWorker, table_file
@@ -274,9 +274,7 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _content(path: Path, stage: str) -> str:
-    """Names what a finished folder holds, whatever it is called."""
-    markers = StageFolder.open(path, stage=stage).markers()
-    return fingerprint({marker.name: dict(marker.files) for marker in markers})
+    return StageFolder.open(path, stage=stage).content
 
 
 def _read_tables(out: Path, what: str) -> polars.DataFrame:

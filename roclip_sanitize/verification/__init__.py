@@ -3,8 +3,8 @@
     contract.py   what a check is
     folders.py    any stage's folder: markers, hashes, tallies
     stores.py     embedding stores: rows that belong together, unit vectors
-    scans.py      scans: scores and verdicts of the same pairs, counted again
-    rewrites.py   rewritten shards: every pair, byte for byte, and lists and manifest
+    scans.py      scans: the same pairs as their store's, every verdict derived again from the scores
+    rewrites.py   rewritten shards: every pair where its verdict says, byte for byte; lists and manifest
     trainings.py  trained weights
     audits.py     audits: every number measured again
 

@@ -23,9 +23,23 @@ STAGES: dict[str, Callable[[StageFolder], Iterator[str]]] = {
     "audit": verify_audit,
 }
 
+LOOP = (
+    "corpus",
+    "poison",
+    "embed",
+    "index",
+    "match",
+    "pair",
+    "scan",
+    "rewrite",
+    "train",
+    "evaluate",
+    "audit",
+)
+
 
 def verify_folder(path: Path) -> Iterator[Check]:
-    """Check a stage's folder, or all stages' folders under one, outermost first.
+    """Check a stage's folder, or all stages' folders under one, in the order of the loop.
 
     Yields:
         What holds, check by check.
@@ -36,7 +50,7 @@ def verify_folder(path: Path) -> Iterator[Check]:
 
     Memory: one shard's tables, and what each stage's module says.
     """
-    folders = sorted(stage_folders(path), key=lambda folder: folder.parts)
+    folders = sorted(stage_folders(path), key=_place_in_loop)
     if not folders:
         raise DataError(f"{path} is no folder that a command made: there is no stage.json in it")
     for each in folders:
@@ -53,6 +67,12 @@ def stage_folders(path: Path) -> Iterator[Path]:
     for below in path.iterdir() if path.is_dir() else ():
         if below.is_dir():
             yield from stage_folders(below)
+
+
+def _place_in_loop(folder: Path) -> tuple[int, tuple[str, ...]]:
+    """What a stage rests on comes before it, so that the first thing that does not hold is the cause."""
+    stage = read_json(folder / "stage.json")["stage"]
+    return LOOP.index(stage) if stage in LOOP else len(LOOP), folder.parts
 
 
 def _checks(folder: StageFolder) -> Iterator[str]:

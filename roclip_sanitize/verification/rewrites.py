@@ -1,6 +1,7 @@
-"""Rewritten shards: every pair of the input is on its side, byte for byte and in its order.
+"""Rewritten shards: every pair of the input is on the side that its scan says, byte for byte and in order.
 
-The input shards are read again. What is not among kept and quarantined pairs must be what failed.
+The input shards are read again. What is not among kept and quarantined pairs is counted, and must be what
+failed: so seen = kept + quarantined + failed holds of the bytes, not of a tally alone.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Tally
-from roclip_sanitize.rewrite import read_keep_list, verdict_file
+from roclip_sanitize.rewrite import flagged_uids, read_keep_list, verdict_file
 from roclip_sanitize.runfiles import Marker, StageFolder, read_json, sha256_of
+from roclip_sanitize.scan.uids import FlaggedUids
 from roclip_sanitize.shards import Pair, Shard
 from roclip_sanitize.sources import source_path, source_sha256
 from roclip_sanitize.verification.contract import require_equal, require_equal_counts
+
+if TYPE_CHECKING:
+    import polars
 
 SIDES = ("kept", "quarantined")
 
@@ -24,11 +30,23 @@ SIDES = ("kept", "quarantined")
 def verify_rewrite(folder: StageFolder) -> Iterator[str]:
     """Check every shard, the keep-list and the manifest.
 
-    Memory: of one shard its names, and 200 bytes of every pair that was kept.
+    Memory: of one shard its names, 17 bytes of every flagged uid, and 200 of every pair that was kept.
     """
+    scan = StageFolder.open(Path(folder.settings["verdicts"]), stage="scan")
+    require_equal(
+        scan.content,
+        folder.settings["content"],
+        what=f"content since {folder.path} was made",
+        where=scan.path,
+    )
+    flagged = flagged_uids(scan.path)
     markers = [marker for marker in folder.markers() if "tally" in marker.facts]
-    pairs = sum(_verify_shard(folder.path, marker) for marker in markers)
-    yield f"{pairs:,} pairs of {len(markers):,} input shards are on the side of their verdicts, byte for byte"
+    pairs = sum(_verify_shard(folder.path, marker, flagged) for marker in markers)
+    yield (
+        f"{pairs:,} pairs of {len(markers):,} input shards are where {scan.path} wants them, byte for byte"
+    )
+    failed = sum(Tally.from_json(marker.facts["tally"]).failed.total() for marker in markers)
+    yield f"the other {failed:,} pairs of the input shards are those that failed"
     kept = sorted({*chain.from_iterable(_kept(folder.path, marker) for marker in markers)})
     listed = read_keep_list(folder.path / "keep.npy")
     if listed != kept:
@@ -40,16 +58,12 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
     yield _verify_manifest(folder, markers)
 
 
-def _verify_shard(out: Path, marker: Marker) -> int:
+def _verify_shard(out: Path, marker: Marker, flagged: FlaggedUids) -> int:
     """Returns how many pairs were compared."""
-    import polars
-
     path, name = source_path(marker.facts["shard"]), marker.facts["name"]
     require_equal(source_sha256(path), marker.facts["sha256"], what="sha256", where=path)
-    table = polars.read_parquet(verdict_file(out, marker.name))
-    wanted = dict(zip(table["uid"], table["keep"], strict=True))
-    require_equal(len(wanted), len(table), what="distinct uids", where=verdict_file(out, marker.name))
-    tally, compared = Tally.from_json(marker.facts["tally"]), 0
+    wanted = _wanted(verdict_file(out, marker.name), flagged)
+    tally, compared, left = Tally.from_json(marker.facts["tally"]), 0, 0
     with ExitStack() as opened:
         shard = opened.enter_context(Shard(path))
         sides = {side: _Side(out / side / f"{name}.tar", opened) for side in SIDES}
@@ -57,9 +71,26 @@ def _verify_shard(out: Path, marker: Marker) -> int:
             if pair.uid in wanted:
                 sides["kept" if wanted[pair.uid] else "quarantined"].require_next(shard, pair)
                 compared += 1
+            else:
+                left += 1
         for side, count in (("kept", tally.kept), ("quarantined", tally.quarantined.total())):
             sides[side].require_end(count)
+        require_equal(left + len(shard.failures), tally.failed.total(), what="pairs that failed", where=path)
+    require_equal(tally.seen, compared + tally.failed.total(), what="pairs seen", where=path)
     return compared
+
+
+def _wanted(path: Path, flagged: FlaggedUids) -> dict[str, bool]:
+    """Which pairs of a shard were to be kept, as its table has it and the scan says."""
+    table = _table(path)
+    wanted = dict(zip(table["uid"], table["keep"], strict=True))
+    require_equal(len(wanted), len(table), what="distinct uids", where=path)
+    for (uid, keep, reason), by_scan in zip(
+        table.iter_rows(), flagged.reasons(table["uid"].to_list()), strict=True
+    ):
+        told = (by_scan is None, by_scan.value if by_scan else "")
+        require_equal((keep, reason), told, what=f"whether {uid} is kept, and why not", where=path)
+    return wanted
 
 
 class _Side:
@@ -87,10 +118,14 @@ class _Side:
             raise MismatchError(f"{self._path}: {more.uid} is in no input shard, or on the wrong side")
 
 
-def _kept(out: Path, marker: Marker) -> list[str]:
+def _table(path: Path) -> polars.DataFrame:
     import polars
 
-    table = polars.read_parquet(verdict_file(out, marker.name))
+    return polars.read_parquet(path, columns=["uid", "keep", "reason"])
+
+
+def _kept(out: Path, marker: Marker) -> list[str]:
+    table = _table(verdict_file(out, marker.name))
     uids: list[str] = table.filter(table["keep"])["uid"].to_list()
     return uids
 

@@ -1,43 +1,84 @@
-"""Scans: scores and verdicts of the same pairs, reasons counted again, and the budget kept."""
+"""Scans: of the same pairs as their store, and every verdict is what the scores and the budget make it."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.judging import table_file
+from roclip_sanitize.scan.rejudging import Rejudged
+from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification.contract import require_equal, require_equal_counts
 
 if TYPE_CHECKING:
     import polars
 
 COUNTED = frozenset({Reason.MANY_CAPTIONS_ONE_PICTURE.value, Reason.MANY_PICTURES_ONE_CAPTION.value})
+INPUTS = {"store": "embed", "index": "index", "second_look": "embed"}
 
 
 def verify_scan(folder: StageFolder) -> Iterator[str]:
-    """Check every part. Memory: one part's tables."""
-    rows = flagged = by_budget = 0
+    """Check every part. Memory: 13 bytes of every pair, and one part's tables."""
+    yield from _verify_inputs(folder)
+    rejudged, rows, by_budget = Rejudged(folder), 0, 0
+    removed = Counter[str]()
     for marker in folder.markers():
         verdicts = _verdicts(folder, marker)
-        reasons = [text.split(";") if text else [] for text in verdicts["reasons"]]
-        wrong = [kept == bool(each) for kept, each in zip(verdicts["kept"], reasons, strict=True)]
-        require_equal(sum(wrong), 0, what="verdicts at odds with their reasons", where=folder.path)
+        _require_verdicts(rejudged, marker, verdicts, where=folder.path)
+        reasons = [text.split(";") for text in verdicts["reasons"] if text]
         _require_counts(folder, marker, reasons)
         rows += len(verdicts)
-        flagged += sum(map(bool, reasons))
-        by_budget += sum(bool(each) and COUNTED.isdisjoint(each) for each in reasons)
-    yield f"{rows:,} verdicts go with the scores of the same pairs; {flagged:,} have reasons, as counted"
-    budget = folder.settings["budget"]
-    allowed = math.floor(budget * rows + 1e-9)
-    if by_budget > allowed:
+        removed.update(each[0] for each in reasons)
+        by_budget += sum(COUNTED.isdisjoint(each) for each in reasons)
+    yield f"{rows:,} verdicts are what the scores of the same pairs make them"
+    told = Tally.from_json(folder.facts["tally"])
+    require_equal_counts(told.quarantined, removed, what="pairs quarantined as", where=folder.path)
+    yield (
+        f"{removed.total():,} pairs are set aside, as counted; {by_budget:,} of them by the budget of "
+        f"{folder.settings['budget']:.1%}, which allows {rejudged.allowed:,}"
+    )
+
+
+def _verify_inputs(folder: StageFolder) -> Iterator[str]:
+    """What it was made from is still what it was; what is gone cannot be compared, and that is said."""
+    for name, stage in INPUTS.items():
+        if name not in folder.settings:
+            continue
+        path = Path(folder.settings[name])
+        if not path.exists():
+            yield f"its {name}, {path}, is gone and was not compared"
+            continue
+        content = StageFolder.open(path, stage=stage).content
         require_equal(
-            by_budget, f"{allowed} or fewer", what="pairs set aside by the budget", where=folder.path
+            content,
+            folder.settings[f"{name}_content"],
+            what=f"content since {folder.path} was made",
+            where=path,
         )
-    yield f"{by_budget:,} pairs were set aside by the budget of {budget:.1%}, which allows {allowed:,}"
+        yield f"its {name}, {path}, has not changed since"
+    if Path(folder.settings["store"]).exists():
+        _require_pairs_of_store(folder)
+
+
+def _require_pairs_of_store(folder: StageFolder) -> None:
+    store = EmbeddingStore.open(Path(folder.settings["store"]))
+    names = [part.name for part in store.parts]
+    require_equal([marker.name for marker in folder.markers()], names, what="parts", where=folder.path)
+    for name in names:
+        path = table_file(folder.path, "verdicts", name)
+        same = _column(path, "uid").equals(store.metadata(name, ("uid",))["uid"])
+        require_equal(same, True, what=f"same pairs as part {name} of {store.path}", where=path)
+
+
+def _column(path: Path, name: str) -> polars.Series:
+    import polars
+
+    return polars.read_parquet(path, columns=[name])[name]
 
 
 def _verdicts(folder: StageFolder, marker: Marker) -> polars.DataFrame:
@@ -46,15 +87,29 @@ def _verdicts(folder: StageFolder, marker: Marker) -> polars.DataFrame:
     scores, verdicts = (table_file(folder.path, what, marker.name) for what in ("scores", "verdicts"))
     frame = polars.read_parquet(verdicts, columns=["uid", "kept", "reasons"])
     require_equal(len(frame), marker.facts["rows"], what="verdicts", where=verdicts)
-    same = polars.read_parquet(scores, columns=["uid"])["uid"].equals(frame["uid"])
+    same = _column(scores, "uid").equals(frame["uid"])
     require_equal(same, True, what=f"same pairs as {verdicts.name}", where=scores)
     return frame
+
+
+def _require_verdicts(rejudged: Rejudged, marker: Marker, verdicts: polars.DataFrame, *, where: Path) -> None:
+    path = table_file(where, "verdicts", marker.name)
+    for wanted, (uid, kept, reasons) in zip(rejudged.verdicts(marker), verdicts.iter_rows(), strict=True):
+        if (kept, reasons) != (wanted.kept, ";".join(wanted.reasons)):
+            raise MismatchError(
+                f"{path}: {uid}: found {_said(kept, reasons)}, but its scores make it "
+                f"{_said(wanted.kept, ';'.join(wanted.reasons))}"
+            )
+
+
+def _said(kept: bool, reasons: str) -> str:
+    return ("kept" if kept else "set aside") + (f" for {reasons}" if reasons else "")
 
 
 def _require_counts(folder: StageFolder, marker: Marker, reasons: list[list[str]]) -> None:
     where = folder.path
     counted = Counter(reason for each in reasons for reason in each)
     require_equal_counts(marker.facts["reasons"], counted, what="reason", where=where)
-    first = Counter(each[0] for each in reasons if each)
+    first = Counter(each[0] for each in reasons)
     told = Tally.from_json(marker.facts["tally"]).quarantined
     require_equal_counts(told, first, what="pairs quarantined as", where=where)

@@ -1,0 +1,121 @@
+"""Verdicts derived again from a finished scan's tables of scores, and from nothing else.
+
+    scores/*.parquet ─▶ rankings ─▶ cut ─▶ verdicts, part by part
+
+The rule is that of verdicts.py; what is checked with it is that the tables on the disk obey it. So that it
+holds long after a scan, the raw scores in its work folder are not looked at.
+
+Dimension key: N pairs, of a part or of all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roclip_sanitize.records import Reason, Verdict
+from roclip_sanitize.runfiles import Marker, StageFolder
+from roclip_sanitize.scan.collisions import Collisions
+from roclip_sanitize.scan.judging import table_file
+from roclip_sanitize.scan.scoring import WEIGHED
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut, judge
+
+if TYPE_CHECKING:
+    import polars
+
+COUNTS = ("captions_of_picture", "pictures_of_caption")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PartScores:
+    """One part's scores, as judging takes them."""
+
+    weighed: dict[Reason, NDArray[np.float32]]
+    collisions: Collisions
+
+
+class Rejudged:
+    """What a finished scan's scores make of its pairs.
+
+    Attributes:
+        cut: where the budget ends.
+        allowed: how many pairs it may set aside.
+
+    Memory: 13 bytes of every pair, and one part's scores.
+    """
+
+    def __init__(self, scan: StageFolder) -> None:
+        settings = scan.settings
+        self._scan, self._markers = scan, scan.markers()
+        self._thresholds = Thresholds(
+            captions_per_picture=settings["captions_per_picture"],
+            pictures_per_caption=settings["pictures_per_caption"],
+        )
+        self._reasons = [reason for detector, reason in WEIGHED.items() if detector in settings["detectors"]]
+        self._rankings = {reason: self._ranking(reason) for reason in self._reasons}
+        rows = sum(marker.facts["rows"] for marker in self._markers)
+        self.allowed = math.floor(settings["budget"] * rows + 1e-9)
+        self.cut = self._find_cut(rows)
+
+    def verdicts(self, marker: Marker) -> list[Verdict]:
+        """Of one part's pairs, in its order."""
+        scores = self._scores(marker)
+        return judge(
+            self._uids(marker),
+            combined(scores.weighed, self._rankings),
+            scores.weighed,
+            scores.collisions,
+            cut=self.cut,
+            thresholds=self._thresholds,
+        )
+
+    def _ranking(self, reason: Reason) -> NDArray[np.float32]:
+        """All suspicions behind a reason, ascending."""
+        parts = [self._scores(marker).weighed[reason] for marker in self._markers]
+        suspicion_N = np.concatenate([np.empty(0, np.float32), *parts])
+        return np.sort(suspicion_N[~np.isnan(suspicion_N)])
+
+    def _find_cut(self, rows: int) -> Cut:
+        combined_N, candidate_N = np.empty(rows), np.empty(rows, np.bool_)
+        for block, scores in zip(self._blocks(), map(self._scores, self._markers), strict=True):
+            combined_N[block] = combined(scores.weighed, self._rankings)
+            candidate_N[block] = candidates(combined_N[block], scores.collisions, self._thresholds)
+        return find_cut(combined_N, candidate_N, allowed=self.allowed, uids_of=self._uids_of)
+
+    def _blocks(self) -> Iterator[slice]:
+        """Each part's rows among those of all."""
+        start = 0
+        for marker in self._markers:
+            yield slice(start, start + marker.facts["rows"])
+            start += marker.facts["rows"]
+
+    def _uids_of(self, row_M: NDArray[np.int64]) -> Sequence[str]:
+        """Names of rows, ascending."""
+        found = list[str]()
+        for block, marker in zip(self._blocks(), self._markers, strict=True):
+            mine = row_M[(row_M >= block.start) & (row_M < block.stop)] - block.start
+            if len(mine):
+                uids = self._uids(marker)
+                found += [uids[row] for row in mine]
+        return found
+
+    def _uids(self, marker: Marker) -> list[str]:
+        uids: list[str] = self._table(marker, ("uid",))["uid"].to_list()
+        return uids
+
+    def _scores(self, marker: Marker) -> _PartScores:
+        table = self._table(marker, (*WEIGHED, *COUNTS))
+        weighed = {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in WEIGHED.items()}
+        captions_N, pictures_N = (table[column].to_numpy() for column in COUNTS)
+        collisions = Collisions(captions_of_picture_N=captions_N, pictures_of_caption_N=pictures_N)
+        return _PartScores(weighed=weighed, collisions=collisions)
+
+    def _table(self, marker: Marker, columns: Sequence[str]) -> polars.DataFrame:
+        import polars
+
+        return polars.read_parquet(table_file(self._scan.path, "scores", marker.name), columns=list(columns))
