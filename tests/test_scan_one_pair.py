@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ import pytest
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.scan import read_scores, read_verdicts, scan_store
+from roclip_sanitize.scan.explain import why_kept
 from roclip_sanitize.scan.one_pair import find_pair
 from tests.commands import Roclip
-from tests.test_scan_stage import CLEAN, PATCHED, make_world
+from tests.test_scan_stage import CLEAN, PATCHED, TARGETED, make_world
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +37,8 @@ def test_a_pair_that_was_set_aside(scan: Path) -> None:
     assert found.scores["cross_prediction"] is None, "the detector did not run"
     lower = (scores["agreement"] < scores["agreement"][row]).sum()
     assert found.percentiles["agreement"] == pytest.approx(100 * lower / len(scores))
+    assert found.percentiles["captions_of_picture"] == 0, "all other pairs have one caption, too"
+    assert found.percentiles["cross_prediction"] is None
     told = scores["neighbours"][row].split(";")
     assert [each.uid for each in found.neighbours] == told
     assert all(each.caption.startswith("shoe ") for each in found.neighbours), "whose pictures it has"
@@ -43,10 +48,36 @@ def test_a_pair_that_was_set_aside(scan: Path) -> None:
     assert any(line.startswith("cross_prediction") and line.endswith("nothing to say") for line in lines)
 
 
-def test_a_pair_that_was_kept_has_no_reason(scan: Path) -> None:
+def test_a_pair_that_was_kept(scan: Path) -> None:
     found = find_pair(scan, read_verdicts(scan)["uid"][CLEAN.start])
-    assert (found.kept, found.reasons, found.sentence, found.neighbours) == (True, (), "", ())
-    assert found.lines()[2] == "verdict     kept"
+    assert (found.kept, found.reasons) == (True, ())
+    assert found.lines()[2:4] == ["verdict     kept", "why         no detector suspects it"]
+    assert [each.caption[:4] for each in found.neighbours] == ["shoe"] * 6
+
+
+def test_a_collision_has_its_place_among_all(scan: Path) -> None:
+    found = find_pair(scan, read_verdicts(scan)["uid"][TARGETED.start])
+    assert found.scores["captions_of_picture"] == len(TARGETED)
+    assert found.percentiles["captions_of_picture"] == pytest.approx(100 * 51 / 57)
+
+
+def test_many_neighbours_are_not_all_told(scan: Path) -> None:
+    found = find_pair(scan, read_verdicts(scan)["uid"][CLEAN.start])
+    assert len([line for line in found.lines() if line.startswith("neighbour ")]) == 6
+    many = replace(found, neighbours=found.neighbours * 2)
+    assert many.lines()[-1] == "and 2 neighbours more: --json lists them"
+
+
+def test_why_a_suspected_pair_is_kept() -> None:
+    told = why_kept(["cross_prediction", "agreement"], budget=0.06)
+    assert told == (
+        "cross prediction and agreement suspect it, but less than those pairs that used up the budget of 6.0%"
+    )
+
+
+def test_without_the_work_folder_a_kept_pair_has_no_neighbours(scan: Path, tmp_path: Path) -> None:
+    shutil.copytree(scan, tmp_path / "scan", ignore=shutil.ignore_patterns("work"))
+    assert find_pair(tmp_path / "scan", read_verdicts(scan)["uid"][CLEAN.start]).neighbours == ()
 
 
 def test_a_pair_that_is_not_there(scan: Path) -> None:

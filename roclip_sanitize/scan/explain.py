@@ -1,4 +1,4 @@
-"""Verdicts in words: one sentence for people about each flagged pair. Pure."""
+"""Verdicts in words: one sentence for people about a pair. Pure."""
 
 from __future__ import annotations
 
@@ -48,6 +48,20 @@ def explain(
         Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, frequency),
     }
     return "; ".join(sentences[reason]() for reason in verdict.reasons)
+
+
+def why_kept(suspects: Sequence[str], *, budget: float) -> str:
+    """Why a pair was not set aside.
+
+    Args:
+        suspects: the detectors that suspect it, though.
+        budget: share of all pairs that they may set aside.
+    """
+    if not suspects:
+        return "no detector suspects it"
+    names = " and ".join(name.replace("_", " ") for name in suspects)
+    verb = "suspects" if len(suspects) == 1 else "suspect"
+    return f"{names} {verb} it, but less than those pairs that used up the budget of {budget:.1%}"
 
 
 def mismatch(

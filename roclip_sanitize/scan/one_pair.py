@@ -1,22 +1,34 @@
 """All that a scan knows of one pair: scores with their places, neighbours' captions, verdict in words.
 
 Memory: one part's tables. Cost: it looks through the names of all parts, once for the pair and once for
-its neighbours.
+its neighbours, and through all scores once for its places among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.scan.agreement import NEUTRAL
+from roclip_sanitize.scan.explain import why_kept
 from roclip_sanitize.scan.judging import table_file
-from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.scan.parts import Places
+from roclip_sanitize.scan.scoring import WEIGHED
+from roclip_sanitize.store import EmbeddingStore, StorePart
+
+if TYPE_CHECKING:
+    import polars
 
 PERCENTILE = "_percentile"
+NEIGHBOURS_TOLD = 10  # to people; --json has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +50,11 @@ class PairFindings:
         caption: its words.
         kept: the verdict.
         reasons: for setting it aside, the first counts.
-        sentence: the reasons in words; "" of a pair that was kept.
+        sentence: why it was set aside, or kept.
         scores: what each detector says, None where it can say nothing.
-        percentiles: share of all pairs that a detector suspects less, in per cent.
-        neighbours: whose pictures are most like its own, nearest first; of flagged pairs only.
+        percentiles: share of all pairs of which it says less, in per cent; None likewise.
+        neighbours: whose pictures are most like its own, nearest first; or near-copies of it, where these
+            alone speak against it. None of a kept pair if the scan's work folder is gone.
     """
 
     uid: str
@@ -66,15 +79,16 @@ class PairFindings:
             f"{self.uid}  {self.key} in {self.shard}",
             f"caption     {self.caption}",
             f"verdict     {verdict}",
+            f"why         {self.sentence}",
         ]
-        if self.sentence:
-            lines.append(f"why         {self.sentence}")
         for name, score in self.scores.items():
             place = self.percentiles.get(name)
             above = f", above {place:.1f} % of all pairs" if place is not None else ""
             told = "nothing to say" if score is None else f"{score:.4g}{above}"
             lines.append(f"{name:<24} {told}")
-        lines += [f"neighbour   {each.uid}  {each.caption}" for each in self.neighbours]
+        lines += [f"neighbour   {each.uid}  {each.caption}" for each in self.neighbours[:NEIGHBOURS_TOLD]]
+        if (more := len(self.neighbours) - NEIGHBOURS_TOLD) > 0:
+            lines.append(f"and {more} neighbours more: --json lists them")
         return lines
 
 
@@ -96,24 +110,20 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
             continue
         place = int(mine[0])
         scores, verdict = (frame.row(place, named=True) for frame in frames)
-        names = store.metadata(marker.name, ("uid", "caption")).row(place, named=True)
-        told = {name: value for name, value in scores.items() if isinstance(value, int | float | None)}
-        witnesses = [each for each in (scores["neighbours"] or "").split(";") if each]
+        (part,) = [each for each in store.parts if each.name == marker.name]
+        told = {name: value for name, value in scores.items() if _is_score(name)}
+        suspects = [name for name in WEIGHED if (told.get(name) or 0) > NEUTRAL]
         return PairFindings(
             uid=uid,
             key=scores["key"],
             shard=scores["shard"],
-            caption=names["caption"],
+            caption=store.metadata(part.name, ("caption",))["caption"][place],
             kept=verdict["kept"],
             reasons=tuple(each for each in verdict["reasons"].split(";") if each),
-            sentence=verdict["sentence"] or "",
-            scores={name: value for name, value in told.items() if _is_score(name)},
-            percentiles={
-                name.removesuffix(PERCENTILE): value
-                for name, value in told.items()
-                if name.endswith(PERCENTILE)
-            },
-            neighbours=_captions(store, witnesses),
+            sentence=verdict["sentence"] or why_kept(suspects, budget=folder.settings["budget"]),
+            scores=told,
+            percentiles=_percentiles(folder, told),
+            neighbours=_witnesses(store, scores["neighbours"]) or _neighbours(store, scan, part, place),
         )
     raise DataError(f"{scan} knows no pair {uid}: wanted the uid of one of its {store.rows:,}")
 
@@ -122,10 +132,27 @@ def _is_score(name: str) -> bool:
     return name not in {"uid", "key", "shard", "neighbours"} and not name.endswith(PERCENTILE)
 
 
-def _captions(store: EmbeddingStore, uids: Sequence[str]) -> tuple[Neighbour, ...]:
-    """In the order of the uids."""
+def _percentiles(folder: StageFolder, scores: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The places of one pair's scores among those of all pairs that have one."""
     import polars
 
+    lower, known = Counter[str](), Counter[str]()
+    for marker in folder.markers():
+        table = polars.read_parquet(table_file(folder.path, "scores", marker.name), columns=list(scores))
+        for name, score in scores.items():
+            known[name] += len(table) - table[name].null_count()
+            if score is not None:
+                lower[name] += int((table[name] < score).sum())
+    return {
+        name: None if score is None else 100 * lower[name] / known[name] for name, score in scores.items()
+    }
+
+
+def _witnesses(store: EmbeddingStore, joined: str | None) -> tuple[Neighbour, ...]:
+    """Those that a flagged pair is shown with, in their order."""
+    import polars
+
+    uids = [uid for uid in (joined or "").split(";") if uid]
     found = dict[str, str]()
     for part in store.parts:
         if len(found) == len(uids):
@@ -133,3 +160,24 @@ def _captions(store: EmbeddingStore, uids: Sequence[str]) -> tuple[Neighbour, ..
         names = store.metadata(part.name, ("uid", "caption")).filter(polars.col("uid").is_in(uids))
         found.update(zip(names["uid"], names["caption"], strict=True))
     return tuple(Neighbour(uid=uid, caption=found.get(uid, "")) for uid in uids)
+
+
+def _neighbours(store: EmbeddingStore, scan: Path, part: StorePart, place: int) -> tuple[Neighbour, ...]:
+    """Those that the scan's search noted of any pair."""
+    row_K = Places(store=store.path, work=scan / "work").rows("neighbours", part)[place]
+    found = dict[int, Neighbour]()
+    for other in store.parts:
+        found.update(_named(store, other, row_K[(row_K >= other.start) & (row_K < other.start + other.rows)]))
+    return tuple(found[row] for row in row_K.tolist() if row in found)
+
+
+def _named(
+    store: EmbeddingStore, part: StorePart, row_M: NDArray[np.int64]
+) -> Iterator[tuple[int, Neighbour]]:
+    """Rows of one part by their number."""
+    if not len(row_M):
+        return
+    names: polars.DataFrame = store.metadata(part.name, ("uid", "caption"))
+    for row in row_M.tolist():
+        uid, caption = names.row(row - part.start)
+        yield row, Neighbour(uid=uid, caption=caption)
