@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import polars
 import pytest
 
 from roclip_sanitize.attacks.ledger import Ledger
-from roclip_sanitize.audit import AuditSettings, measure, write_audit
+from roclip_sanitize.audit import AuditSettings, measure, seal_of_audit, write_audit
+from roclip_sanitize.audit.clusters import worst_clusters
 from roclip_sanitize.audit.page import render_audit
 from roclip_sanitize.audit.tables import Removed
-from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.report.data import GalleryItem
+from roclip_sanitize.report.loading import gallery_to_json
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
-from roclip_sanitize.runfiles import read_json, sha256_of, write_json
+from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of, write_json
 from roclip_sanitize.scan import read_verdicts
 from roclip_sanitize.verification import verify_folder
 from tests.commands import Roclip
@@ -34,7 +37,34 @@ FACTS = {
         "above_3_times_the_mean": 0,
         "largest": [{"name": "<b>shoe</b>", "pairs": 40, "removed": 10}],
     },
+    "clusters": {
+        "least_pairs": 4,
+        "one_picture": {
+            "clusters": 1,
+            "largest": [
+                {
+                    "picture": {"uid": "1" * 32, "part": "00000"},
+                    "removed": 9,
+                    "kept": 1,
+                    "different_captions": 8,
+                    "captions": ["<img src=x>"],
+                }
+            ],
+        },
+        "one_caption": {
+            "clusters": 1,
+            "largest": [
+                {
+                    "caption": "<i>hat</i>",
+                    "removed": 5,
+                    "different_pictures": 5,
+                    "pictures": [{"uid": "2" * 32, "part": "00000"}],
+                }
+            ],
+        },
+    },
     "sources": {"scan": {"path": "runs/scan", "seal": "5ea1"}},
+    "rules": {"pairs": {"files": "verdicts/*.parquet", "columns": "kept", "rule": "counted"}},
 }
 
 
@@ -59,16 +89,52 @@ def test_a_page_says_what_became_of_all_and_escapes_strangers() -> None:
         caption="<script>alert(1)</script>",
         picture=b"",
     )
-    page = render_audit(FACTS, [item], seal="abc")
+    shown = {"gallery": gallery_to_json([item]), "pictures": {"2" * 32: base64.b64encode(b"jpeg").decode()}}
+    page = render_audit({**FACTS, "shown": shown}, digest="abc")
     assert "20.0\u00a0% of 10 pairs were set aside" in page
     assert "10 seen = 7 kept + 2 set aside with a reason + 1 that could not be used" in page
     assert "<script>" not in page
     assert "<b>shoe" not in page
     assert "&lt;b&gt;shoe" in page
     assert "1.2 ×" in page
+    assert "One picture, 8 captions" in page
+    assert "9 pairs set aside, 1 kept. Captions, 1 of them:" in page
+    assert "<img src=x>" not in page
+    assert "<i>hat" not in page
+    assert page.count("data:image/jpeg;base64,anBlZw==") == 1
     assert "AML.T0020" in page
     assert "MEASURE 2.7" in page
     assert "What was found of what was planted" not in page, "nobody knows without a ledger"
+    assert "nothing known was planted" in page
+
+
+def test_clusters_are_counted_by_picture_and_by_caption() -> None:
+    def frame(first: int, hashes: str, captions: list[str], kept: list[bool]) -> polars.DataFrame:
+        uids = [f"{first + place:032x}" for place in range(len(hashes))]
+        return polars.DataFrame(
+            {"uid": uids, "image_hash": list(hashes), "caption": captions, "kept": kept},
+        )
+
+    parts = [
+        ("00000", frame(0, "aaab", ["Hat", "hat ", "a bag", "hat"], [False] * 4)),
+        ("00001", frame(4, "aacd", ["one shoe", "kept", "HAT", "kept"], [False, True, False, True])),
+    ]
+    found = worst_clusters(lambda: parts)
+    assert found["one_picture"] == {
+        "clusters": 1,
+        "largest": [
+            {
+                "picture": {"uid": "0" * 32, "part": "00000"},
+                "removed": 4,
+                "kept": 1,
+                "different_captions": 3,
+                "captions": ["Hat", "a bag", "one shoe"],
+            }
+        ],
+    }
+    (cluster,) = found["one_caption"]["largest"]
+    assert (cluster["caption"], cluster["removed"], cluster["different_pictures"]) == ("Hat", 4, 3)
+    assert [each["uid"] for each in cluster["pictures"]] == [f"{row:032x}" for row in (0, 3, 6)]
 
 
 @pytest.mark.slow
@@ -119,16 +185,11 @@ class TestOfAScan:
         write_json(path, facts)
         with pytest.raises(MismatchError, match=r"audit.json has changed since it was written"):
             list(verify_folder(tmp_path / "audit"))
-        for name, key in (
-            ("done/audit.json", "files"),
-            ("complete.json", "seal"),
-        ):  # who changes one changes all
-            told = read_json(tmp_path / "audit" / name)
-            if key == "files":
-                told[key]["audit.json"] = sha256_of(path)
-            else:
-                told[key] = sha256_of(path)
-            write_json(tmp_path / "audit" / name, told)
+        folder = StageFolder(tmp_path / "audit")
+        folder.commit("audit", files=[path, tmp_path / "audit" / "audit.html"], facts={})
+        with pytest.raises(MismatchError, match=r"complete.json: seal: found \w{64}, wanted \w{64}"):
+            list(verify_folder(tmp_path / "audit"))
+        folder.finish({"seal": seal_of_audit(tmp_path / "audit")})  # who changes one thing changes all
         with pytest.raises(MismatchError, match=r"audit.json: pairs.kept: found \d+, wanted \d+"):
             list(verify_folder(tmp_path / "audit"))
 
@@ -142,4 +203,29 @@ class TestOfAScan:
     def test_the_command(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         said = Roclip(capsys)("audit", "--scan", run / "scan", "--out", tmp_path / "audit")
         assert said.code == 0
-        assert f"seal               {sha256_of(tmp_path / 'audit' / 'audit.json')}" in said.out
+        assert f"seal               {seal_of_audit(tmp_path / 'audit')}" in said.out
+
+    def test_the_seal_covers_the_page(self, run: Path, tmp_path: Path) -> None:
+        seal = write_audit(self.settings(run), out=tmp_path / "audit")
+        page = tmp_path / "audit" / "audit.html"
+        page.write_text(page.read_text("utf-8").replace("were set aside", "were lost"), "utf-8")
+        StageFolder(tmp_path / "audit").commit(
+            "audit", files=[tmp_path / "audit" / "audit.json", page], facts={}
+        )
+        assert seal_of_audit(tmp_path / "audit") != seal
+
+    def test_what_each_class_lost(self, run: Path) -> None:
+        labels = measure(AuditSettings(scan=run / "scan", label="colour"))["labels"]
+        verdicts = read_verdicts(run / "scan")
+        assert labels["mean_share"] == round((~verdicts["kept"]).sum() / len(verdicts), 6)
+        assert sum(each["pairs"] for each in labels["largest"]) == len(verdicts)
+        assert sum(each["removed"] for each in labels["largest"]) == (~verdicts["kept"]).sum()
+        with pytest.raises(DataError, match="no pair of the 2 shards has a field 'size' to audit by"):
+            measure(AuditSettings(scan=run / "scan", label="size"))
+
+    def test_all_numbers_have_a_rule(self, run: Path) -> None:
+        facts = read_json(run / "audit" / "audit.json")
+        groups = {"pairs", "reasons", "words", "domains", "clusters", "attacks"}
+        assert set(facts["rules"]) == groups
+        others = {"budget", "detectors", "sources", "rules", "shown", "planted", "clean_lost", "covers"}
+        assert set(facts) == groups | others

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roclip_sanitize.attacks.ledger import Ledger
-from roclip_sanitize.audit.tables import Removed, removed_by_domain, words_in
+from roclip_sanitize.audit.clusters import worst_clusters
+from roclip_sanitize.audit.planted import against_ledger
+from roclip_sanitize.audit.rules import rules_for
+from roclip_sanitize.audit.tables import Removed, removed_by_domain, removed_by_label, words_in
 from roclip_sanitize.errors import MismatchError
-from roclip_sanitize.evaluation.intervals import wilson
 from roclip_sanitize.runfiles import StageFolder, read_json
-from roclip_sanitize.scan.quality import detection_quality
-from roclip_sanitize.scan.stage import read_scores, read_verdicts, verdict_tables
+from roclip_sanitize.scan.stage import verdict_tables
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -31,59 +32,75 @@ class AuditSettings:
         scan: a scan's folder.
         rewritten: the folder of shards rewritten by it, if there is one: for domains.
         ledger: a poison folder whose shards were scanned, where poisons are known.
+        label: JSON field of the shards that holds a pair's class, to say what each class lost; "" for none.
     """
 
     scan: Path
     rewritten: Path | None = None
     ledger: Path | None = None
+    label: str = ""
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The folders by what they are; those that are not there are left out."""
+        told = {"scan": self.scan, "rewritten": self.rewritten, "ledger": self.ledger}
+        return {name: path for name, path in told.items() if path is not None}
 
     def to_json(self) -> dict[str, str]:
-        """As plain values; those that are not there are left out."""
-        told = {"scan": self.scan, "rewritten": self.rewritten, "ledger": self.ledger}
-        return {name: str(path) for name, path in told.items() if path is not None}
+        """As plain values; what is not there is left out."""
+        told = {name: str(path) for name, path in self.sources.items()}
+        return {**told, "label": self.label} if self.label else told
 
     @classmethod
     def from_json(cls, told: dict[str, str]) -> AuditSettings:
         """The inverse of to_json()."""
-        return cls(**{name: Path(path) for name, path in told.items()})
+        paths = {name: Path(value) for name, value in told.items() if name != "label"}
+        return cls(label=told.get("label", ""), **paths)
 
 
 def measure(settings: AuditSettings) -> dict[str, Any]:
-    """All numbers, as plain values.
+    """All numbers, as plain values, and the rules that they follow.
 
     Raises: as write_audit().
     """
     scan = StageFolder.open(settings.scan, stage="scan")
     store = EmbeddingStore.open(Path(scan.settings["store"]))
+    facts = {
+        **_pairs(settings.scan, store),
+        "budget": scan.settings["budget"],
+        "detectors": scan.settings["detectors"],
+        "clusters": worst_clusters(lambda: _tables(settings.scan, store)),
+        "sources": {name: _source(path) for name, path in settings.sources.items()},
+    }
+    if settings.label:
+        facts["labels"] = removed_by_label(_tables(settings.scan, store), store, settings.label).to_json()
+    if settings.rewritten is not None:
+        _require_scan_of(settings)
+        facts["domains"] = removed_by_domain(settings.rewritten).to_json()
+    if settings.ledger is not None:
+        facts |= against_ledger(settings.scan, Ledger.open(settings.ledger))
+    return {**facts, "rules": rules_for(facts)}
+
+
+def _pairs(scan: Path, store: EmbeddingStore) -> dict[str, Any]:
+    """What became of the pairs, why, and of which words."""
     kept, reasons, first, words = 0, Counter[str](), Counter[str](), Removed()
-    for verdicts, names in _tables(settings.scan, store):
-        words.count(zip(map(words_in, names["caption"]), verdicts["kept"], strict=True))
-        told = [text.split(";") for text in verdicts["reasons"] if text]
-        kept += int(verdicts["kept"].sum())
+    for _, frame in _tables(scan, store):
+        words.count(zip(map(words_in, frame["caption"]), frame["kept"], strict=True))
+        told = [text.split(";") for text in frame["reasons"] if text]
+        kept += int(frame["kept"].sum())
         reasons.update(reason for each in told for reason in each)
         first.update(each[0] for each in told)
     failed = Counter[str]()
     for part in store.parts:
         failed.update(store.failures(part.name)["reason"].to_list())
-    facts = {
-        "pairs": {
-            "seen": kept + first.total() + failed.total(),
-            "kept": kept,
-            "quarantined": dict(sorted(first.items())),
-            "failed": dict(sorted(failed.items())),
-        },
-        "reasons": dict(sorted(reasons.items())),
-        "budget": scan.settings["budget"],
-        "detectors": scan.settings["detectors"],
-        "words": words.to_json(),
-        "sources": {name: _source(Path(path)) for name, path in settings.to_json().items()},
+    pairs = {
+        "seen": kept + first.total() + failed.total(),
+        "kept": kept,
+        "quarantined": dict(sorted(first.items())),
+        "failed": dict(sorted(failed.items())),
     }
-    if settings.rewritten is not None:
-        _require_scan_of(settings)
-        facts["domains"] = removed_by_domain(settings.rewritten).to_json()
-    if settings.ledger is not None:
-        facts |= _against(settings.scan, Ledger.open(settings.ledger))
-    return facts
+    return {"pairs": pairs, "reasons": dict(sorted(reasons.items())), "words": words.to_json()}
 
 
 def seal_of(path: Path) -> str:
@@ -94,15 +111,15 @@ def seal_of(path: Path) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
-def _tables(scan: Path, store: EmbeddingStore) -> Iterator[tuple[polars.DataFrame, polars.DataFrame]]:
-    """Verdicts and captions of the same rows, part by part."""
+def _tables(scan: Path, store: EmbeddingStore) -> Iterator[tuple[str, polars.DataFrame]]:
+    """Part by part: its name, and uid, caption, image_hash, kept and reasons of its pairs."""
     for verdicts, part in zip(verdict_tables(scan, ("uid", "kept", "reasons")), store.parts, strict=True):
-        names = store.metadata(part.name, ("uid", "caption"))
+        names = store.metadata(part.name, ("uid", "caption", "image_hash"))
         if not names["uid"].equals(verdicts["uid"]):
             raise MismatchError(
                 f"part {part.name} of {store.path} has other pairs than {scan}: scan it again"
             )
-        yield verdicts, names
+        yield part.name, names.with_columns(verdicts["kept"], verdicts["reasons"])
 
 
 def _source(path: Path) -> dict[str, str]:
@@ -114,18 +131,3 @@ def _require_scan_of(settings: AuditSettings) -> None:
     told = Path(StageFolder.open(settings.rewritten, stage="rewrite").settings["verdicts"])
     if told.resolve() != settings.scan.resolve():
         raise MismatchError(f"{settings.rewritten} was rewritten by {told}, wanted by {settings.scan}")
-
-
-def _against(scan: Path, ledger: Ledger) -> dict[str, Any]:
-    """What a ledger's poisons say of the scan."""
-    found = detection_quality(read_scores(scan), read_verdicts(scan), ledger.poisons, covers=ledger.covers)
-    attacks, lost = dict[str, dict[str, Any]](), dict[str, Any]()
-    for each in found:
-        told = attacks.setdefault(each.attack, {"auroc": {}}) if each.attack else lost
-        if each.metric == "auroc":
-            told["auroc"][each.detector] = round(each.value, 6)
-            continue
-        hits = round(each.value * each.n)
-        low, high = wilson(hits, each.n)
-        told |= {"n": each.n, "hits": hits, "low": round(low, 6), "high": round(high, 6)}
-    return {"attacks": attacks, "clean_lost": lost}

@@ -1,31 +1,20 @@
-"""audit.json and some pictures → one page. Pure: every number on it is in audit.json."""
+"""audit.json → one page. Pure: every number and picture on it is in audit.json."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import base64
+from collections.abc import Mapping
 from typing import Any
 
 from roclip_sanitize.report import words
-from roclip_sanitize.report.data import GalleryItem, Stage
+from roclip_sanitize.report.data import Stage
 from roclip_sanitize.report.environment import render
 from roclip_sanitize.report.funnel import funnel_rows
+from roclip_sanitize.report.loading import gallery_from_json
 from roclip_sanitize.report.page import evidence, gallery_sections, mark
 
-# What each section rests on, and how anybody may count it again.
-RULES: Mapping[str, str] = {
-    "pairs": (
-        "verdicts/*.parquet of the scan: rows by the first of their reasons; failures/*.parquet of its store"
-    ),
-    "reasons": "verdicts/*.parquet of the scan, column reasons; a pair may have several",
-    "words": (
-        "captions of the store's metadata/*.parquet beside the scan's column kept; a caption counts "
-        "once for each of its words"
-    ),
-    "domains": "column url of the tables beside the rewritten shards",
-    "attacks": (
-        "ledger.parquet of the poison folder beside the scan's verdicts and scores; Wilson intervals"
-    ),
-}
+CONCEPTS = (("label", "labels"), ("word", "words"), ("domain", "domains"))
+ALL_DETECTORS = "fused"  # the name of what they say together, see scan/quality.py
 PASSES: Mapping[str, str] = {
     "cover samples": (
         "pairs that carry a trigger under their own, true caption: nothing about them is wrong, so "
@@ -36,7 +25,8 @@ PASSES: Mapping[str, str] = {
         "the picture; it is found only where one picture has many of them"
     ),
     "patches made against a known model": (
-        "they are small, and one optimised against an encoder need not look like a trigger to another"
+        "as BadCLIP does: they are small, and one optimised against an encoder need not look like a trigger "
+        "to another"
     ),
     "poisons that are most of their class": (
         "where half of what the corpus has of a class is poison, the poison is what its pictures "
@@ -45,37 +35,34 @@ PASSES: Mapping[str, str] = {
 }
 
 
-def render_audit(facts: Mapping[str, Any], gallery: Iterable[GalleryItem], *, seal: str) -> str:
+def render_audit(audit: Mapping[str, Any], *, digest: str) -> str:
     """The whole page.
 
     Args:
-        facts: what audit.json holds.
-        gallery: pairs to show, with their pictures.
-        seal: sha256 of audit.json.
+        audit: what audit.json holds.
+        digest: its sha256.
     """
-    pairs = facts["pairs"]
+    pairs, shown = audit["pairs"], audit["shown"]
     removed = sum(pairs["quarantined"].values())
     return render(
         "audit",
         "audit.html.j2",
-        facts=facts,
+        facts=audit,
         removed=removed,
         share=words.percent(removed / pairs["seen"]) if pairs["seen"] else words.MISSING,
         funnel=funnel_rows([Stage(name="scan", tally=pairs)]),
-        attacks=_attacks(facts),
-        tables=[(title, _removed(facts[name])) for title, name in _sections(facts)],
-        gallery=gallery_sections(gallery),
+        attacks=_attacks(audit),
+        tables=[
+            (title, _removed(audit[name])) for title, name in CONCEPTS if audit.get(name, {}).get("counted")
+        ],
+        clusters=audit["clusters"],
+        pictures={uid: base64.b64decode(text) for uid, text in shown["pictures"].items()},
+        gallery=gallery_sections(gallery_from_json(shown["gallery"])),
         mark=mark,
         evidence=evidence,
-        rules={name: rule for name, rule in RULES.items() if name in facts},
         passes=PASSES,
-        seal=seal,
+        digest=digest,
     )
-
-
-def _sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    known = (("word", "words"), ("domain", "domains"))
-    return [(title, name) for title, name in known if facts.get(name, {}).get("counted")]
 
 
 def _removed(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,20 +83,31 @@ def _removed(table: Mapping[str, Any]) -> dict[str, Any]:
     return {**table, "mean": words.percent(mean), "rows": rows}
 
 
-def _attacks(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per attack what was planted and found, and its best detector."""
-    rows = []
-    for name, told in facts.get("attacks", {}).items():
-        best = max(told["auroc"], key=told["auroc"].get, default=None)
-        rows.append(
-            {
-                "name": words.spaced(name),
-                "found": f"{told['hits']:,} of {told['n']:,}",
-                "share": words.percent(told["hits"] / told["n"]),
-                "width": round(100 * told["hits"] / told["n"], 2),
-                "interval": f"{100 * told['low']:.1f}–{100 * told['high']:.1f}{words.NBSP}%",
-                "missed": told["n"] - told["hits"],
-                "best": f"{words.spaced(best)} {told['auroc'][best]:.3f}" if best else words.MISSING,
-            }
-        )
-    return rows
+def _attacks(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Per attack what was planted and found, the most missed first, and how its poisons rank."""
+    rows = [
+        {
+            "name": words.spaced(name),
+            "found": f"{told['hits']:,} of {told['n']:,}",
+            "share": words.percent(told["hits"] / told["n"]),
+            "width": round(100 * told["hits"] / told["n"], 2),
+            "interval": _interval(told),
+            "missed": told["n"] - told["hits"],
+            "ranking": _ranking(told["auroc"]),
+        }
+        for name, told in audit.get("attacks", {}).items()
+    ]
+    return sorted(rows, key=lambda row: (-row["missed"], row["name"]))
+
+
+def _interval(told: Mapping[str, Any]) -> str:
+    return f"{100 * told['low']:.1f}–{100 * told['high']:.1f}{words.NBSP}%"
+
+
+def _ranking(auroc: Mapping[str, float]) -> str:
+    """AUROC of what all detectors say together, where the scan has it, and of the best alone."""
+    alone = {name: value for name, value in auroc.items() if name != ALL_DETECTORS}
+    best = max(alone, key=lambda name: alone[name], default=None)
+    together = [words.number(auroc[ALL_DETECTORS])] if ALL_DETECTORS in auroc else []
+    single = [f"{words.spaced(best)} alone {words.number(alone[best])}"] if best else []
+    return "; ".join([*together, *single]) or words.MISSING

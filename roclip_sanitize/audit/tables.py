@@ -1,7 +1,7 @@
-"""What was removed of whom: shares by word and by domain.
+"""What was removed of whom: shares by word, by label and by domain.
 
 A word stands for a concept: no labels are needed, and whoever reads it knows what was meant. Each caption
-counts once for each of its words.
+counts once for each of its words. Where the shards have labels, these are the better concepts.
 """
 
 from __future__ import annotations
@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from roclip_sanitize.captions import caption_words
+from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.shards import Shard
+from roclip_sanitize.sources import source_path
+from roclip_sanitize.store import EmbeddingStore
+
+if TYPE_CHECKING:
+    import polars
 
 LEAST_PAIRS = 20  # of which a share says something
 LISTED = 20
@@ -58,6 +65,26 @@ class Removed:
 def words_in(caption: str) -> list[str]:
     """What a caption counts for."""
     return caption_words(caption)
+
+
+def removed_by_label(
+    parts: Iterable[tuple[str, polars.DataFrame]], store: EmbeddingStore, label: str
+) -> Removed:
+    """By a field of each pair's JSON; pairs without it count for the mean alone. Reads all shards once.
+
+    Raises:
+        DataError: no pair has such a field.
+    """
+    found, labelled = Removed(), False
+    for (_, frame), path in zip(parts, store.shards, strict=True):
+        kept = dict(zip(frame["uid"], frame["kept"], strict=True))
+        with Shard(source_path(path)) as shard:
+            told = [(pair.fields.get(label), kept[pair.uid]) for pair in shard.pairs() if pair.uid in kept]
+        labelled |= any(value is not None for value, _ in told)
+        found.count(([] if value is None else [str(value)], each) for value, each in told)
+    if not labelled:
+        raise DataError(f"no pair of the {len(store.shards)} shards has a field {label!r} to audit by")
+    return found
 
 
 def removed_by_domain(rewritten: Path) -> Removed:

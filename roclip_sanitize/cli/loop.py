@@ -70,15 +70,18 @@ def audit(
         Path | None,
         typer.Option(help="Folder of 'roclip poison', whose shards were scanned: adds what was found of it."),
     ] = None,
+    label: Annotated[
+        str, typer.Option(help="JSON field that holds a pair's class: adds what was removed of each.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a page for auditors of what became of the pairs, with every number in audit.json.
 
-    Prints the sha256 of audit.json, which seals all that the audit rests on: keep it elsewhere.
+    Prints a sha256 that seals the page and all that it rests on: keep it elsewhere.
     """
     from roclip_sanitize.audit import AuditSettings, write_audit
 
-    seal = write_audit(AuditSettings(scan=scan, rewritten=rewritten, ledger=ledger), out=out)
+    seal = write_audit(AuditSettings(scan=scan, rewritten=rewritten, ledger=ledger, label=label), out=out)
     show({"page": str(out / "audit.html"), "numbers": str(out / "audit.json"), "seal": seal}, as_json=as_json)
 
 

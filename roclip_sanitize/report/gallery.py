@@ -72,6 +72,12 @@ def collect_gallery(
     return [_item(one, pairs) for one in chosen]
 
 
+def small_pictures(shards: Iterable[Path], uids: Iterable[str]) -> dict[str, bytes]:
+    """JPEGs of some pairs' pictures by uid, as GalleryItem has them; those not there are left out."""
+    found = _find_pairs(shards, set(uids))
+    return {uid: _thumbnail(pair.image) for uid, pair in found.items()}
+
+
 def _read_ledger(ledger: Path | None) -> polars.DataFrame:
     import polars
 

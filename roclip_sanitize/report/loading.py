@@ -42,15 +42,29 @@ def load_report_data(run: Path) -> ReportData:
         results=tuple(_result(record) for record in _records(run / "results.json")),
         curves=tuple(_curve_point(record) for record in _optional_records(run / "curves.json")),
         manifest=_manifest(run / "manifest.json"),
-        gallery=tuple(_gallery_item(record) for record in _optional_records(run / "gallery.json")),
+        gallery=gallery_from_json(_optional_records(run / "gallery.json")),
     )
 
 
 def write_gallery(run: Path, items: Iterable[GalleryItem]) -> Path:
     """Put chosen pairs beside the results, pictures in base64, for load_report_data() to find."""
     path = run / "gallery.json"
-    write_json(path, [_with_text_pictures(asdict(item)) for item in items])
+    write_json(path, gallery_to_json(items))
     return path
+
+
+def gallery_to_json(items: Iterable[GalleryItem]) -> list[dict[str, Any]]:
+    """As plain values, pictures in base64."""
+    return [_with_text_pictures(asdict(item)) for item in items]
+
+
+def gallery_from_json(records: Iterable[Mapping[str, Any]]) -> tuple[GalleryItem, ...]:
+    """The inverse of gallery_to_json().
+
+    Raises:
+        DataError: a record is none of it.
+    """
+    return tuple(_gallery_item(record) for record in records)
 
 
 def _with_text_pictures(fields: Mapping[str, Any]) -> dict[str, Any]:

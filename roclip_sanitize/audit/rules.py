@@ -1,0 +1,51 @@
+"""Where each number of an audit comes from: which files, which columns, and how anybody counts it again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+RULES: Mapping[str, Mapping[str, str]] = {
+    "pairs": {
+        "files": "verdicts/*.parquet of the scan; failures/*.parquet of its store",
+        "columns": "kept, reasons; reason",
+        "rule": "kept: rows whose kept is true. Quarantined: the others, by the first of their reasons. "
+        "Failed: rows by their reason. Seen: the sum.",
+    },
+    "reasons": {
+        "files": "verdicts/*.parquet of the scan",
+        "columns": "reasons",
+        "rule": "rows that have a reason, joined by ';': a pair counts once for each of its reasons",
+    },
+    "words": {
+        "files": "verdicts/*.parquet of the scan; metadata/*.parquet of its store",
+        "columns": "kept; caption",
+        "rule": "a caption counts once for each of its words; of words in 20 captions or more, the share "
+        "whose pair was set aside",
+    },
+    "labels": {
+        "files": "verdicts/*.parquet of the scan; the shards of its store",
+        "columns": "kept; the JSON field named by --label",
+        "rule": "the same, by the value of the field",
+    },
+    "domains": {
+        "files": "kept/*.parquet and quarantined/*.parquet of the rewritten shards",
+        "columns": "url",
+        "rule": "the same, by the host of the URL",
+    },
+    "clusters": {
+        "files": "verdicts/*.parquet of the scan; metadata/*.parquet of its store",
+        "columns": "kept; image_hash, caption",
+        "rule": "rows set aside, by image_hash and by normalised caption; 4 or more make a cluster",
+    },
+    "attacks": {
+        "files": "ledger.parquet of the poison folder; verdicts/*.parquet and scores/*.parquet of the scan",
+        "columns": "uid, attack, cover; kept; the scores by name",
+        "rule": "hits: poisons whose kept is false; the interval is Wilson's, 95 %. AUROC: how often a "
+        "poison scores above a clean pair, ties half. Cover samples count as neither.",
+    },
+}
+
+
+def rules_for(names: Collection[str]) -> dict[str, dict[str, str]]:
+    """The rules behind those groups of numbers that an audit has."""
+    return {name: dict(rule) for name, rule in RULES.items() if name in names}
