@@ -108,6 +108,24 @@ def test_a_page_says_what_became_of_all_and_escapes_strangers() -> None:
     assert "nothing known was planted" in page
 
 
+def test_the_most_missed_attack_comes_first_with_how_its_poisons_rank() -> None:
+    attack = {"n": 10, "low": 0.5, "high": 0.9}
+    told = {
+        "attacks": {
+            "patch": {**attack, "hits": 9, "auroc": {"agreement": 0.875, "cross_prediction": 0.75}},
+            "wanet": {**attack, "hits": 5, "auroc": {"fused": 0.9, "cross_prediction": 0.75}},
+        },
+        "planted": {**attack, "n": 20, "hits": 14},
+        "clean_lost": {**attack, "hits": 0},
+        "covers": {"n": 3, "kept": 2},
+    }
+    page = render_audit({**FACTS, **told, "shown": {"gallery": [], "pictures": {}}}, digest="abc")
+    assert page.index("wanet</th>") < page.index("patch</th>")
+    assert "0.900; 0.750 by cross prediction alone" in page
+    assert "0.875 by agreement alone" in page
+    assert "6 pairs were kept: 5 of wanet, 1 of patch. Of 3 cover samples" in page
+
+
 def test_clusters_are_counted_by_picture_and_by_caption() -> None:
     def frame(first: int, hashes: str, captions: list[str], kept: list[bool]) -> polars.DataFrame:
         uids = [f"{first + place:032x}" for place in range(len(hashes))]

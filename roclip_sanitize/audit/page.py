@@ -109,5 +109,5 @@ def _ranking(auroc: Mapping[str, float]) -> str:
     alone = {name: value for name, value in auroc.items() if name != ALL_DETECTORS}
     best = max(alone, key=lambda name: alone[name], default=None)
     together = [words.number(auroc[ALL_DETECTORS])] if ALL_DETECTORS in auroc else []
-    single = [f"{words.spaced(best)} alone {words.number(alone[best])}"] if best else []
+    single = [f"{words.number(alone[best])} by {words.spaced(best)} alone"] if best else []
     return "; ".join([*together, *single]) or words.MISSING

@@ -24,13 +24,13 @@ RULES: Mapping[str, Mapping[str, str]] = {
     },
     "labels": {
         "files": "verdicts/*.parquet of the scan; the shards of its store",
-        "columns": "kept; the JSON field named by --label",
-        "rule": "the same, by the value of the field",
+        "columns": "kept; the field of each pair's JSON that the audit was given as label",
+        "rule": "of values that 20 pairs or more have, the share set aside",
     },
     "domains": {
         "files": "kept/*.parquet and quarantined/*.parquet of the rewritten shards",
         "columns": "url",
-        "rule": "the same, by the host of the URL",
+        "rule": "of hosts that 20 URLs or more have, the share of their pairs that is quarantined",
     },
     "clusters": {
         "files": "verdicts/*.parquet of the scan; metadata/*.parquet of its store",
