@@ -183,11 +183,23 @@ def test_a_file_gives_defaults_and_options_go_first(roclip: Roclip, shard: Path,
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("[embed]\nbatchsize = 3", "[embed] has no setting 'batchsize', known are as_json, batch_size, "),
-        ("[embd]\nseed = 3", "[embd] is no command, known are attacks, audit, bench, demo, "),
-        ("seed = 3", "[seed] is no command, known are "),
+        (
+            "[embed]\nbatchsize = 3",
+            "[embed] has no setting 'batchsize'; did you mean 'batch_size'? known are batch_size, ",
+        ),
+        ("[embd]\nseed = 3", "[embd] is no command; did you mean 'embed'? known are attacks, audit, "),
+        ("seed = 3", "[seed] is no command; did you mean "),
         ("[embed\n", "is no TOML: "),
-        ("[embed]\nseed = 'many'", "Invalid value for '--seed': "),
+        ("[embed]\nseed = 'many'", "[embed] seed is 'many', wanted a whole number of 0 or more"),
+        ("[embed]\nseed = -1", "[embed] seed is -1, wanted a whole number of 0 or more"),
+        ("[embed]\nmax-failed = 2", "[embed] max_failed is 2, wanted a number from 0 to 1"),
+        ("[embed]\nseed = true", "[embed] seed is true, wanted a whole number of 0 or more"),
+        ("[embed]\nshards = ['a']", "[embed] shards is ['a'], wanted text"),
+        (
+            "[attacks.rebuild]\nledgr = 'a'",
+            "[attacks.rebuild] has no setting 'ledgr'; did you mean 'ledger'? known",
+        ),
+        ("embed = 3", "[embed] is 3, wanted a table of settings"),
     ],
     ids=repr,
 )
@@ -200,7 +212,7 @@ def test_a_file_that_makes_no_sense_is_2(roclip: Roclip, tmp_path: Path, text: s
 
 def test_a_missing_file_is_2(roclip: Roclip, tmp_path: Path) -> None:
     said = roclip("--config", tmp_path / "gone.toml", "embed")
-    assert (said.code, said.line) == (2, f"roclip: settings file {tmp_path}/gone.toml does not exist")
+    assert (said.code, said.line) == (2, f"roclip: run file {tmp_path}/gone.toml does not exist")
 
 
 # Help

@@ -1,6 +1,6 @@
 """The command line: parse, call, print. The only package that imports typer.
 
-    __init__.py   the app, its settings file, its exit codes
+    __init__.py   the app and its exit codes
     attacks.py    poison, attacks
     data.py       embed, retry-failed, scan, explain, rewrite
     index.py      index, pair
@@ -9,6 +9,11 @@
     loop.py       sanitize, audit, verify, demo, report
     bench.py      bench machine
     options.py    options that several commands share
+    starting.py   where commands start: start() opens the executor, and a record beside the results
+    session.py    what is known of the command that runs
+    settings.py   options as a list of settings
+    run_file.py   those settings, from and to TOML
+    helping.py    what --help says beside the options
     output.py     what commands print
 
 Commands import what they need when they run, so that --help is quick.
@@ -16,26 +21,31 @@ Commands import what they need when they run, so that --help is quick.
 
 from __future__ import annotations
 
+import functools
 import sys
-import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from roclip_sanitize import __version__
 from roclip_sanitize.cli import attacks, bench, data, evaluate, index, loop, train
+from roclip_sanitize.cli.helping import EXIT_CODES, Sections, commands_below, dress
+from roclip_sanitize.cli.output import say
+from roclip_sanitize.cli.run_file import defaults_from, file_problems, read_run_file
+from roclip_sanitize.cli.session import open_session, session
 from roclip_sanitize.errors import ConfigError, RoclipError
 
 INTERRUPTED = 130
 
 app = typer.Typer(
+    cls=Sections,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes longer to load than all of the rest
     help="Find, set aside and train past poisoned image-caption pairs.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
-    "4 artefacts that do not belong together, 130 interrupted, 143 terminated.",
+    epilog=EXIT_CODES,
 )
 for module in (attacks, data, index, train, evaluate, loop, bench):
     module.register(app)
@@ -48,12 +58,35 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def use_run_file(context: typer.Context, config: Path | None) -> None:
+    """Take a run file's settings as defaults, before any other option is looked at.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or names a command or setting that is not known, or a
+            value that it cannot have.
+    """
+    if config is None or context.resilient_parsing:
+        return
+    tables = read_run_file(config)
+    for problem in file_problems(tables, command_tree()):
+        raise ConfigError(f"{config}: {problem}")
+    defaults = defaults_from(tables, command_tree())
+    for word in context.command_path.split()[1:]:
+        defaults = defaults.get(word, {})
+    context.default_map = defaults
+
+
 @app.callback()
 def main(
-    context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML file with a table of settings per command, e.g. epochs = 5 under [train]."),
+        typer.Option(
+            callback=use_run_file,
+            is_eager=True,
+            expose_value=False,
+            help="Run file: TOML with a table of settings for the command, such as the run.toml beside "
+            "results. Options go before it.",
+        ),
     ] = None,
     version: Annotated[
         bool,
@@ -61,66 +94,70 @@ def main(
     ] = False,
 ) -> None:
     """Find, set aside and train past poisoned image-caption pairs."""
-    del version  # show_version() has dealt with it
-    if config:
-        context.default_map = read_config(config, context.command.commands)  # type: ignore[attr-defined]
+    del config, version  # use_run_file() and show_version() have dealt with them
 
 
-def read_config(path: Path, commands: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A settings file as defaults for the commands' options.
+@functools.cache
+def command_tree() -> Any:
+    """All commands as the parser has them, each with --config and a help that says more than its options."""
+    tree = typer.main.get_command(app)
+    config = next(parameter for parameter in tree.params if parameter.name == "config")
+    for words, command in commands_below(tree):
+        if command.callback is not None:
+            command.callback = noted(command.callback, command, words)
+        if command.params:
+            command.params.append(config)
+        dress(command, words)
+    return tree
 
-    Raises:
-        ConfigError: the file is missing or no TOML, or names a command or setting that is not known.
-    """
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"settings file {path} does not exist") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"settings file {path} is no TOML: {error}") from error
-    defaults = {}
-    for name, table in tables.items():
-        if name not in commands or not isinstance(table, dict):
-            raise ConfigError(f"{path}: [{name}] is no command, known are {', '.join(sorted(commands))}")
-        known = {parameter.name: getattr(parameter, "multiple", False) for parameter in commands[name].params}
-        given = {setting.replace("-", "_"): value for setting, value in table.items()}
-        if unknown := sorted(set(given) - set(known)):
-            raise ConfigError(
-                f"{path}: [{name}] has no setting {unknown[0]!r}, known are {', '.join(sorted(known))}"
-            )
-        defaults[name] = {  # one value of many may stand alone
-            setting: [value] if known[setting] and isinstance(value, str) else value
-            for setting, value in given.items()
-        }
-    return defaults
+
+def noted(callback: Callable[..., Any], command: Any, words: tuple[str, ...]) -> Callable[..., Any]:
+    """A command's function that first lets the session know what is called with which settings."""
+
+    @functools.wraps(callback)
+    def called(**values: Any) -> Any:
+        running = session()
+        running.command, running.words, running.values = command, words, values
+        return callback(**values)
+
+    return called
 
 
 def run(arguments: list[str] | None = None) -> None:
     """Console entry point: a RoclipError is one line and its exit code, never a traceback."""
-    command = typer.main.get_command(app)
+    running = open_session()
+    code, line = 1, "a bug"
     try:
-        code = command.main(args=arguments, prog_name="roclip", standalone_mode=False)
+        code, line = _ended(arguments)
+    finally:
+        running.end(code, error=line, say=say)
+    if line:
+        print(f"roclip: {line}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _ended(arguments: list[str] | None) -> tuple[int, str]:
+    """Run a command; its exit code, and the line that says what was wrong, "" for nothing."""
+    try:
+        code = command_tree().main(args=arguments, prog_name="roclip", standalone_mode=False)
     except RoclipError as error:
-        print(f"roclip: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        return error.exit_code, str(error)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise
-        _show_usage_error(error)
+        return error.exit_code, usage_error(error)
     if code == INTERRUPTED:  # as typer says, too, when it catches the KeyboardInterrupt first
-        print("roclip: interrupted; the same command again goes on from here", file=sys.stderr)
-    raise SystemExit(code or 0)
+        return INTERRUPTED, "interrupted; the same command again goes on from here"
+    return code or 0, ""
 
 
-def _show_usage_error(error: Any) -> NoReturn:
+def usage_error(error: Any) -> str:
     """What the parser objects to, in one line; all of the help where nothing was asked for."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
-        raise SystemExit(error.exit_code)
+        return ""
     context = getattr(error, "ctx", None)
     where = f"; see '{context.command_path} --help'" if context is not None else ""
-    message = " ".join(error.format_message().split()).rstrip(".")
-    print(f"roclip: {message}{where}", file=sys.stderr)
-    raise SystemExit(error.exit_code)
+    return " ".join(error.format_message().split()).rstrip(".") + where

@@ -9,6 +9,7 @@ import typer
 
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Label, MaxFailed, Out, Seed, Shards, Workers
 from roclip_sanitize.cli.output import finish, say, show
+from roclip_sanitize.cli.starting import start
 
 attacks_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Which attacks there are.")
 
@@ -42,7 +43,6 @@ def poison(
 ) -> None:
     """Plant known attacks in a copy of the shards, with a ledger of every poisoned pair."""
     from roclip_sanitize.attacks.poison import DEFAULT_ATTACKS, PoisonSettings, poison_limits, poison_shards
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
 
     settings = PoisonSettings(
@@ -53,7 +53,7 @@ def poison(
         classes=classes,
         seed=seed,
     )
-    tally = poison_shards(settings, out=out, executor=open_executor(executor, workers=workers))
+    tally = poison_shards(settings, out=out, executor=start(out, executor, workers=workers))
     ledger = str(out / "ledger.parquet")
     finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, ledger=ledger)
 
@@ -112,10 +112,9 @@ def rebuild(
     """Plant again what a ledger lists in the clean shards: the same bytes as the first time."""
     from roclip_sanitize.attacks.poison import poison_limits
     from roclip_sanitize.attacks.rebuilding import rebuild_shards
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
 
-    where = open_executor(executor, workers=workers)
+    where = start(out, executor, workers=workers)
     tally = rebuild_shards(ledger, expand_shards(shards), out=out, executor=where)
     again = str(out / "ledger.parquet")
     finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, ledger=again)

@@ -20,6 +20,7 @@ from roclip_sanitize.cli.options import (
     Workers,
 )
 from roclip_sanitize.cli.output import finish, show
+from roclip_sanitize.cli.starting import start
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +66,6 @@ def embed(
 ) -> None:
     """Turn shards into an embedding store."""
     from roclip_sanitize.embed import EmbedSettings, embed_limits, embed_shards
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
 
     settings = EmbedSettings(
@@ -79,7 +79,7 @@ def embed(
         compiled=compiled,
         threads=threads,
     )
-    where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
+    where = start(out, executor, workers=workers, gpus_per_worker=gpus_per_worker)
     tally = embed_shards(settings, out=out, executor=where)
     finish(tally, embed_limits(out), max_failed=max_failed, as_json=as_json, store=str(out))
 
@@ -96,10 +96,9 @@ def retry_failed(
     """Embed again the parts of a store that list failures, and say what changed."""
     from dataclasses import asdict
 
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.retry import retry_failed as retry
 
-    where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
+    where = start(store, executor, workers=workers, gpus_per_worker=gpus_per_worker)
     tally, changes = retry(store, executor=where, threads=threads)
     if as_json:
         told = [asdict(change) for change in changes]
@@ -144,7 +143,6 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Score every pair and decide which to set aside, with the reason in words."""
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.scan.stage import ScanSettings, scan_limits, scan_store
 
     settings = ScanSettings(
@@ -158,7 +156,7 @@ def scan(
         near_copy_cosine=near_copy_cosine,
         second_look=second_look,
     )
-    tally = scan_store(settings, out=out, executor=open_executor(executor, workers=workers))
+    tally = scan_store(settings, out=out, executor=start(out, executor, workers=workers))
     verdicts = str(out / "verdicts")
     finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, verdicts=verdicts)
 
@@ -189,10 +187,9 @@ def rewrite(
     as_json: AsJson = False,
 ) -> None:
     """Write kept and quarantined shards, a keep-list and a manifest."""
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.rewrite import RewriteSettings, rewrite_limits, rewrite_shards
 
-    where = open_executor(executor, workers=workers)
+    where = start(out, executor, workers=workers)
     tally = rewrite_shards(RewriteSettings(store=store, verdicts=verdicts), out=out, executor=where)
     finish(
         tally,

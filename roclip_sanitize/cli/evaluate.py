@@ -9,6 +9,7 @@ import typer
 
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, Label, Out, Seed, Workers
 from roclip_sanitize.cli.output import say, show
+from roclip_sanitize.cli.starting import start
 from roclip_sanitize.evaluation.settings import NEAR, EvaluateSettings
 
 
@@ -55,7 +56,6 @@ def evaluate(
 ) -> None:
     """Measure zero-shot accuracy, retrieval, a linear probe, and the success of every planted attack."""
     from roclip_sanitize.evaluation.evaluate import evaluate_arms
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.runfiles import read_json
     from roclip_sanitize.shards import expand_shards
 
@@ -73,7 +73,7 @@ def evaluate(
         near=near,
         seed=seed,
     )
-    where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
+    where = start(out, executor, workers=workers, gpus_per_worker=gpus_per_worker)
     results = evaluate_arms(settings, out=out, executor=where)
     split = read_json(out / "split.json") | {"unusable": read_json(out / "complete.json")["unusable"]}
     if as_json:

@@ -9,6 +9,7 @@ import typer
 
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Out, Seed, Store, Workers
 from roclip_sanitize.cli.output import finish, show, told
+from roclip_sanitize.cli.starting import start
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +62,6 @@ def index(
     if context.invoked_subcommand:
         return
     from roclip_sanitize.errors import ConfigError
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.index import IndexSettings, build_index, index_limits
 
     if store is None or out is None:  # not the parser's business: 'roclip index inspect' needs neither
@@ -79,7 +79,7 @@ def index(
         recall=recall,
         nprobe=nprobe,
     )
-    facts = build_index(settings, out=out, executor=open_executor(executor, workers=workers))
+    facts = build_index(settings, out=out, executor=start(out, executor, workers=workers))
     show(facts | told(index_limits(out), as_json=as_json), as_json=as_json)
 
 
@@ -121,7 +121,6 @@ def match(
     as_json: AsJson = False,
 ) -> None:
     """List the nearest pairs of every pair: images or captions, asking images or captions."""
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.matching import MatchSettings, match_limits, match_store
 
     settings = MatchSettings(
@@ -132,7 +131,7 @@ def match(
         exclude=tuple(name for name in exclude.split(",") if name),  # type: ignore[misc]
         max_cosine=max_cosine,
     )
-    tally = match_store(settings, out=out, executor=open_executor(executor, workers=workers))
+    tally = match_store(settings, out=out, executor=start(out, executor, workers=workers))
     finish(tally, match_limits(out), max_failed=1.0, as_json=as_json, matches=str(out / "matches"))
 
 
@@ -155,9 +154,8 @@ def pair(
     as_json: AsJson = False,
 ) -> None:
     """Give every image the most similar caption, as RoCLIP does, as a table of uids."""
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.pairing import PairSettings, pair_limits, pair_store
 
     settings = PairSettings(store=store, index_text=index_text, index_image=index_image, method=method)  # type: ignore[arg-type]
-    tally = pair_store(settings, out=out, executor=open_executor(executor, workers=workers))
+    tally = pair_store(settings, out=out, executor=start(out, executor, workers=workers))
     finish(tally, pair_limits(out), max_failed=1.0, as_json=as_json, pairs=str(out / "pairs"))

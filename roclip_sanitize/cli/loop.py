@@ -9,6 +9,7 @@ import typer
 
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, MaxFailed, Out, Seed, Shards, Workers
 from roclip_sanitize.cli.output import finish, say, show
+from roclip_sanitize.cli.starting import start
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +39,6 @@ def sanitize(
 
     The shards to train on are then in OUT/rewrite/kept.
     """
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.rewrite import rewrite_limits
     from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
     from roclip_sanitize.shards import expand_shards
@@ -46,7 +46,7 @@ def sanitize(
     settings = SanitizeSettings(
         shards=tuple(expand_shards(shards)), look_twice=look_twice, seed=seed, scan={"budget": budget}
     )
-    where = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
+    where = start(out, executor, workers=workers, gpus_per_worker=gpus_per_worker)
     tally = sanitize_shards(settings, out=out, executor=where, say=lambda line: say(f"sanitize: {line}"))
     rewritten = out / "rewrite"
     finish(
@@ -140,11 +140,10 @@ def demo(
     """
     from roclip_sanitize.demo import Demo, DemoSettings
     from roclip_sanitize.errors import VoidResult
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.outcome import results_table, why_void
 
     settings = DemoSettings(shards=shards, test_shards=test_shards, label=label, epochs=epochs, seed=seed)
-    results = Demo(settings, run=run, executor=open_executor(executor, workers=workers))()
+    results = Demo(settings, run=run, executor=start(run, executor, workers=workers))()
     if as_json:
         show({"results": [result.to_json() for result in results]}, as_json=True)
     else:

@@ -11,6 +11,7 @@ import typer
 
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, MaxFailed, Out, Seed
 from roclip_sanitize.cli.output import finish
+from roclip_sanitize.cli.starting import start
 from roclip_sanitize.training.settings import METHODS, TrainSettings
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(TrainSettings)}
@@ -139,7 +140,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train CLIP on shards, plainly or robustly. A run that is killed or stopped resumes."""
-    from roclip_sanitize.executors import open_executor
     from roclip_sanitize.shards import expand_shards
     from roclip_sanitize.training.train import train_clip, train_limits
 
@@ -185,7 +185,7 @@ def train(
         resident=resident,  # type: ignore[arg-type]
         seed=seed,
     )
-    where = open_executor(executor, gpus_per_worker=gpus_per_worker)
+    where = start(out, executor, gpus_per_worker=gpus_per_worker)
     tally = train_clip(
         settings,
         out=out,

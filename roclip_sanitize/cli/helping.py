@@ -1,0 +1,98 @@
+"""What --help says beside the options: commands in sections, an example of each, its exit codes.
+
+A new command is a name in SECTIONS and a line in EXAMPLES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from typer.core import TyperGroup
+
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "Clean a dataset": ("sanitize", "embed", "retry-failed", "index", "scan", "explain", "rewrite"),
+    "Train on it": ("train", "match", "pair"),
+    "Prove that it works": ("demo", "poison", "attacks", "evaluate", "report", "audit", "verify"),
+    "Measure the machine": ("bench",),
+}
+EXAMPLES: Mapping[str, str] = {
+    "sanitize": "roclip sanitize --shards 'data/{00000..00331}.tar' --out runs/clean",
+    "embed": "roclip embed --shards 'data/{00000..00331}.tar' --encoder plain --out runs/clean/store",
+    "retry-failed": "roclip retry-failed runs/clean/store",
+    "index": "roclip index --store runs/clean/store --transform pca96 --out runs/clean/index",
+    "index inspect": "roclip index inspect runs/clean/index",
+    "scan": "roclip scan --store runs/clean/store --index runs/clean/index --out runs/clean/scan",
+    "explain": "roclip explain 0123456789abcdef0123456789abcdef --scan runs/clean/scan",
+    "rewrite": "roclip rewrite --store runs/clean/store --verdicts runs/clean/scan --out runs/clean/out",
+    "train": "roclip train --train-data 'runs/clean/rewrite/kept/{00000..00331}.tar' --out runs/model",
+    "match": "roclip match --store runs/clean/store --index runs/clean/index --out runs/matches",
+    "pair": "roclip pair --store runs/clean/store --index-text runs/texts --out runs/pairs --method final",
+    "demo": "roclip demo --run runs/demo",
+    "poison": "roclip poison --shards 'data/{00000..00002}.tar' --label class --out runs/poisoned "
+    "--attacks patch:rate=0.003",
+    "attacks list": "roclip attacks list --json",
+    "attacks show": "roclip attacks show patch",
+    "attacks rebuild": "roclip attacks rebuild --ledger runs/poisoned --shards 'data/{00000..00002}.tar' "
+    "--out again",
+    "attacks optimise-patch": "roclip attacks optimise-patch --encoder runs/model "
+    "--shards 'data/{00000..00002}.tar' --label class --target shirt --out patch.png",
+    "evaluate": "roclip evaluate --arm plain=runs/model --test-shards data/test.tar --label class "
+    "--out runs/measured",
+    "report": "roclip report runs/demo",
+    "audit": "roclip audit --scan runs/clean/scan --rewritten runs/clean/rewrite --out runs/clean/audit",
+    "verify": "roclip verify runs/clean",
+    "bench machine": "roclip bench machine --json",
+}
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
+    "4 artefacts that do not belong together, 130 interrupted, 143 terminated."
+)
+WHOLE = 200  # letters of a command's first sentence: it is wrapped, not cut
+METAVARS: Mapping[str, str] = {
+    **dict.fromkeys(("shards", "test_shards", "train_data", "val_data", "probe_data"), "SHARDS"),
+    **dict.fromkeys(("out", "run", "store", "index", "index_text", "index_image", "verdicts"), "FOLDER"),
+    **dict.fromkeys(("ledger", "second_look", "cache", "pairs", "folder"), "FOLDER"),
+    **dict.fromkeys(("config", "synonyms"), "FILE"),
+    **dict.fromkeys(("budget", "max_failed", "match_from", "augment_for", "doubtful", "share"), "SHARE"),
+    **dict.fromkeys(("seed", "workers", "gpus_per_worker", "threads", "batch_size", "epochs"), "N"),
+    **dict.fromkeys(("encoder", "model", "method", "executor", "attacks", "label", "kind"), "NAME"),
+}
+
+
+class Sections(TyperGroup):
+    """A group whose help lists its commands in SECTIONS; those that are in none come last."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the lists."""
+        listed = {name for names in SECTIONS.values() for name in names}
+        others = tuple(name for name in self.list_commands(ctx) if name not in listed)
+        for title, names in {**SECTIONS, "More": others}.items():
+            commands = [(name, self.commands[name]) for name in names if name in self.commands]
+            if commands:
+                with formatter.section(title):
+                    formatter.write_dl(
+                        [(name, command.get_short_help_str(WHOLE)) for name, command in commands]
+                    )
+
+
+def commands_below(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All commands of a group and of the groups in it, each with the words that it is called by."""
+    for name, command in group.commands.items():
+        yield (*words, name), command
+        if hasattr(command, "commands"):
+            yield from commands_below(command, (*words, name))
+
+
+def dress(command: Any, words: tuple[str, ...]) -> None:
+    """Give a command's help its example, its exit codes, and words for what its options take."""
+    example = EXAMPLES.get(" ".join(words))
+    shown = f"Example:\n\n\b\n    {example}\n\n" if example else ""
+    command.epilog = f"{shown}{EXIT_CODES}"
+    for parameter in command.params:
+        if (
+            parameter.metavar is None
+            and parameter.name in METAVARS
+            and not getattr(parameter, "is_flag", False)
+        ):
+            parameter.metavar = METAVARS[parameter.name]

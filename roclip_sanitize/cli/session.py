@@ -1,0 +1,55 @@
+"""What is known of the command that runs: its words, its settings, its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from roclip_sanitize.status.record import RunRecord
+
+
+@dataclass(slots=True)
+class Session:
+    """One run of one command.
+
+    Attributes:
+        command: the command itself, as the parser has it.
+        words: what it is called by, such as ("attacks", "rebuild").
+        values: its settings by the names of its parameters.
+        silent: whether it runs for a caller who takes its result, and prints nothing.
+        result: what show() was given.
+        record: what it leaves beside its results, once it has started; see starting.py.
+    """
+
+    command: Any = None
+    words: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+    silent: bool = False
+    result: dict[str, Any] = field(default_factory=dict)
+    record: RunRecord | None = None
+
+    def end(self, code: int, *, error: str = "", say: Callable[[str], None]) -> None:
+        """Close the record; a disk that refuses it is told of, and is no reason to fail."""
+        if self.record is None:
+            return
+        try:
+            self.record.end(code, error=error)
+        except Exception as refused:  # noqa: BLE001  # the command's own end is what counts
+            say(f"roclip: no record of this run: {refused}")
+
+
+_SESSION: ContextVar[Session] = ContextVar("session")
+
+
+def open_session(*, silent: bool = False) -> Session:
+    """Begin a session: what comes next in this thread is its command."""
+    session = Session(silent=silent)
+    _SESSION.set(session)
+    return session
+
+
+def session() -> Session:
+    """The one that is going on."""
+    return _SESSION.get()

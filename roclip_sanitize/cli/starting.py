@@ -1,0 +1,38 @@
+"""Where commands start: an executor, and a record beside the results.
+
+A command builds its settings, which refuse what makes no sense, calls start() once, and hands the executor
+to the package. All that is to be so for every command is done here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from roclip_sanitize.cli.run_file import write_run_file
+from roclip_sanitize.cli.session import session
+from roclip_sanitize.executors import open_executor
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.status.record import RunRecord
+
+
+def start(out: Path, executor: str, *, workers: int = 0, gpus_per_worker: float = 0.0) -> Executor:
+    """Start the command: call it once, between its settings and its work.
+
+    Args:
+        out: folder of its results; run.toml and events.jsonl will be there, see status/record.py.
+        executor: "ray" or "local".
+        workers: how many side by side; 0 takes what there is.
+        gpus_per_worker: GPUs that each worker holds.
+
+    Raises:
+        ConfigError: there is no such executor.
+    """
+    opened = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
+    running = session()
+    running.record = RunRecord(
+        out,
+        command=" ".join(running.words),
+        run_file=write_run_file(running.command, running.words, running.values),
+        facts={"executor": opened.name, "workers": opened.size},
+    )
+    return opened

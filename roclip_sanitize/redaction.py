@@ -1,0 +1,24 @@
+"""Secrets stay out of what is written and shown: keys in URLs, and whatever is named like one."""
+
+from __future__ import annotations
+
+import re
+
+SECRET_NAMES = r"token|secret|password|passwd|credential|signature|sig|key|api_?key|access_?key\w*|x-amz-\w+"
+HIDDEN = "REDACTED"
+_LOGIN = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/@\s'\"]+@", re.IGNORECASE)
+_QUERY = re.compile(rf"(?P<name>[?&;](?:[\w-]*[_-])?(?:{SECRET_NAMES})=)[^&;\s'\"]+", re.IGNORECASE)
+_BEARER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)[\w.~+/=-]+", re.IGNORECASE)
+_NAMED = re.compile(rf"(?:.*[_-])?(?:{SECRET_NAMES})$", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """The text without logins and signatures in its URLs, and without bearer tokens."""
+    text = _LOGIN.sub(rf"\g<scheme>{HIDDEN}@", text)
+    text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
+    return _BEARER.sub(rf"\g<name>{HIDDEN}", text)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting, header or environment variable of this name holds a secret."""
+    return _NAMED.fullmatch(name) is not None or name.casefold() == "authorization"
