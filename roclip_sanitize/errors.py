@@ -8,6 +8,7 @@
     │   └── BadPair          one pair is unusable; the rest of its shard is fine
     ├── MismatchError      two artefacts that must agree do not (model, settings, width)
     ├── StorageError       the disk is full or refuses to be written
+    ├── TooManyFailed      done, but more pairs failed than may, or a shard is broken
     ├── VoidResult         a measurement whose control failed, so that it proves nothing
     ├── Stopped            the run was asked to stop, and kept what it had
     │   └── Terminated       the same, by SIGTERM
@@ -57,6 +58,12 @@ class MismatchError(RoclipError):
 
 class StorageError(RoclipError):
     """The disk is full or refuses to be written."""
+
+
+class TooManyFailed(RoclipError):
+    """All is done that can be, but more pairs failed than may, or a shard is broken."""
+
+    exit_code = 3
 
 
 class VoidResult(RoclipError):

@@ -8,6 +8,7 @@
     evaluate.py   evaluate
     loop.py       sanitize, audit, verify, demo, report
     bench.py      bench machine
+    config.py     config show, config check
     options.py    options that several commands share
     starting.py   where commands start: start() opens the executor, and a record beside the results
     session.py    what is known of the command that runs
@@ -23,18 +24,19 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from roclip_sanitize import __version__
-from roclip_sanitize.cli import attacks, bench, data, evaluate, index, loop, train
+from roclip_sanitize.cli import attacks, bench, config, data, evaluate, index, loop, train
 from roclip_sanitize.cli.helping import EXIT_CODES, Sections, commands_below, dress
 from roclip_sanitize.cli.output import say
 from roclip_sanitize.cli.run_file import defaults_from, file_problems, read_run_file
-from roclip_sanitize.cli.session import open_session, session
+from roclip_sanitize.cli.session import GoesNoFurther, open_session, session
+from roclip_sanitize.cli.settings import meant, settings_of
 from roclip_sanitize.errors import ConfigError, RoclipError
 
 INTERRUPTED = 130
@@ -47,7 +49,7 @@ app = typer.Typer(
     help="Find, set aside and train past poisoned image-caption pairs.",
     epilog=EXIT_CODES,
 )
-for module in (attacks, data, index, train, evaluate, loop, bench):
+for module in (attacks, data, index, train, evaluate, loop, bench, config):
     module.register(app)
 
 
@@ -67,13 +69,21 @@ def use_run_file(context: typer.Context, config: Path | None) -> None:
     """
     if config is None or context.resilient_parsing:
         return
-    tables = read_run_file(config)
-    for problem in file_problems(tables, command_tree()):
-        raise ConfigError(f"{config}: {problem}")
-    defaults = defaults_from(tables, command_tree())
+    defaults = checked_defaults(read_run_file(config), told_by=str(config))
     for word in context.command_path.split()[1:]:
         defaults = defaults.get(word, {})
     context.default_map = defaults
+
+
+def checked_defaults(tables: Mapping[str, Any], *, told_by: str) -> dict[str, Any]:
+    """Tables of settings as defaults for the commands' parameters.
+
+    Raises:
+        ConfigError: one has a command, setting or value that there cannot be.
+    """
+    for problem in file_problems(tables, command_tree()):
+        raise ConfigError(f"{told_by}: {problem}")
+    return defaults_from(tables, command_tree())
 
 
 @app.callback()
@@ -125,15 +135,58 @@ def noted(callback: Callable[..., Any], command: Any, words: tuple[str, ...]) ->
 
 def run(arguments: list[str] | None = None) -> None:
     """Console entry point: a RoclipError is one line and its exit code, never a traceback."""
-    running = open_session()
     code, line = 1, "a bug"
-    try:
-        code, line = _ended(arguments)
-    finally:
-        running.end(code, error=line, say=say)
+    with open_session() as running:
+        try:
+            code, line = _ended(arguments)
+        finally:
+            running.end(code, error=line, say=say)
     if line:
         print(f"roclip: {line}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def call(
+    command: str, *, config: Path | str | None = None, dry: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Run a command from Python: the same settings, by the same names, with the same results.
+
+    Args:
+        command: what it is called, such as "sanitize" or "attacks rebuild".
+        config: a run file.
+        dry: whether to go only as far as its settings, and refuse what it would refuse.
+        settings: go before those of the run file; `roclip config show COMMAND` lists them.
+
+    Returns:
+        What the command prints with --json.
+
+    Raises:
+        ConfigError: there is no such command, setting or value.
+        RoclipError: what the command line ends with an exit code for.
+    """
+    tables = read_run_file(Path(config)) if config is not None else {}
+    words, table, known = command.split(), tables, command_tree()
+    for word in words:
+        if word not in getattr(known, "commands", {}):
+            raise ConfigError(f"no command {command!r}{meant(word, getattr(known, 'commands', {}))}")
+        table, known = table.setdefault(word, {}), known.commands[word]
+    table.update(({"json": True} if "json" in settings_of(known) else {}) | settings)
+    defaults = checked_defaults(tables, told_by=f"call({command!r})")
+    with open_session(silent=True, dry=dry) as running:
+        try:
+            main = command_tree().main
+            main(args=words, prog_name="roclip", standalone_mode=False, default_map=defaults)
+            running.end(0, say=say)
+        except GoesNoFurther:
+            pass
+        except RoclipError as error:
+            running.end(error.exit_code, error=str(error), say=say)
+            raise
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            raise ConfigError(usage_error(error)) from None
+        return running.result
 
 
 def _ended(arguments: list[str] | None) -> tuple[int, str]:

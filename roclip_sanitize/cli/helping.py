@@ -14,7 +14,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Clean a dataset": ("sanitize", "embed", "retry-failed", "index", "scan", "explain", "rewrite"),
     "Train on it": ("train", "match", "pair"),
     "Prove that it works": ("demo", "poison", "attacks", "evaluate", "report", "audit", "verify"),
-    "Measure the machine": ("bench",),
+    "Run": ("config", "bench"),
 }
 EXAMPLES: Mapping[str, str] = {
     "sanitize": "roclip sanitize --shards 'data/{00000..00331}.tar' --out runs/clean",
@@ -42,6 +42,8 @@ EXAMPLES: Mapping[str, str] = {
     "report": "roclip report runs/demo",
     "audit": "roclip audit --scan runs/clean/scan --rewritten runs/clean/rewrite --out runs/clean/audit",
     "verify": "roclip verify runs/clean",
+    "config show": "roclip config show sanitize > run.toml",
+    "config check": "roclip config check run.toml",
     "bench machine": "roclip bench machine --json",
 }
 EXIT_CODES = (

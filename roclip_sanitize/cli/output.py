@@ -6,12 +6,11 @@ import json
 import sys
 from typing import Any
 
-import typer
-
+from roclip_sanitize.cli.session import session
+from roclip_sanitize.errors import TooManyFailed
 from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import FailureReason, Tally
 
-TOO_MANY_FAILED = 3
 BROKEN_SHARDS = (FailureReason.UNREADABLE_SHARD.value, FailureReason.TRUNCATED_SHARD.value)
 
 
@@ -21,7 +20,10 @@ def say(line: str) -> None:
 
 
 def show(facts: dict[str, Any], *, as_json: bool) -> None:
-    """A command's result."""
+    """A command's result: printed, or left to the caller of call()."""
+    session().result |= facts
+    if session().silent:
+        return
     if as_json:
         print(json.dumps(facts, indent=1, sort_keys=True))
         return
@@ -43,7 +45,8 @@ def finish(
 ) -> None:
     """Print what became of the pairs, and what bounded the work.
 
-    Ends with 3 if too many failed or a shard is broken.
+    Raises:
+        TooManyFailed: more failed than may, or a shard is broken.
     """
     if limits is not None:
         more |= told(limits, as_json=as_json)
@@ -59,8 +62,7 @@ def finish(
         counts = f"{tally.failed.total():,} of {tally.seen:,} failed"
         what = f"{counts} ({share:.2%}, at most {max_failed:.2%} allowed)"
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.failed.most_common())
-        say(f"roclip: {what}: {reasons}; the rest is done, and failures/ lists each one")
-        raise typer.Exit(TOO_MANY_FAILED)
+        raise TooManyFailed(f"{what}: {reasons}; the rest is done, and failures/ lists each one")
 
 
 def tally_lines(tally: Tally) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ class Session:
         words: what it is called by, such as ("attacks", "rebuild").
         values: its settings by the names of its parameters.
         silent: whether it runs for a caller who takes its result, and prints nothing.
+        dry: whether it is only tried: start() goes no further.
         result: what show() was given.
         record: what it leaves beside its results, once it has started; see starting.py.
     """
@@ -27,6 +29,7 @@ class Session:
     words: tuple[str, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
     silent: bool = False
+    dry: bool = False
     result: dict[str, Any] = field(default_factory=dict)
     record: RunRecord | None = None
 
@@ -43,11 +46,18 @@ class Session:
 _SESSION: ContextVar[Session] = ContextVar("session")
 
 
-def open_session(*, silent: bool = False) -> Session:
-    """Begin a session: what comes next in this thread is its command."""
-    session = Session(silent=silent)
-    _SESSION.set(session)
-    return session
+@contextmanager
+def open_session(*, silent: bool = False, dry: bool = False) -> Iterator[Session]:
+    """A session: the command in the block is its."""
+    token = _SESSION.set(Session(silent=silent, dry=dry))
+    try:
+        yield _SESSION.get()
+    finally:
+        _SESSION.reset(token)
+
+
+class GoesNoFurther(Exception):
+    """A command that is only tried has come as far as its settings."""
 
 
 def session() -> Session:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from roclip_sanitize.cli.run_file import write_run_file
-from roclip_sanitize.cli.session import session
-from roclip_sanitize.executors import open_executor
+from roclip_sanitize.cli.session import GoesNoFurther, session
+from roclip_sanitize.executors import open_executor, require_executor
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.status.record import RunRecord
 
@@ -26,9 +26,13 @@ def start(out: Path, executor: str, *, workers: int = 0, gpus_per_worker: float 
 
     Raises:
         ConfigError: there is no such executor.
+        GoesNoFurther: the command is only tried.
     """
-    opened = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
     running = session()
+    if running.dry:
+        require_executor(executor)
+        raise GoesNoFurther
+    opened = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
     running.record = RunRecord(
         out,
         command=" ".join(running.words),

@@ -8,6 +8,16 @@ from roclip_sanitize.executors.base import Executor
 EXECUTORS = ("ray", "local")
 
 
+def require_executor(name: str) -> None:
+    """Refuse what is no executor's name.
+
+    Raises:
+        ConfigError: there is no such executor.
+    """
+    if name not in EXECUTORS:
+        raise ConfigError(f"executor is {name!r}, wanted one of {', '.join(EXECUTORS)}")
+
+
 def open_executor(name: str, *, workers: int = 0, gpus_per_worker: float = 0.0) -> Executor:
     """Make an executor by name.
 
@@ -19,14 +29,13 @@ def open_executor(name: str, *, workers: int = 0, gpus_per_worker: float = 0.0) 
     Raises:
         ConfigError: there is no such executor, or the number of workers is negative.
     """
+    require_executor(name)
     if workers < 0:
         raise ConfigError(f"workers is {workers}, wanted 0 (all that there are) or more")
     if name == "local":
         from roclip_sanitize.executors.local import LocalExecutor
 
         return LocalExecutor()
-    if name == "ray":
-        from roclip_sanitize.executors.cluster import RayExecutor
+    from roclip_sanitize.executors.cluster import RayExecutor
 
-        return RayExecutor(workers, gpus_per_worker=gpus_per_worker)
-    raise ConfigError(f"executor is {name!r}, wanted one of {', '.join(EXECUTORS)}")
+    return RayExecutor(workers, gpus_per_worker=gpus_per_worker)
