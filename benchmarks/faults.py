@@ -37,6 +37,7 @@ from benchmarks.reading import DATA, noise_shard
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import sha256_of
 from roclip_sanitize.shards import expand_shards
+from roclip_sanitize.status.record import RECORDS
 
 PROJECT = Path(__file__).resolve().parent.parent
 IN_HAND = 3  # shards that one worker may have open: one written, one in the model, one read
@@ -201,7 +202,7 @@ def _shares(wall: dict[str, float], times: int) -> dict[str, int]:
 
 
 def _tells_times(path: Path) -> bool:
-    return path.parent.name == "done" or path.name == "complete.json" or path.suffix == ".part"
+    return path.parent.name == "done" or path.name in RECORDS | {"complete.json"} or path.suffix == ".part"
 
 
 def _processor_seconds() -> float:

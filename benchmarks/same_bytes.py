@@ -1,7 +1,8 @@
 """Whether two folders hold the same: every file's bytes, but for what tells times.
 
 Of markers, complete.json, the manifest and logs, whatever is named after seconds is left out; so are the
-temporary neighbours that a killed writer leaves behind, and event files, which are named after the time.
+temporary neighbours that a killed writer leaves behind, event files, which are named after the time, and the
+records of runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.runfiles import read_json, sha256_of
+from roclip_sanitize.status.record import RECORDS
 
 UNSTEADY = {"retries", "loss_mean", "agreement"}  # means are of the steps since the run, or its resume, began
 
@@ -20,7 +22,10 @@ def tree(out: Path) -> dict[str, object]:
     return {
         path.relative_to(out).as_posix(): _content(path)
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.suffix != ".part" and path.parent.name != "tensorboard"
+        if path.is_file()
+        and path.suffix != ".part"
+        and path.parent.name != "tensorboard"
+        and path.name not in RECORDS
     }
 
 

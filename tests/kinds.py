@@ -15,6 +15,7 @@ from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Pair, Shard
+from roclip_sanitize.status.record import RECORDS
 
 LABELS = ("shoe", "hat", "scarf", "glove")
 PAIRS = 60
@@ -58,13 +59,13 @@ def blocks_of(paths: Iterable[Path]) -> dict[str, bytes]:
 
 
 def tree(out: Path) -> dict[str, object]:
-    """All that a folder holds, with the seconds that its markers and facts state left out."""
+    """What stages put into a folder, with the seconds that its markers and facts state left out."""
     return {
         path.relative_to(out).as_posix(): _timeless(read_json(path))
         if path.parent.name == "done" or path.name == "complete.json"
         else path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name not in RECORDS
     }
 
 

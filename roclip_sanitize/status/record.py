@@ -28,6 +28,7 @@ from roclip_sanitize.redaction import redacted
 from roclip_sanitize.runfiles import storage_errors, write_bytes
 
 RUN_FILE, EVENTS_FILE = "run.toml", "events.jsonl"
+RECORDS = frozenset({RUN_FILE, EVENTS_FILE})  # what differs between two runs that make the same
 
 
 def new_run_id() -> str:
