@@ -1,6 +1,7 @@
-"""Write into each pair which class its caption names, so that attacks can be planted in an unlabelled crawl.
+r"""Write into each pair which class its caption names, so that attacks can be planted in an unlabelled crawl.
 
-    ray job submit --working-dir . -- python -m jobs.label_captions --shards 's/{00000..00331}.tar' --out cc3m
+    ray job submit --working-dir . -- python jobs/label_captions.py \
+        --shards '/data/{00000..00331}.tar' --out /runs/labelled
 
 Needs    workers with one core each; shards and OUT on storage that all nodes see.
 Takes    reading and writing every shard once; nothing is decoded.

@@ -1,9 +1,10 @@
-"""Clean one dataset on a Ray cluster: shards in, kept and quarantined shards out.
+r"""Clean one dataset on a Ray cluster: shards in, kept and quarantined shards out.
 
-    ray job submit --working-dir . -- python -m jobs.sanitize --shards 's/{00000..00331}.tar' --out runs/cc3m
+    ray job submit --working-dir . -- python jobs/sanitize.py \
+        --shards '/data/{00000..00331}.tar' --out /runs/clean
 
 Needs    workers with one core each; shards and OUT on storage that all nodes see.
-Takes    not measured on a cluster yet; decoding sets the pace.
+Takes    reading every shard twice and writing it once; decoding sets the pace.
 Writes   OUT/rewrite/kept/*.tar, OUT/rewrite/quarantined/*.tar, OUT/rewrite/keep.npy, and the
          stages before it: OUT/store, OUT/index, OUT/scan.
 Resumes  submit it again: what has a completion marker is skipped.

@@ -9,6 +9,7 @@
     loop.py       sanitize, audit, verify, demo, report
     bench.py      bench machine
     config.py     config show, config check
+    submit.py     submit
     options.py    options that several commands share
     starting.py   where commands start: start() opens the executor, and a record beside the results
     session.py    what is known of the command that runs
@@ -31,7 +32,7 @@ from typing import Annotated, Any
 import typer
 
 from roclip_sanitize import __version__
-from roclip_sanitize.cli import attacks, bench, config, data, evaluate, index, loop, train
+from roclip_sanitize.cli import attacks, bench, config, data, evaluate, index, loop, submit, train
 from roclip_sanitize.cli.helping import EXIT_CODES, Sections, commands_below, dress
 from roclip_sanitize.cli.output import say
 from roclip_sanitize.cli.run_file import defaults_from, file_problems, read_run_file
@@ -49,7 +50,7 @@ app = typer.Typer(
     help="Find, set aside and train past poisoned image-caption pairs.",
     epilog=EXIT_CODES,
 )
-for module in (attacks, data, index, train, evaluate, loop, bench, config):
+for module in (attacks, data, index, train, evaluate, loop, bench, config, submit):
     module.register(app)
 
 

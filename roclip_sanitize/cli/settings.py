@@ -28,6 +28,7 @@ class Setting:
         parameter: what the command's function calls it.
         kind: str, Path, int, float or bool.
         many: whether it is a list of such.
+        positional: whether it is an argument, without an option's name.
         required: whether it has no default.
         default: its default; None where it then is not set.
         low: the least it may be, None for no bound.
@@ -39,6 +40,7 @@ class Setting:
     parameter: str
     kind: type
     many: bool
+    positional: bool
     required: bool
     default: Any
     low: float | None
@@ -133,6 +135,7 @@ def _setting(parameter: str, hint: Any, default: Any) -> Setting | None:
         parameter=parameter,
         kind=get_args(kinds[0])[0] if many else kinds[0],
         many=many,
+        positional=isinstance(told, ArgumentInfo),
         required=default is inspect.Parameter.empty,
         default=None if default is inspect.Parameter.empty else default,
         low=told.min,
