@@ -5,7 +5,7 @@ r"""Train CLIP on shards, plainly or robustly.
         --out /runs/model
 
 Needs    as many GPUs as --workers at the same time; room for a cache of decoded pictures.
-Takes    a step for every --batch-size pairs of every epoch; OUT/log.jsonl has the rate.
+Takes    a step for every --batch-size pairs of every epoch; roclip status OUT tells the time left.
 Writes   OUT/model/weights.safetensors, which open_clip loads; OUT/log.jsonl, OUT/tensorboard/, checkpoints.
 Resumes  submit it again: what has a completion marker is skipped.
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roclip_sanitize.terminal import duration
 from roclip_sanitize.training.watching import progress
 from roclip_sanitize.training.watching.contract import Report
 from roclip_sanitize.training.watching.json_lines import JsonLines
-from roclip_sanitize.training.watching.progress import ProgressLine, duration, fitted, followed, words
+from roclip_sanitize.training.watching.progress import ProgressLine, fitted, followed, words
 from tests.test_watching import REPORT, at
 
 LINE = (

@@ -14,7 +14,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Clean a dataset": ("sanitize", "embed", "retry-failed", "index", "scan", "explain", "rewrite"),
     "Train on it": ("train", "match", "pair"),
     "Prove that it works": ("demo", "poison", "attacks", "evaluate", "report", "audit", "verify"),
-    "Run": ("config", "submit", "bench"),
+    "Run": ("config", "submit", "status", "bench"),
 }
 EXAMPLES: Mapping[str, str] = {
     "sanitize": "roclip sanitize --shards 'data/{00000..00331}.tar' --out runs/clean",
@@ -46,6 +46,7 @@ EXAMPLES: Mapping[str, str] = {
     "config check": "roclip config check run.toml",
     "submit": "roclip submit --address http://head:8265 --working-dir . "
     "sanitize --shards 'data/{00000..00331}.tar' --out runs/clean",
+    "status": "roclip status runs/clean --follow",
     "bench machine": "roclip bench machine --json",
 }
 EXIT_CODES = (

@@ -14,7 +14,7 @@ from roclip_sanitize.cli.starting import start
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (sanitize, audit, verify, report, demo):
+    for command in (sanitize, audit, verify, report, demo, status):
         app.command()(command)
 
 
@@ -151,3 +151,37 @@ def demo(
     say(f"report: {run / 'report.html'}")
     if why := why_void(results):
         raise VoidResult(f"this run proves nothing: {why}")
+
+
+def status(
+    run: Annotated[
+        Path, typer.Argument(help="A stage's folder, or one that holds several, such as a run's.")
+    ],
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Look again and again, until the run has ended; Ctrl-C ends it too."),
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Tell how far a run is: stages, shards done, rates, failures by reason, time left.
+
+    Looks at the folder alone, so that it can be asked on any machine that sees it, also after a kill.
+    """
+    import time
+
+    from roclip_sanitize.status.lines import run_lines
+    from roclip_sanitize.status.reading import StatusReader
+
+    reader = StatusReader(run)
+    while True:
+        found = reader.read()
+        if as_json:
+            show(found.to_json(), as_json=True)
+        else:
+            print("\n".join(run_lines(found)), flush=True)
+        if not follow or found.code is not None or all(stage.finished for stage in found.stages):
+            return
+        time.sleep(every)
+        if not as_json:
+            print()

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roclip_sanitize.status.record import RunRecord
+
+if TYPE_CHECKING:
+    from roclip_sanitize.status.watching import Watching
 
 
 @dataclass(slots=True)
@@ -23,6 +26,7 @@ class Session:
         dry: whether it is only tried: start() goes no further.
         result: what show() was given.
         record: what it leaves beside its results, once it has started; see starting.py.
+        watching: who watches it from beside meanwhile.
     """
 
     command: Any = None
@@ -32,9 +36,12 @@ class Session:
     dry: bool = False
     result: dict[str, Any] = field(default_factory=dict)
     record: RunRecord | None = None
+    watching: Watching | None = None
 
     def end(self, code: int, *, error: str = "", say: Callable[[str], None]) -> None:
         """Close the record; a disk that refuses it is told of, and is no reason to fail."""
+        if self.watching is not None:
+            self.watching.end()
         if self.record is None:
             return
         try:

@@ -6,13 +6,13 @@ to the package. All that is to be so for every command is done here.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from roclip_sanitize.cli.run_file import write_run_file
 from roclip_sanitize.cli.session import GoesNoFurther, session
 from roclip_sanitize.executors import open_executor, require_executor
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.status.record import RunRecord
 
 
 def start(out: Path, executor: str, *, workers: int = 0, gpus_per_worker: float = 0.0) -> Executor:
@@ -28,6 +28,9 @@ def start(out: Path, executor: str, *, workers: int = 0, gpus_per_worker: float 
         ConfigError: there is no such executor.
         GoesNoFurther: the command is only tried.
     """
+    from roclip_sanitize.status.record import RunRecord
+    from roclip_sanitize.status.watching import Watching
+
     running = session()
     if running.dry:
         require_executor(executor)
@@ -39,4 +42,5 @@ def start(out: Path, executor: str, *, workers: int = 0, gpus_per_worker: float 
         run_file=write_run_file(running.command, running.words, running.values),
         facts={"executor": opened.name, "workers": opened.size},
     )
+    running.watching = Watching(out, running.record, name=running.words[0], stream=sys.stderr)
     return opened

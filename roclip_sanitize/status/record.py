@@ -68,6 +68,8 @@ class RunRecord:
             return
         if not (self._out / RUN_FILE).exists():
             write_bytes(self._out / RUN_FILE, self._run_file.encode())
+        if not self._waiting:
+            return
         lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._waiting)
         with (
             storage_errors(self._out / EVENTS_FILE),

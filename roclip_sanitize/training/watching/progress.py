@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from roclip_sanitize.terminal import duration
 from roclip_sanitize.training.watching.contract import Report
 from roclip_sanitize.training.watching.json_lines import latest
 
@@ -87,14 +88,6 @@ def fitted(parts: Sequence[str], width: int) -> str:
     while len("  ".join(kept)) > width and len(kept) > 2:
         del kept[-2]
     return "  ".join(kept)[:width]
-
-
-def duration(seconds: float) -> str:
-    """A time in words: 40 s, 2 min, 3 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 @contextlib.contextmanager
