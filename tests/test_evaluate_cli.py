@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from roclip_sanitize.cli import app
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder, read_json
+from tests.commands import Roclip
 from tests.corpora import pair_members, write_tar
 from tests.squares import write_squares
 from tests.test_evaluate_streaming import pretend_training
 
 
-def evaluate(*told: str) -> Any:
-    """Run the command in this process."""
-    return CliRunner().invoke(app, ["evaluate", "--executor", "local", *told])
+@pytest.fixture
+def roclip(capsys: pytest.CaptureFixture[str]) -> Roclip:
+    return Roclip(capsys)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_table_and_what_was_trained_on(trained: Path, tmp_path: Path) -> None:
+def test_a_table_and_what_was_trained_on(roclip: Roclip, trained: Path, tmp_path: Path) -> None:
     shard = write_squares(tmp_path / "squares.tar", pairs=12)
     embed_shards(
         EmbedSettings(shards=(shard,), encoder="plain"), out=tmp_path / "store", executor=LocalExecutor()
@@ -46,16 +44,16 @@ def test_a_table_and_what_was_trained_on(trained: Path, tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "out"),
     )
-    found = evaluate(*told, "--store", str(tmp_path / "store"))
-    assert found.exit_code == 0, found.output
-    lines = {" ".join(line.split()[:2]): line for line in found.stdout.splitlines()}
+    found = roclip("evaluate", "--executor", "local", *told, "--store", str(tmp_path / "store"))
+    assert found.code == 0, found.err
+    lines = {" ".join(line.split()[:2]): line for line in found.out.splitlines()}
     assert "n 12)" in lines["one zero_shot_top1"]
     assert "100.00%" in lines["split copies"]
     assert "100.00%" in lines["split near_duplicates"]
 
 
 @pytest.mark.slow
-def test_a_public_data_set_and_json(trained: Path, tmp_path: Path) -> None:
+def test_a_public_data_set_and_json(roclip: Roclip, trained: Path, tmp_path: Path) -> None:
     for name, grey in (("dark_hat", 20), ("light_hat", 220)):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(3):
@@ -70,9 +68,9 @@ def test_a_public_data_set_and_json(trained: Path, tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "out"),
     )
-    found = evaluate(*told, "--json")
-    assert found.exit_code == 0, found.output
-    said = json.loads(found.stdout)
+    found = roclip("evaluate", "--executor", "local", *told, "--json")
+    assert found.code == 0, found.err
+    said = json.loads(found.out)
     assert {(one["arm"], one["metric"], one["n"]) for one in said["results"]} == {
         ("mine", "zero_shot_top1", 6),
         ("mine", "mean_per_class_recall", 6),
@@ -84,10 +82,13 @@ def test_a_public_data_set_and_json(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_broken_pictures_are_said_to_be_left_out(trained: Path, tmp_path: Path) -> None:
+def test_broken_pictures_are_said_to_be_left_out(roclip: Roclip, trained: Path, tmp_path: Path) -> None:
     members = pair_members("a", 0) + pair_members("b", 1, image=b"no picture") + pair_members("c", 3)
     shard = write_tar(tmp_path / "test.tar", members)
-    found = evaluate(
+    found = roclip(
+        "evaluate",
+        "--executor",
+        "local",
         *(
             "--arm",
             str(trained),
@@ -97,10 +98,10 @@ def test_broken_pictures_are_said_to_be_left_out(trained: Path, tmp_path: Path) 
             "kind",
             "--out",
             str(tmp_path / "out"),
-        )
+        ),
     )
-    assert found.exit_code == 0, found.output
-    assert "1 test pictures could not be used" in found.stderr
+    assert found.code == 0, found.err
+    assert "1 test pictures could not be used" in found.err
 
 
 @pytest.mark.parametrize(
@@ -111,8 +112,19 @@ def test_broken_pictures_are_said_to_be_left_out(trained: Path, tmp_path: Path) 
         (("--dataset", "mnist:here"), "no public data set 'mnist'"),
     ],
 )
-def test_what_cannot_be_measured_on_is_one_line(tmp_path: Path, told: tuple[str, ...], wanted: str) -> None:
+def test_what_cannot_be_measured_on_is_one_line(
+    roclip: Roclip, tmp_path: Path, told: tuple[str, ...], wanted: str
+) -> None:
     folder = StageFolder.create(tmp_path / "one", stage="train", settings={})
     folder.finish({"samples": 0})
-    found = evaluate("--arm", str(tmp_path / "one"), "--out", str(tmp_path / "out"), *told)
-    assert wanted in str(found.exception)
+    found = roclip(
+        "evaluate",
+        "--executor",
+        "local",
+        "--arm",
+        str(tmp_path / "one"),
+        "--out",
+        str(tmp_path / "out"),
+        *told,
+    )
+    assert wanted in found.line
