@@ -110,7 +110,7 @@ def test_a_pair_falls_when_its_caption_becomes_that_of_another_kind(seed: int, r
     before = trusted(picture_ND, caption_ND)
     caption_ND[row] = caption_ND[row - KINDS * OF_EACH // 2]
     after = trusted(picture_ND, caption_ND)
-    assert after[row] < max(0.1, before[row])
+    assert after[row] < max(0.2, before[row])
 
 
 def test_places_are_shares_and_equal_scores_go_by_row() -> None:
