@@ -6,9 +6,12 @@ A new command is a name in SECTIONS and a line in EXAMPLES.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperGroup
+
+from roclip_sanitize.cli.settings import settings_of
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Clean a dataset": ("sanitize", "embed", "retry-failed", "index", "scan", "explain", "rewrite"),
@@ -53,12 +56,16 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
     "4 artefacts that do not belong together, 130 interrupted, 143 terminated."
 )
+KINDS: Mapping[type, str] = {str: "TEXT", Path: "PATH", int: "N", float: "NUMBER", bool: ""}
 WHOLE = 200  # letters of a command's first sentence: it is wrapped, not cut
 METAVARS: Mapping[str, str] = {
     **dict.fromkeys(("shards", "test_shards", "train_data", "val_data", "probe_data"), "SHARDS"),
     **dict.fromkeys(("out", "run", "store", "index", "index_text", "index_image", "verdicts"), "FOLDER"),
     **dict.fromkeys(("ledger", "second_look", "cache", "pairs", "folder"), "FOLDER"),
-    **dict.fromkeys(("config", "synonyms"), "FILE"),
+    **dict.fromkeys(("config", "synonyms", "runtime_env"), "FILE"),
+    "address": "URL",
+    "env": "NAME=VALUE",
+    "memory_gb": "GB",
     **dict.fromkeys(("budget", "max_failed", "match_from", "augment_for", "doubtful", "share"), "SHARE"),
     **dict.fromkeys(("seed", "workers", "gpus_per_worker", "threads", "batch_size", "epochs"), "N"),
     **dict.fromkeys(("encoder", "model", "method", "executor", "attacks", "label", "kind"), "NAME"),
@@ -94,10 +101,7 @@ def dress(command: Any, words: tuple[str, ...]) -> None:
     example = EXAMPLES.get(" ".join(words))
     shown = f"Example:\n\n\b\n    {example}\n\n" if example else ""
     command.epilog = f"{shown}{EXIT_CODES}"
+    kinds = {setting.parameter: KINDS[setting.kind] for setting in settings_of(command).values()}
     for parameter in command.params:
-        if (
-            parameter.metavar is None
-            and parameter.name in METAVARS
-            and not getattr(parameter, "is_flag", False)
-        ):
-            parameter.metavar = METAVARS[parameter.name]
+        if parameter.metavar is None and not getattr(parameter, "is_flag", False):
+            parameter.metavar = METAVARS.get(parameter.name, kinds.get(parameter.name))
