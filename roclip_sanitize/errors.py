@@ -23,9 +23,21 @@ Each class takes its message as the only positional argument: Ray pickles except
 
 
 class RoclipError(Exception):
-    """Base of every error a caller may want to catch."""
+    """Base of every error a caller may want to catch.
+
+    Its text is one line that any terminal may show: file names and captions in it come from strangers, and
+    what is not printable in them (line ends, escape sequences, half characters) is spelled out.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 class ConfigError(RoclipError):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import indexed_rows, inspect_index, open_index
@@ -237,10 +238,8 @@ def match_tables(out: Path) -> Iterator[polars.DataFrame]:
         DataError: there is none.
         MismatchError: it is unfinished.
     """
-    import polars
-
     for marker in StageFolder.open(out, stage=MATCH_STAGE).markers():
-        yield polars.read_parquet(matches_file(out, marker.name))
+        yield read_table(matches_file(out, marker.name))
 
 
 def matches_file(out: Path, name: str) -> Path:

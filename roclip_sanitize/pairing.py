@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import indexed_rows, inspect_index
@@ -132,7 +133,7 @@ def read_pairs(out: Path) -> polars.DataFrame:
     folder = StageFolder.open(out, stage="pair")
     empty = polars.DataFrame(schema=PAIR_SCHEMA)
     return polars.concat(
-        [empty, *(polars.read_parquet(pairs_file(out, each.name)) for each in folder.markers())]
+        [empty, *(read_table(pairs_file(out, each.name), schema=PAIR_SCHEMA) for each in folder.markers())]
     )
 
 

@@ -8,6 +8,7 @@ All are frozen. A pair is named by its ``uid`` (128 bits, 32 hex digits), never 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,15 @@ from enum import StrEnum
 from typing import Any, Self
 
 from roclip_sanitize.errors import BadPair
+from roclip_sanitize.told import as_written
+
+UID_DIGITS = 32
+UID = re.compile(f"[0-9a-f]{{{UID_DIGITS}}}")
+
+
+def is_uid(value: object) -> bool:
+    """Whether ``value`` can name a pair: 32 lower-case hex digits."""
+    return isinstance(value, str) and UID.fullmatch(value) is not None
 
 
 class FailureReason(StrEnum):
@@ -132,10 +142,19 @@ class Tally:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Tally:
-        """The inverse of to_json()."""
-        return cls(
-            seen=values["seen"],
-            quarantined=Counter(values["quarantined"]),
-            failed=Counter(values["failed"]),
-            seconds=values["seconds"],
-        )
+        """The inverse of to_json().
+
+        Raises:
+            DataError: they are no tally.
+        """
+        with as_written("what a marker says of its pairs", "tally"):
+            quarantined, failed = (
+                {str(name): int(n) for name, n in values[which].items()}
+                for which in ("quarantined", "failed")
+            )
+            return cls(
+                seen=int(values["seen"]),
+                quarantined=Counter(quarantined),
+                failed=Counter(failed),
+                seconds=float(values["seconds"]),
+            )

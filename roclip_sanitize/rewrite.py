@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits
@@ -270,9 +271,7 @@ def _kept_uids(out: Path, marker: Marker) -> list[str]:
     Raises:
         MismatchError: pairs got lost: those seen are not those kept, quarantined and failed.
     """
-    import polars
-
-    table = polars.read_parquet(verdict_file(out, marker.name))
+    table = read_table(verdict_file(out, marker.name))
     uids: list[str] = table.filter(table["keep"])["uid"].to_list()
     tally, quarantined = Tally.from_json(marker.facts["tally"]), len(table) - len(uids)
     if (tally.kept, tally.quarantined.total()) != (len(uids), quarantined):

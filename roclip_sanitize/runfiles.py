@@ -28,14 +28,15 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, cast
+from pathlib import Path, PurePath
+from typing import IO, Any
 
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError, StorageError
+from roclip_sanitize.told import Told
 
 FORMAT_VERSION = 1
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-HASH_BLOCK_BYTES = 1 << 20
+HASH_BLOCK_BYTES, MAX_JSON_BYTES = 1 << 20, 256 << 20
 BROKEN_DISK = frozenset({errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO})
 PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")  # two letters or more, unlike a drive
 NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # np.save() loses the errno
@@ -107,14 +108,23 @@ def read_json(path: Path) -> Any:
     """Read JSON written by write_json().
 
     Raises:
-        DataError: the file is missing or is not JSON.
+        DataError: the file is missing, is not JSON, or is larger than any that was written.
     """
     try:
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise DataError(f"{path} has {size:,} bytes, at most {MAX_JSON_BYTES:,}")
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except ValueError as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_told(path: Path) -> Told:
+    """Read a JSON file of names with values. Raises DataError as read_json() and Told do."""
+    return Told(read_json(path), where=str(path))
 
 
 def sha256_of(path: Path) -> str:
@@ -170,7 +180,7 @@ class StageFolder:
         folder = cls(path)
         wanted = json.loads(json.dumps({"stage": stage, "format": FORMAT_VERSION, "settings": settings}))
         if (path / "stage.json").exists():
-            _require_same(path, found=read_json(path / "stage.json"), wanted=wanted)
+            _require_same(path, found=read_told(path / "stage.json"), wanted=wanted)
         else:
             write_json(path / "stage.json", wanted)
         return folder
@@ -185,7 +195,7 @@ class StageFolder:
         """
         if not (path / "stage.json").exists():
             raise DataError(f"{path} is no folder made by 'roclip {stage}': it has no stage.json")
-        found = read_json(path / "stage.json")
+        found = read_told(path / "stage.json")
         if found["stage"] != stage:
             raise MismatchError(f"{path} was made by 'roclip {found['stage']}', wanted 'roclip {stage}'")
         if not (path / "complete.json").exists():
@@ -195,15 +205,20 @@ class StageFolder:
     @property
     def settings(self) -> dict[str, Any]:
         """What the folder was made with."""
-        return cast("dict[str, Any]", read_json(self.path / "stage.json")["settings"])
+        return Told(read_told(self.path / "stage.json")["settings"], where=f"settings of {self.path}")
 
     def marker(self, name: str) -> Marker | None:
         """The completion marker of one shard, or None while it is not done."""
         path = self.path / "done" / f"{name}.json"
         if not path.exists():
             return None
-        found = read_json(path)
-        return Marker(name=name, files=found["files"], facts=found["facts"])
+        told = read_told(path)
+        files, facts = (Told(told[name], where=f"{name} in {path}") for name in ("files", "facts"))
+        if outside := [
+            file for file in files if PurePath(file).is_absolute() or ".." in PurePath(file).parts
+        ]:
+            raise DataError(f"{path} names a file outside its folder: {outside[0]}")
+        return Marker(name=name, files=files, facts=facts)
 
     def markers(self) -> list[Marker]:
         """All completion markers, in the order of their names; ordinals of any length as numbers."""
@@ -245,7 +260,7 @@ class StageFolder:
     @property
     def facts(self) -> dict[str, Any]:
         """What finish() declared."""
-        return cast("dict[str, Any]", read_json(self.path / "complete.json"))
+        return read_told(self.path / "complete.json")
 
     def verify(self) -> None:
         """Compare every file with its marker.
@@ -256,7 +271,7 @@ class StageFolder:
         for marker in self.markers():
             for name, digest in marker.files.items():
                 path = self.path / name
-                if not path.exists():
+                if not os.path.isfile(path):
                     raise MismatchError(f"{path} is missing, though its shard is marked done")
                 if sha256_of(path) != digest:
                     raise MismatchError(f"{path} has changed since it was written")
@@ -280,7 +295,7 @@ def _require_same(path: Path, *, found: Mapping[str, Any], wanted: Mapping[str, 
         return
     if found.get("stage") != wanted["stage"]:
         raise MismatchError(f"{path} was made by 'roclip {found.get('stage')}': choose another folder")
-    have, want = found.get("settings", {}), wanted["settings"]
+    have, want = Told(found.get("settings", {}), where=f"settings in {path}"), wanted["settings"]
     names = sorted(set(have) | set(want))
     differing = [
         f"{name} was {have.get(name)!r}, now {want.get(name)!r}"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,11 +24,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from braceexpand import braceexpand
-
 from roclip_sanitize import captions
+from roclip_sanitize.braces import expand_braces
 from roclip_sanitize.errors import BadPair, ConfigError, ShardMissing, ShardUnreadable
-from roclip_sanitize.records import Failure, FailureReason
+from roclip_sanitize.images import MAX_IMAGE_BYTES
+from roclip_sanitize.records import UID_DIGITS, Failure, FailureReason, is_uid
 from roclip_sanitize.sources import Opened, missing_sources, open_source, source_name, source_path
 from roclip_sanitize.tars import Member, walk_members
 
@@ -37,8 +36,7 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSION = "txt"
 FIELDS_EXTENSION = "json"
 BYTE_ORDER_MARK = "\ufeff"
-UID_DIGITS = 32
-UID = re.compile(f"[0-9a-f]{{{UID_DIGITS}}}")
+MAX_CAPTION_BYTES, MAX_FIELDS_BYTES = 1_000_000, 4_000_000  # of files, before they are read
 
 
 def expand_shards(spec: str) -> list[Path]:
@@ -52,18 +50,13 @@ def expand_shards(spec: str) -> list[Path]:
         A path each; see sources.py for what stands for a URL.
 
     Raises:
-        ConfigError: the specification is empty, leaves a brace open or names a shard twice; or
-            there is no such protocol here.
+        ConfigError: the specification is empty, leaves a brace open, stands for more than ten million
+            names or names a shard twice; or there is no such protocol here.
         ShardMissing: a named shard does not exist.
         ShardUnreadable: a store does not answer.
     """
     parts = [part.strip() for part in spec.split("::") if part.strip()]
-    try:
-        paths = [source_path(name) for part in parts for name in braceexpand(part)]
-    except ValueError as error:
-        raise ConfigError(
-            f"{spec!r} leaves a brace open: wanted something like '{{00000..00009}}'"
-        ) from error
+    paths = [source_path(name) for part in parts for name in expand_braces(part)]
     if not paths:
         raise ConfigError(f"no shards named in {spec!r}: wanted something like 'data/{{00000..00009}}.tar'")
     if missing := missing_sources(paths):
@@ -243,6 +236,8 @@ class Shard:
             raise BadPair(
                 f"{FailureReason.NO_CAPTION}: has {sorted(by_extension)}, wanted {CAPTION_EXTENSION}"
             )
+        _require_size(image, MAX_IMAGE_BYTES, FailureReason.IMAGE_TOO_LARGE)
+        _require_size(by_extension[CAPTION_EXTENSION], MAX_CAPTION_BYTES, FailureReason.CAPTION_TOO_LONG)
         image_bytes = self.read(image)  # mostly first in its shard: what follows comes with it
         caption_bytes = self.read(by_extension[CAPTION_EXTENSION])
         fields = self._read_fields(by_extension.get(FIELDS_EXTENSION))
@@ -258,6 +253,7 @@ class Shard:
     def _read_fields(self, member: Member | None) -> dict[str, Any]:
         if member is None:
             return {}
+        _require_size(member, MAX_FIELDS_BYTES, FailureReason.BAD_JSON)
         try:
             text = self.read(member).decode().removeprefix(BYTE_ORDER_MARK)
             fields = json.loads(text)
@@ -284,6 +280,12 @@ class Shard:
         self.failures.append(Failure(uid=uid, key=key, shard=self.path.name, reason=reason, detail=detail))
 
 
+def _require_size(member: Member, most: int, reason: FailureReason) -> None:
+    """Refuse a file before it is read."""
+    if member.size > most:
+        raise BadPair(f"{reason}: {member.size:,} bytes, at most {most:,}")
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Key and lower-case extension of a member, as WebDataset splits them: at the base name's first dot."""
     folder, slash, base = name.rpartition("/")
@@ -296,8 +298,3 @@ def content_uid(image: bytes, caption: bytes) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(len(image).to_bytes(8, "big") + image + caption)
     return digest.hexdigest()
-
-
-def is_uid(value: object) -> bool:
-    """Whether ``value`` is 32 lower-case hex digits."""
-    return isinstance(value, str) and UID.fullmatch(value) is not None

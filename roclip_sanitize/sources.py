@@ -94,11 +94,14 @@ def source_path(name: str) -> Path:
     """The Path that stands for a path or a URL.
 
     Raises:
-        ConfigError: the URL has empty or dotted parts, which a Path cannot keep.
+        ConfigError: the URL has empty or dotted parts, which a Path cannot keep; or nobody here is called so.
     """
     if name.startswith(LOCAL):
         return Path(name.removeprefix(LOCAL))
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{name!r} names the home of nobody known here") from error
     if "://" in name and source_name(path) != name:
         raise ConfigError(f"{name!r} has empty or dotted parts: wanted something like {source_name(path)!r}")
     return path
@@ -302,7 +305,7 @@ def _names_in(folder: Path) -> set[str]:
 
 def _exists(path: Path) -> bool:
     if not is_url(path):
-        return path.is_file()
+        return os.path.isfile(path)  # which says no, too, of what is too long for a name
     system, name = file_system(path)
     try:
         patiently(path, system.info, name)  # exists() takes a server that is out of order for a no
@@ -332,6 +335,7 @@ def patiently(
     """Ask a store, and again when it fails. ``retries`` counts by kind of failure.
 
     Raises:
+        ConfigError: it has no such question.
         ShardMissing: it says that there is no such thing.
         ShardUnreadable: it refuses, or failed every time.
     """
@@ -339,6 +343,8 @@ def patiently(
     for attempt in range(ATTEMPTS):
         try:
             return ask(*told, **named)
+        except NotImplementedError as error:
+            raise ConfigError(f"{source_name(path)} cannot be read: its protocol has no files") from error
         except MISTAKES:
             raise
         except Exception as error:  # the library of each store has errors of its own

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.artefacts import map_array, read_table
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.runfiles import StageFolder, atomic_file
@@ -116,14 +117,11 @@ class EmbeddingStore:
             raise MismatchError(
                 f"{self.path} holds no {modality} vectors ({path.name} is missing): embed with --towers both"
             )
-        mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
-        return mapped
+        return map_array(path)
 
     def metadata(self, name: str, columns: Sequence[str] = METADATA_COLUMNS) -> polars.DataFrame:
         """One part's names, a row per pair."""
-        import polars
-
-        return polars.read_parquet(metadata_file(self.path, name), columns=list(columns))
+        return read_table(metadata_file(self.path, name), columns=list(columns))
 
     def all_metadata(self, columns: Sequence[str] = METADATA_COLUMNS) -> polars.DataFrame:
         """Names of the whole store in row order. Memory: the columns asked for, all pairs."""
@@ -189,6 +187,4 @@ def write_failures(folder: Path, name: str, failures: Iterable[Failure]) -> Path
 
 def read_failures(folder: Path, name: str) -> polars.DataFrame:
     """The inverse of write_failures()."""
-    import polars
-
-    return polars.read_parquet(failures_file(folder, name))
+    return read_table(failures_file(folder, name), schema=FAILURE_SCHEMA)

@@ -28,7 +28,9 @@ HALF = BLOCK // 2
 ADLER_SUM = 0xFFFF
 CHECKSUM_BLANK = 8 * ord(" ")  # the checksum is taken with spaces in its own place
 LONG_NAME_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
-PAX_RECORD = re.compile(rb"([1-9]\d{0,18}) ([^=]+)=")  # its length in bytes, then its name
+MAX_LONG_NAME_BYTES = 1 << 20  # of a header that only names the file after it
+MAX_MEMBERS = 10_000_000  # of one tar: whoever reads it keeps a key for every three
+PAX_RECORD = re.compile(rb"([1-9]\d{0,18}) ([^=]{1,1024})=")  # its length in bytes, then its name
 
 
 class Member(NamedTuple):
@@ -63,12 +65,12 @@ def walk_members(data: Bytes, *, tar: str) -> Iterator[Member]:
         Regular files, in order, each wholly present.
 
     Raises:
-        ShardUnreadable: the shard is empty, is no tar, or breaks off; what came before the
-            break has been yielded.
+        ShardUnreadable: the shard is empty, is no tar, breaks off, or has more files than any shard;
+            what came before has been yielded.
     """
     if not len(data):
         raise ShardUnreadable(f"{tar} is empty (0 bytes)")
-    position = start = 0
+    position = start = members = 0
     long_name = ""
     while (header := data[position : position + BLOCK]) != END_BLOCK:
         name, size, kind = _plain_file(header) or _any_header(header, position, tar=tar)
@@ -79,9 +81,13 @@ def walk_members(data: Bytes, *, tar: str) -> Iterator[Member]:
                 f"{begin + size:,} bytes wanted, {len(data):,} found"
             )
         if kind in LONG_NAME_TYPES:
+            if size > MAX_LONG_NAME_BYTES:
+                raise ShardUnreadable(f"{tar} has a name of {size:,} bytes, at most {MAX_LONG_NAME_BYTES:,}")
             long_name = _long_name(kind, data[begin : begin + size]) or long_name
             continue
         if kind in tarfile.REGULAR_TYPES:
+            if (members := members + 1) > MAX_MEMBERS:
+                raise ShardUnreadable(f"{tar} has more than {MAX_MEMBERS:,} files")
             yield Member(long_name or name, start, begin, size)
         long_name, start = "", position
 
@@ -155,4 +161,6 @@ def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = 0
     while match := PAX_RECORD.match(data, position):
         position += int(match[1])
+        if position <= match.end():  # shorter than its own beginning: no record
+            return
         yield match[2], data[match.end() : position - 1]

@@ -18,7 +18,7 @@ from roclip_sanitize.attacks.targeted import Targeted, new_uid
 from roclip_sanitize.attacks.text_triggers import TextTrigger
 from roclip_sanitize.attacks.triggers.patches import PatchTrigger
 from roclip_sanitize.errors import ConfigError, DataError
-from roclip_sanitize.shards import is_uid
+from roclip_sanitize.records import is_uid
 from roclip_sanitize.store import write_parquet
 from tests.scenes import SHOES_AND_HATS, TESTED, listed, make_scene, rng
 

@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,7 @@ from roclip_sanitize.errors import StorageError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder
 from tests.faulty import (
-    NODES,
-    DoomedNode,
     RefusingDisk,
-    wait_for,
 )
 from tests.stages import PAIRS, SHARDS, Stage, run_stages, square_shards, stages, vectors_and_names
 
@@ -46,59 +41,6 @@ def made(shards: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> 
 def undisturbed(made: Path) -> dict[str, Any]:
     """What each stage leaves behind."""
     return {path.name: tree(path) for path in made.iterdir()}
-
-
-# A node that is taken away
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A node that nobody takes away, with the driver, and one more."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    from roclip_sanitize.executors import crew
-
-    ray.shutdown()
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))  # nodes import these tests too
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
-    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
-    monkeypatch.setattr(crew, "PATIENCE_SECONDS", 10.0)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
-
-
-@pytest.mark.slow
-def test_a_node_that_is_taken_away_costs_nothing_but_time(
-    cluster: Any,
-    shards: tuple[Path, ...],
-    undisturbed: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """In every stage the third node goes, and with it a third of the cores: none comes in its place."""
-    from roclip_sanitize.executors.cluster import RayExecutor
-
-    monkeypatch.chdir(tmp_path)
-    node = cluster.add_node(num_cpus=1)
-    executor = RayExecutor(NODES)
-    for name in ("store", "index", "index_text", "pairs"):
-        flag = tmp_path / f"{name} held work"
-        taker = threading.Thread(target=_take_away, args=(cluster, node, flag))
-        taker.start()
-        stages(shards)[name](Path(name), DoomedNode(executor, node.node_id, flag))
-        taker.join()
-        assert flag.exists()
-        assert tree(Path(name)) == undisturbed[name]
-        node = cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-
-
-def _take_away(cluster: Any, node: Any, flag: Path) -> None:
-    wait_for(flag)
-    cluster.remove_node(node, allow_graceful=False)
 
 
 # A disk that is full, or breaks

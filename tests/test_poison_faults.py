@@ -14,9 +14,9 @@ from roclip_sanitize.attacks.planting import fresh_keys
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
-from roclip_sanitize.records import FailureReason
+from roclip_sanitize.records import FailureReason, is_uid
 from roclip_sanitize.shard_writer import ShardWriter
-from roclip_sanitize.shards import Shard, is_uid
+from roclip_sanitize.shards import Shard
 from roclip_sanitize.store import read_failures
 from tests.kinds import (
     LABELS,

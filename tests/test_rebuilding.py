@@ -159,7 +159,7 @@ def test_what_is_no_ledger_is_refused(settings: PoisonSettings, ledger: Path, tm
     table = ledger / "ledger.parquet"
     polars.read_parquet(table).drop("row").write_parquet(table)
     shutil.rmtree(ledger / "targets")
-    with pytest.raises(DataError, match="has no column 'row': an older version wrote it"):
+    with pytest.raises(DataError, match="has no column 'row': an older version wrote it, perhaps"):
         rebuild_shards(ledger, settings.shards, out=tmp_path / "b", executor=HERE)
 
 

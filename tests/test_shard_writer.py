@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from roclip_sanitize.records import is_uid
 from roclip_sanitize.shard_writer import ShardWriter
-from roclip_sanitize.shards import Shard, is_uid
+from roclip_sanitize.shards import Shard
 from roclip_sanitize.tars import BLOCK
 from tests.corpora import (
     FORMATS,

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
-from roclip_sanitize.records import FailureReason
+from roclip_sanitize.records import FailureReason, is_uid
 from roclip_sanitize.shard_writer import ShardWriter
-from roclip_sanitize.shards import Shard, expand_shards, is_uid, shard_tasks, split_name
+from roclip_sanitize.shards import Shard, expand_shards, shard_tasks, split_name
 from roclip_sanitize.tars import BLOCK
 from tests.corpora import (
     FORMATS,

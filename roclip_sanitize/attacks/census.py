@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize import images
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import BadPair
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.shards import Pair, Shard, shard_tasks
@@ -181,9 +182,8 @@ class Census:
             yield self._read(part, ["image_hash"])["image_hash"].to_list()
 
     def _read(self, part: int, columns: list[str]) -> polars.DataFrame:
-        import polars
 
-        return polars.read_parquet(self._files[part], columns=columns)
+        return read_table(self._files[part], columns=columns)
 
 
 def _census_file(folder: Path, name: str) -> Path:

@@ -15,12 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.attacks.contract import Backdoor, Plan, Swap, Target, TextBackdoor
 from roclip_sanitize.attacks.text_triggers import TextTrigger
 from roclip_sanitize.attacks.triggers import Trigger
 from roclip_sanitize.errors import ConfigError, DataError
-from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.records import UID_DIGITS, is_uid
+from roclip_sanitize.runfiles import StageFolder, read_told, write_json
 from roclip_sanitize.store import write_parquet
+from roclip_sanitize.told import as_written
 
 if TYPE_CHECKING:
     import polars
@@ -70,12 +73,14 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        header = read_json(path / "ledger.json")
+        header = read_told(path / "ledger.json")
         self.path = path
-        self.label = str(header["label"])
-        self.seed = int(header["seed"])
-        self.class_counts: dict[str, int] = {entry["label"]: entry["count"] for entry in header["classes"]}
-        self._plans = plans_from_header(header)
+        with as_written(path / "ledger.json", "ledger"):
+            self.label = str(header["label"])
+            self.seed = int(header["seed"])
+            counts = ((entry["label"], entry["count"]) for entry in header["classes"])
+            self.class_counts = {str(label): int(count) for label, count in counts}
+            self._plans = plans_from_header(header)
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
@@ -99,10 +104,12 @@ class Ledger:
 
     @cached_property
     def frame(self) -> polars.DataFrame:
-        """One row per poisoned pair: the columns of LEDGER_SCHEMA."""
-        import polars
+        """One row per poisoned pair: the columns of LEDGER_SCHEMA.
 
-        return polars.read_parquet(self.path / "ledger.parquet")
+        Raises:
+            DataError: the table is missing, or is none of a ledger.
+        """
+        return read_ledger_table(self.path)
 
     def planted(self, attack: str | None = None) -> frozenset[str]:
         """All pairs that one attack, or any, has changed or added: poisons and cover samples."""
@@ -238,14 +245,33 @@ def plans_from_header(header: Mapping[str, Any]) -> dict[str, Plan]:
     return {plan["name"]: Plan.from_json(plan) for plan in header["attacks"]}
 
 
+def read_ledger_table(folder: Path) -> polars.DataFrame:
+    """One row per poisoned pair, as anybody's ledger lists them.
+
+    Raises:
+        DataError: the table is missing, lacks a column, or has one of another kind.
+    """
+    return read_table(folder / "ledger.parquet", schema=LEDGER_SCHEMA)
+
+
 def target_file(folder: Path, uid: str) -> Path:
-    """Where a target's picture lies."""
-    return folder / "targets" / f"{uid}.jpg"
+    """Where a target's picture lies.
+
+    Raises:
+        DataError: the name is no uid, and might lead anywhere.
+    """
+    return folder / "targets" / f"{_required_uid(uid)}.jpg"
 
 
 def picture_file(folder: Path, uid: str) -> Path:
-    """Where a training pair's picture lies that another pair is to show."""
-    return folder / "pictures" / f"{uid}.jpg"
+    """Where a training pair's picture lies that another pair is to show. Raises as target_file() does."""
+    return folder / "pictures" / f"{_required_uid(uid)}.jpg"
+
+
+def _required_uid(uid: str) -> str:
+    if not is_uid(uid):
+        raise DataError(f"a ledger names a picture {uid!r}, wanted {UID_DIGITS} lower-case hex digits")
+    return uid
 
 
 def planted_file(folder: Path, name: str) -> Path:
@@ -257,6 +283,6 @@ def write_ledger(folder: Path, shards: Sequence[str], header: object) -> None:
     """Join the lists of all shards to the ledger; the header, written last, holds the rest."""
     import polars
 
-    parts = [polars.read_parquet(planted_file(folder, name)) for name in shards]
+    parts = [read_table(planted_file(folder, name)) for name in shards]
     write_parquet(folder / "ledger.parquet", polars.concat(parts))
     write_json(folder / "ledger.json", header)

@@ -14,12 +14,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.attacks.contract import Plan, Poison, Target
 from roclip_sanitize.attacks.ledger import picture_file, plans_from_header, target_file
 from roclip_sanitize.attacks.triggers import Trigger
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.runfiles import read_json, write_bytes, write_json
+from roclip_sanitize.runfiles import read_json, read_told, write_bytes, write_json
 from roclip_sanitize.shards import Shard, ShardTask
 from roclip_sanitize.store import write_parquet
 
@@ -77,9 +78,7 @@ def write_plan(
 
 def read_poisons(folder: Path, shard: str) -> list[Poison]:
     """The poisons of one shard, by row."""
-    import polars
-
-    return [Poison(**row) for row in polars.read_parquet(_poisons_file(folder, shard)).iter_rows(named=True)]
+    return [Poison(**row) for row in read_table(_poisons_file(folder, shard)).iter_rows(named=True)]
 
 
 def write_targets(folder: Path, targets: Iterable[Target], test_shards: Iterable[Path]) -> None:
@@ -154,7 +153,7 @@ class Materials:
 
     @cached_property
     def _plans(self) -> dict[str, Plan]:
-        return plans_from_header(read_json(plan_header_file(self._folder)))
+        return plans_from_header(read_told(plan_header_file(self._folder)))
 
     def trigger(self, poison: Poison) -> Trigger | None:
         """What this poison draws on its picture, or None."""

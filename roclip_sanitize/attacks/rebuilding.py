@@ -13,13 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from roclip_sanitize.attacks.contract import Poison
-from roclip_sanitize.attacks.ledger import LEDGER_SCHEMA, POISON_STAGE, plans_from_header, target_file
+from roclip_sanitize.attacks.ledger import (
+    LEDGER_SCHEMA,
+    POISON_STAGE,
+    plans_from_header,
+    read_ledger_table,
+    target_file,
+)
 from roclip_sanitize.attacks.plan_files import plan_header_file, write_plan
 from roclip_sanitize.attacks.poison import copy_paths, plant
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of
+from roclip_sanitize.runfiles import StageFolder, read_told, sha256_of
 from roclip_sanitize.shards import shard_tasks
 
 NEEDED = ("ledger.json", "ledger.parquet")
@@ -59,7 +65,7 @@ def rebuild_shards(ledger: Path, shards: Sequence[Path], *, out: Path, executor:
 
 def _plan_again(ledger: Path, shards: Sequence[Path], out: Path, executor: Executor) -> None:
     header, poisons, tasks = (
-        read_json(ledger / "ledger.json"),
+        read_told(ledger / "ledger.json"),
         read_ledger_poisons(ledger),
         shard_tasks(shards),
     )
@@ -83,16 +89,9 @@ def read_ledger_poisons(ledger: Path) -> list[Poison]:
     """The poisons that a ledger lists, as they were planned.
 
     Raises:
-        DataError: the table lacks a column.
+        DataError: as read_ledger_table() says.
     """
-    import polars
-
-    frame = polars.read_parquet(ledger / "ledger.parquet")
-    if missing := [name for name in LEDGER_SCHEMA if name not in frame.columns]:
-        raise DataError(
-            f"{ledger}/ledger.parquet has no column {missing[0]!r}: an older version wrote it, and nothing "
-            "can be rebuilt from it"
-        )
+    frame = read_ledger_table(ledger)
     frame = frame.drop("uid", "key", "original_image_hash", "image_hash")
     frame = frame.rename({"original_uid": "uid", "poisoned_caption": "caption"})
     return [Poison(**row) for row in frame.iter_rows(named=True)]
@@ -100,9 +99,7 @@ def read_ledger_poisons(ledger: Path) -> list[Poison]:
 
 def _require_same_ledger(ledger: Path, out: Path) -> None:
     """Refuse shards that came out otherwise: their pictures are not those that were poisoned."""
-    import polars
-
-    was, now = (polars.read_parquet(folder / "ledger.parquet") for folder in (ledger, out))
+    was, now = (read_ledger_table(folder) for folder in (ledger, out))
     if was.equals(now):
         return
     (out / "complete.json").unlink(missing_ok=True)  # what is not the same is not done

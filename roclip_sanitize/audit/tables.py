@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.captions import caption_words
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import StageFolder
@@ -100,7 +101,7 @@ def removed_by_domain(rewritten: Path) -> Removed:
                 continue
             if "url" not in polars.read_parquet_schema(path):
                 continue
-            urls = polars.read_parquet(path, columns=["url"])["url"]
+            urls = read_table(path, columns=["url"])["url"]
             found.count(([domain], side == "kept") for url in urls if (domain := _domain(url)))
     return found
 

@@ -36,7 +36,7 @@ def read_run_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"run file {path} does not exist") from error
     except OSError as error:
         raise ConfigError(f"run file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
         raise ConfigError(f"run file {path} is no TOML: {error}") from error
 
 

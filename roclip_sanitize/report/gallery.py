@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.captions import normalise_caption
 from roclip_sanitize.errors import BadPair, DataError
 from roclip_sanitize.images import decode_image, encode_jpeg
@@ -83,7 +84,7 @@ def _read_ledger(ledger: Path | None) -> polars.DataFrame:
 
     if ledger is None:
         return polars.DataFrame(schema={"uid": str, "attack": str, "cover": bool})
-    planted = polars.read_parquet(ledger / "ledger.parquet" if ledger.is_dir() else ledger)
+    planted = read_table(ledger / "ledger.parquet" if ledger.is_dir() else ledger)
     if "cover" not in planted.columns:
         planted = planted.with_columns(cover=False)
     return planted.select("uid", "attack", "cover").unique("uid", keep="first", maintain_order=True)
@@ -102,7 +103,7 @@ def _read_verdicts(scan: Path, ledger: polars.DataFrame) -> polars.DataFrame:
     columns = ["uid", "kept", "reasons", "sentence", "neighbours"]
     parts = []
     for file in files:
-        rows = polars.read_parquet(file, columns=columns).join(ledger, on="uid", how="left")
+        rows = read_table(file, columns=columns).join(ledger, on="uid", how="left")
         told = rows.filter(~polars.col("kept") | polars.col("attack").is_not_null())
         parts.append(told.filter(~polars.col("cover").fill_null(False)))
     return polars.concat(parts).unique("uid", keep="first", maintain_order=True).sort("uid")

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.artefacts import map_array
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import atomic_file
 from roclip_sanitize.scan.uids import UID_RECORD, join_uids
@@ -56,10 +57,7 @@ def read_keep_list(path: Path) -> list[str]:
     Raises:
         DataError: the file is no keep-list.
     """
-    try:
-        records = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no keep-list: {error}") from error
+    records = map_array(path)
     if records.dtype != UID_RECORD or records.ndim != 1:
         raise DataError(
             f"{path} is no keep-list: {records.dtype} {records.shape}, wanted (N,) of {UID_RECORD}"

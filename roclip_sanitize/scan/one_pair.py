@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.agreement import NEUTRAL
@@ -99,12 +100,10 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
         DataError: there is no scan, or no such pair in it; or the scan's store is gone.
         MismatchError: the scan is unfinished.
     """
-    import polars
-
     folder = StageFolder.open(scan, stage="scan")
     store = EmbeddingStore.open(Path(folder.settings["store"]))
     for marker in folder.markers():
-        frames = [polars.read_parquet(table_file(scan, what, marker.name)) for what in ("scores", "verdicts")]
+        frames = [read_table(table_file(scan, what, marker.name)) for what in ("scores", "verdicts")]
         mine = (frames[0]["uid"] == uid).arg_true()
         if not len(mine):
             continue
@@ -134,11 +133,9 @@ def _is_score(name: str) -> bool:
 
 def _percentiles(folder: StageFolder, scores: Mapping[str, float | None]) -> dict[str, float | None]:
     """The places of one pair's scores among those of all pairs that have one."""
-    import polars
-
     lower, known = Counter[str](), Counter[str]()
     for marker in folder.markers():
-        table = polars.read_parquet(table_file(folder.path, "scores", marker.name), columns=list(scores))
+        table = read_table(table_file(folder.path, "scores", marker.name), columns=list(scores))
         for name, score in scores.items():
             known[name] += len(table) - table[name].null_count()
             if score is not None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.collisions import Collisions
@@ -116,6 +117,5 @@ class Rejudged:
         return _PartScores(weighed=weighed, collisions=collisions)
 
     def _table(self, marker: Marker, columns: Sequence[str]) -> polars.DataFrame:
-        import polars
 
-        return polars.read_parquet(table_file(self._scan.path, "scores", marker.name), columns=list(columns))
+        return read_table(table_file(self._scan.path, "scores", marker.name), columns=list(columns))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
@@ -171,10 +172,8 @@ def scan_limits(out: Path) -> Limits:
 
 def verdict_tables(out: Path, columns: Sequence[str] = VERDICT_COLUMNS) -> Iterator[polars.DataFrame]:
     """The verdicts of a finished scan, one part's table at a time. Memory: that of one part."""
-    import polars
-
     for marker in StageFolder.open(out, stage="scan").markers():
-        yield polars.read_parquet(table_file(out, "verdicts", marker.name), columns=list(columns))
+        yield read_table(table_file(out, "verdicts", marker.name), columns=list(columns))
 
 
 def read_verdicts(out: Path) -> polars.DataFrame:
@@ -281,6 +280,4 @@ def _read_tables(out: Path, what: str) -> polars.DataFrame:
     import polars
 
     folder = StageFolder.open(out, stage="scan")
-    return polars.concat(
-        [polars.read_parquet(table_file(out, what, marker.name)) for marker in folder.markers()]
-    )
+    return polars.concat([read_table(table_file(out, what, marker.name)) for marker in folder.markers()])

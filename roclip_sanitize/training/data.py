@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.decoding import chunked, decode_pairs
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.base import Executor
@@ -177,9 +178,7 @@ class TrainingData:
         import polars
 
         files = [self._cache / f"uids_{name}.parquet" for name in self._names]
-        return polars.concat([polars.read_parquet(file, columns=[column]) for file in files])[
-            column
-        ].to_numpy()
+        return polars.concat([read_table(file, columns=[column]) for file in files])[column].to_numpy()
 
     def _picked(self, parts: Sequence[NDArray[Any]], row_B: NDArray[np.int64]) -> NDArray[Any]:
         part_B = np.searchsorted(self._starts, row_B, side="right") - 1

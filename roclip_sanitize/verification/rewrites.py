@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Tally
 from roclip_sanitize.rewrite import flagged_uids, read_keep_list, verdict_file
@@ -119,9 +120,8 @@ class _Side:
 
 
 def _table(path: Path) -> polars.DataFrame:
-    import polars
 
-    return polars.read_parquet(path, columns=["uid", "keep", "reason"])
+    return read_table(path, columns=["uid", "keep", "reason"])
 
 
 def _kept(out: Path, marker: Marker) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
@@ -76,16 +77,14 @@ def _require_pairs_of_store(folder: StageFolder) -> None:
 
 
 def _column(path: Path, name: str) -> polars.Series:
-    import polars
 
-    return polars.read_parquet(path, columns=[name])[name]
+    return read_table(path, columns=[name])[name]
 
 
 def _verdicts(folder: StageFolder, marker: Marker) -> polars.DataFrame:
-    import polars
 
     scores, verdicts = (table_file(folder.path, what, marker.name) for what in ("scores", "verdicts"))
-    frame = polars.read_parquet(verdicts, columns=["uid", "kept", "reasons"])
+    frame = read_table(verdicts, columns=["uid", "kept", "reasons"])
     require_equal(len(frame), marker.facts["rows"], what="verdicts", where=verdicts)
     same = _column(scores, "uid").equals(frame["uid"])
     require_equal(same, True, what=f"same pairs as {verdicts.name}", where=scores)
