@@ -21,19 +21,28 @@ Each class takes its message as the only positional argument: Ray pickles except
 ``self.args``, and a keyword-only field would not survive.
 """
 
+import re
+
+SECRET_USER = re.compile(r"(\w:/{1,2})[^/@\s]+@")  # of URLs, also as pathlib folds them
+SECRET_PARAMETER = re.compile(
+    r"([?&][\w-]*(?:credential|key|password|secret|sig|signature|token)[\w-]*=)[^&\s]+", re.IGNORECASE
+)
+
 
 class RoclipError(Exception):
     """Base of every error a caller may want to catch.
 
-    Its text is one line that any terminal may show: file names and captions in it come from strangers, and
-    what is not printable in them (line ends, escape sequences, half characters) is spelled out.
+    Its text is one line that any terminal and any log may show. File names and captions in it come from
+    strangers: what is not printable in them (line ends, escape sequences, half characters) is spelled out.
+    URLs in it may hold passwords, keys and signatures: they are left out.
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
         text = super().__str__()
-        return text if text.isprintable() else "".join(map(_printable, text))
+        text = text if text.isprintable() else "".join(map(_printable, text))
+        return SECRET_PARAMETER.sub(r"\1…", SECRET_USER.sub(r"\1…@", text))
 
 
 def _printable(letter: str) -> str:

@@ -263,6 +263,24 @@ def test_what_strangers_wrote_cannot_write_to_a_terminal() -> None:
     assert pickle.loads(pickle.dumps(error)).args == error.args
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "shard s3://AKIA1:abc/d@store/0.tar",
+            "shard s3://AKIA1:abc/d@store/0.tar",
+        ),  # no user: a "/" ends it
+        ("shard s3://AKIA1:s3cret@store/0.tar", "shard s3://…@store/0.tar"),
+        ("shard ftp:/me:s3cret@host/0.tar is", "shard ftp:/…@host/0.tar is"),
+        ("https://a/0.tar?X-Amz-Signature=12ab&part=1 of", "https://a/0.tar?X-Amz-Signature=…&part=1 of"),
+        ("https://a/0.tar?part=1&sig=s3cret", "https://a/0.tar?part=1&sig=…"),
+        ("mail me@home.example: 5 keys=3", "mail me@home.example: 5 keys=3"),
+    ],
+)
+def test_secrets_in_urls_are_left_out(said: str, shown: str) -> None:
+    assert str(ShardUnreadable(said)) == shown
+
+
 def test_values_of_another_kind_are_said_to_be(tmp_path: Path) -> None:
     path = tmp_path / "stage.json"
     for text, wanted in (
