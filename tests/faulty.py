@@ -24,7 +24,7 @@ from roclip_sanitize import runfiles
 from roclip_sanitize.executors.base import Crew, Executor, MakeWorker, Result, Task
 
 NODES = 3
-SOON_SECONDS = 120.0
+SOON_SECONDS = 300.0
 
 # Nodes that are taken away
 

@@ -1,4 +1,4 @@
-"""The whole loop on a cluster of three nodes, each stage losing one: the bytes of a run on one machine.
+"""From shards to weights on a cluster of three nodes, each stage losing one: the bytes of a run on one machine.
 
 A node holds work when it is taken away, and none comes in its place before the stage is done.
 """
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ from torch.multiprocessing.spawn import spawn
 from benchmarks.same_bytes import tree
 from roclip_sanitize.executors.local import LocalExecutor
 from tests.faulty import NODES, DoomedNode, wait_for
-from tests.squares import write_square_shards
 from tests.stages import SHARDS, run_stages, square_shards, stages
 from tests.trainings import VIT, settings_for
 
 pytestmark = pytest.mark.slow
 
 RANKS = 2
-STEP_BEFORE_THE_END = 4  # of the training, at whose checkpoint a node is taken away
+MIDDLE = "step_000000004.json"  # of seven steps: the checkpoint before which a node is taken away
+REACHED, GONE = "reached", "gone"  # what tells of it
 PROJECT = Path(__file__).parent.parent
 
 
@@ -54,7 +53,7 @@ def meet(rank: int, member: Callable[[int, int], None], folder: str) -> None:
 
 
 class Traced:
-    """A member that says on which node it runs."""
+    """A member that says on which node it runs, and whose training stands still until a node is gone."""
 
     def __init__(self, member: Callable[[int, int], None], folder: Path) -> None:
         self._member, self._folder = member, folder
@@ -64,7 +63,14 @@ class Traced:
 
         torch.set_num_threads(1)
         (self._folder / ray.get_runtime_context().get_node_id()).touch()
+        if not (self._folder / GONE).exists():
+            sys.addaudithook(self._stand_still)
         self._member(rank, size)
+
+    def _stand_still(self, event: str, told: tuple[Any, ...]) -> None:
+        if event == "os.rename" and str(told[1]).endswith(MIDDLE):
+            (self._folder / REACHED).touch()
+            wait_for(self._folder / GONE)
 
 
 class TracedGang:
@@ -74,7 +80,6 @@ class TracedGang:
 
     def __init__(self, executor: Any, folder: Path) -> None:
         self._executor, self._folder, self.size = executor, folder, executor.size
-        folder.mkdir()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
@@ -89,20 +94,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 @pytest.fixture(scope="module")
-def test_shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    return write_square_shards(tmp_path_factory.mktemp("test"), shards=NODES, pairs=8, first=1_000)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    shards: tuple[Path, ...], test_shards: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def undisturbed(shards: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each stage leaves behind where nothing goes wrong: on this machine, without Ray."""
     folder = run_stages(shards, tmp_path_factory.mktemp("undisturbed"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train(TwoProcesses())
-        evaluate(test_shards, Path("evaluated"), LocalExecutor())
     return {path.name: tree(path) for path in folder.iterdir()}
 
 
@@ -113,14 +110,6 @@ def train(executor: Any) -> None:
     told = settings_for(kept, epochs=1, match_from=0.25, match_every=64, match_for=48, checkpoint_seconds=0)
     assert told.model == VIT
     train_clip(told, out=Path("trained"), executor=executor, ranks=RANKS)
-
-
-def evaluate(test_shards: tuple[Path, ...], out: Path, executor: Any) -> None:
-    from roclip_sanitize.evaluation.evaluate import evaluate_arms
-    from roclip_sanitize.evaluation.settings import EvaluateSettings
-
-    told = EvaluateSettings(arms={"trained": Path("trained")}, test_shards=test_shards, label="colour")
-    evaluate_arms(told, out=out, executor=executor)
 
 
 @pytest.fixture
@@ -145,7 +134,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_nodes_and_drivers_that_are_taken_away_cost_nothing_but_time(
     cluster: Any,
     shards: tuple[Path, ...],
-    test_shards: tuple[Path, ...],
     undisturbed: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -158,11 +146,7 @@ def test_nodes_and_drivers_that_are_taken_away_cost_nothing_but_time(
     stages(shards)["store"](Path("driven"), executor)
     assert tree(Path("driven")) == undisturbed["store"]
 
-    every = stages(shards) | {"evaluated": partial(evaluate, test_shards)}
-    for name, stage in every.items():
-        if name == "evaluated":
-            train_without_a_node(cluster, executor, tmp_path / "nodes of ranks")
-            assert but_cache(tree(Path("trained"))) == but_cache(undisturbed["trained"])
+    for name, stage in stages(shards).items():
         node, flag = cluster.add_node(num_cpus=1), tmp_path / f"{name} held work"
         cluster.wait_for_nodes()
         taker = threading.Thread(target=take_away, args=(cluster, node, flag))
@@ -172,10 +156,13 @@ def test_nodes_and_drivers_that_are_taken_away_cost_nothing_but_time(
         assert flag.exists()
         assert tree(Path(name)) == undisturbed[name]
 
+    train_without_a_node(cluster, executor, tmp_path / "nodes of ranks")
+    assert trained(tree(Path("trained"))) == trained(undisturbed["trained"])
 
-def but_cache(found: dict[str, object]) -> dict[str, object]:
-    """All but decoded pairs, whose folder is named after the time of the shards."""
-    return {name: content for name, content in found.items() if not name.startswith("cache/")}
+
+def trained(found: dict[str, object]) -> dict[str, object]:
+    """All but decoded pairs, whose folder is named after the time of the shards, and what executors keep."""
+    return {name: content for name, content in found.items() if not name.startswith(("cache/", "ray/"))}
 
 
 # A driver that dies when the first of its workers' results is in.
@@ -208,16 +195,19 @@ def train_without_a_node(cluster: Any, executor: Any, folder: Path) -> None:
     cluster.wait_for_nodes()
 
     def take_a_rank_s() -> None:
-        wait_for(Path(f"trained/checkpoints/step_{STEP_BEFORE_THE_END:09d}.json").absolute())
+        wait_for(folder / REACHED)
         names = {path.name for path in folder.iterdir()}
         doomed = next(each for each in cluster.worker_nodes if each.node_id in names)
         cluster.remove_node(doomed, allow_graceful=False)
+        (folder / GONE).touch()
 
+    folder.mkdir()
     taker = threading.Thread(target=take_a_rank_s)
     taker.start()
     train(TracedGang(executor, folder))
     taker.join()
-    assert len(list(folder.iterdir())) == RANKS + 1  # one rank moved
+    nodes = {path.name for path in folder.iterdir()} - {REACHED, GONE}
+    assert len(nodes) == RANKS + 1  # one rank moved
 
 
 def take_away(cluster: Any, node: Any, flag: Path) -> None:

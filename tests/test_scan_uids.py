@@ -73,7 +73,7 @@ def test_other_arrays_are_no_keep_list(tmp_path: Path, array: np.ndarray) -> Non
 
 
 def test_no_file_is_no_keep_list(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no keep-list"):
+    with pytest.raises(DataError, match=r"absent\.npy does not exist"):
         read_keep_list(tmp_path / "absent.npy")
 
 
