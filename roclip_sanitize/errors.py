@@ -2,6 +2,7 @@
 
     RoclipError
     ├── ConfigError        the run cannot start: a setting is unknown, missing or contradicts another
+    │   └── ConfigProblems   several of that, a line each
     ├── DataError          a shard, image or caption is not what its format promises
     │   ├── ShardMissing     a named shard does not exist
     │   ├── ShardUnreadable  a shard is empty, or not a tar
@@ -21,12 +22,7 @@ Each class takes its message as the only positional argument: Ray pickles except
 ``self.args``, and a keyword-only field would not survive.
 """
 
-import re
-
-SECRET_USER = re.compile(r"(\w:/{1,2})[^/@\s]+@")  # of URLs, also as pathlib folds them
-SECRET_PARAMETER = re.compile(
-    r"([?&][\w-]*(?:credential|key|password|secret|sig|signature|token)[\w-]*=)[^&\s]+", re.IGNORECASE
-)
+from roclip_sanitize.redaction import redacted
 
 
 class RoclipError(Exception):
@@ -40,9 +36,11 @@ class RoclipError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        text = super().__str__()
-        text = text if text.isprintable() else "".join(map(_printable, text))
-        return SECRET_PARAMETER.sub(r"\1…", SECRET_USER.sub(r"\1…@", text))
+        return _shown(super().__str__())
+
+
+def _shown(text: str) -> str:
+    return redacted(text if text.isprintable() else "".join(map(_printable, text)))
 
 
 def _printable(letter: str) -> str:
@@ -53,6 +51,13 @@ class ConfigError(RoclipError):
     """The run cannot start as configured."""
 
     exit_code = 2
+
+
+class ConfigProblems(ConfigError):
+    """Several things keep the run from starting: a line that says how many, and one for each."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(_shown, Exception.__str__(self).split("\n")))
 
 
 class DataError(RoclipError):

@@ -1,4 +1,4 @@
-"""From shards to weights on a cluster of three nodes, each stage losing one: the bytes of a run on one machine.
+"""From shards to weights on three nodes, each stage losing one: the bytes of a run on one machine.
 
 A node holds work when it is taken away, and none comes in its place before the stage is done.
 """

@@ -12,7 +12,7 @@ import typer
 from roclip_sanitize.cli.helping import commands_below
 from roclip_sanitize.cli.run_file import file_problems, read_run_file, toml_value
 from roclip_sanitize.cli.settings import Setting, meant, settings_of
-from roclip_sanitize.errors import ConfigError, RoclipError
+from roclip_sanitize.errors import ConfigError, ConfigProblems, RoclipError
 
 config_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write and check run files.")
 COLUMNS = 100
@@ -88,7 +88,7 @@ def check(
         if not wrong and not missing:
             found += [f"[{'.'.join(words)}] {refused}" for refused in trial(words, table)]
     if found:
-        raise ConfigError(
+        raise ConfigProblems(
             f"{run_file}: {len(found)} to put right\n" + "\n".join(f"  {line}" for line in found)
         )
     print(f"{run_file}: nothing to put right")
