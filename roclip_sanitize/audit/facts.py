@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from roclip_sanitize.audit.clusters import worst_clusters
 from roclip_sanitize.audit.planted import against_ledger
 from roclip_sanitize.audit.rules import rules_for
 from roclip_sanitize.audit.tables import Removed, removed_by_domain, removed_by_label, words_in
+from roclip_sanitize.canaries.stage import CANARIES_STAGE, recount
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.scan.stage import verdict_tables
@@ -32,18 +33,20 @@ class AuditSettings:
         scan: a scan's folder.
         rewritten: the folder of shards rewritten by it, if there is one: for domains.
         ledger: a poison folder whose shards were scanned, where poisons are known.
+        canaries: a canaries' folder that asks about the scan.
         label: JSON field of the shards that holds a pair's class, to say what each class lost; "" for none.
     """
 
     scan: Path
     rewritten: Path | None = None
     ledger: Path | None = None
+    canaries: Path | None = None
     label: str = ""
 
     @property
     def sources(self) -> dict[str, Path]:
         """The folders by what they are; those that are not there are left out."""
-        told = {"scan": self.scan, "rewritten": self.rewritten, "ledger": self.ledger}
+        told = {name: getattr(self, name) for name in ("scan", "rewritten", "ledger", "canaries")}
         return {name: path for name, path in told.items() if path is not None}
 
     def to_json(self) -> dict[str, str]:
@@ -77,6 +80,9 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
     if settings.rewritten is not None:
         _require_scan_of(settings)
         facts["domains"] = removed_by_domain(settings.rewritten).to_json()
+    if settings.canaries is not None:
+        _require_about(settings)
+        facts["canaries"] = [asdict(family) for family in recount(settings.canaries)]
     if settings.ledger is not None:
         facts |= against_ledger(settings.scan, Ledger.open(settings.ledger))
     return {**facts, "rules": rules_for(facts)}
@@ -131,3 +137,10 @@ def _require_scan_of(settings: AuditSettings) -> None:
     told = Path(StageFolder.open(settings.rewritten, stage="rewrite").settings["verdicts"])
     if told.resolve() != settings.scan.resolve():
         raise MismatchError(f"{settings.rewritten} was rewritten by {told}, wanted by {settings.scan}")
+
+
+def _require_about(settings: AuditSettings) -> None:
+    assert settings.canaries is not None
+    told = Path(StageFolder.open(settings.canaries, stage=CANARIES_STAGE).settings["scan"])
+    if told.resolve() != settings.scan.resolve():
+        raise MismatchError(f"{settings.canaries} asks about {told}, wanted {settings.scan}")

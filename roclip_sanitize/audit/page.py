@@ -52,6 +52,9 @@ def render_audit(audit: Mapping[str, Any], *, digest: str) -> str:
         share=words.percent(removed / pairs["seen"]) if pairs["seen"] else words.MISSING,
         funnel=funnel_rows([Stage(name="scan", tally=pairs)]),
         attacks=_attacks(audit),
+        canaries=[
+            _found(told["family"], told["found"], told["planted"], told) for told in audit.get("canaries", ())
+        ],
         tables=[
             (title, _removed(audit[name])) for title, name in CONCEPTS if audit.get(name, {}).get("counted")
         ],
@@ -86,22 +89,22 @@ def _removed(table: Mapping[str, Any]) -> dict[str, Any]:
 def _attacks(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Per attack what was planted and found, the most missed first, and how its poisons rank."""
     rows = [
-        {
-            "name": words.spaced(name),
-            "found": f"{told['hits']:,} of {told['n']:,}",
-            "share": words.percent(told["hits"] / told["n"]),
-            "width": round(100 * told["hits"] / told["n"], 2),
-            "interval": _interval(told),
-            "missed": told["n"] - told["hits"],
-            "ranking": _ranking(told["auroc"]),
-        }
+        {**_found(name, told["hits"], told["n"], told), "ranking": _ranking(told["auroc"])}
         for name, told in audit.get("attacks", {}).items()
     ]
     return sorted(rows, key=lambda row: (-row["missed"], row["name"]))
 
 
-def _interval(told: Mapping[str, Any]) -> str:
-    return f"{100 * told['low']:.1f}–{100 * told['high']:.1f}{words.NBSP}%"
+def _found(name: str, hits: int, n: int, told: Mapping[str, float]) -> dict[str, Any]:
+    """A row on poisons of one kind."""
+    return {
+        "name": words.spaced(name),
+        "found": f"{hits:,} of {n:,}",
+        "share": words.percent(hits / n),
+        "width": round(100 * hits / n, 2),
+        "interval": f"{100 * told['low']:.1f}–{100 * told['high']:.1f}{words.NBSP}%",
+        "missed": n - hits,
+    }
 
 
 def _ranking(auroc: Mapping[str, float]) -> str:

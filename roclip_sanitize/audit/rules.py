@@ -37,6 +37,11 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "columns": "kept; image_hash, caption",
         "rule": "rows set aside, by image_hash and by normalised caption; 4 or more make a cluster",
     },
+    "canaries": {
+        "files": "ledger.parquet of the canaries; verdicts/*.parquet of the scan that was done again with them",
+        "columns": "uid, attack; kept",
+        "rule": "found: canaries whose kept is false; the interval is Wilson's, 95 %",
+    },
     "attacks": {
         "files": "ledger.parquet of the poison folder; verdicts/*.parquet and scores/*.parquet of the scan",
         "columns": "uid, attack, cover; kept; the scores by name",

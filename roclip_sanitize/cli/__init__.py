@@ -6,7 +6,7 @@
     index.py      index, pair
     train.py      train
     evaluate.py   evaluate
-    loop.py       sanitize, audit, verify, demo, report, status
+    loop.py       sanitize, canaries, audit, verify, demo, report, status
     bench.py      bench machine
     config.py     config show, config check
     submit.py     submit

@@ -16,7 +16,7 @@ from roclip_sanitize.cli.settings import settings_of
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Clean a dataset": ("sanitize", "embed", "retry-failed", "index", "scan", "explain", "rewrite"),
     "Train on it": ("train", "match", "pair"),
-    "Prove that it works": ("demo", "poison", "attacks", "evaluate", "report", "audit", "verify"),
+    "Prove that it works": ("demo", "poison", "attacks", "evaluate", "report", "canaries", "audit", "verify"),
     "Run": ("config", "submit", "status", "bench"),
 }
 EXAMPLES: Mapping[str, str] = {
@@ -43,6 +43,7 @@ EXAMPLES: Mapping[str, str] = {
     "evaluate": "roclip evaluate --arm plain=runs/model --test-shards data/test.tar --label class "
     "--out runs/measured",
     "report": "roclip report runs/demo",
+    "canaries": "roclip canaries --scan runs/clean/scan --out runs/clean/canaries",
     "audit": "roclip audit --scan runs/clean/scan --rewritten runs/clean/rewrite --out runs/clean/audit",
     "verify": "roclip verify runs/clean",
     "config show": "roclip config show sanitize > run.toml",

@@ -14,7 +14,7 @@ from roclip_sanitize.cli.starting import start
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (sanitize, audit, verify, report, demo, status):
+    for command in (sanitize, canaries, audit, verify, report, demo, status):
         app.command()(command)
 
 
@@ -60,6 +60,40 @@ def sanitize(
     )
 
 
+def canaries(
+    scan: Annotated[Path, typer.Option(help="The scan that is asked about.")],
+    out: Out,
+    families: Annotated[str, typer.Option(help="Which attacks, joined by commas; all if not told.")] = "",
+    share: Annotated[
+        float, typer.Option(help="Canaries of each family, as a share of the pairs; 15 to 300 of them.")
+    ] = 0.003,
+    encoder: Annotated[
+        str, typer.Option(help="What made the scan's store, as 'roclip embed' was told.")
+    ] = "plain",
+    seed: Seed = 0,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a scan how much it finds: known attacks are made of its own pairs, and it is done again with them.
+
+    Nothing of the scan that is asked about changes. Prints the recall of each family, with its interval.
+    """
+    from dataclasses import asdict
+
+    from roclip_sanitize.canaries import FAMILIES, CanarySettings, count_canaries
+
+    named = tuple(name.strip() for name in families.split(",") if name.strip()) or tuple(FAMILIES)
+    settings = CanarySettings(scan=scan, families=named, share=share, encoder=encoder, seed=seed)
+    found = count_canaries(settings, out=out, executor=start(out, executor, workers=workers))
+    if as_json:
+        show({"families": [asdict(family) for family in found]}, as_json=True)
+        return
+    for family in found:
+        counts = f"{family.found:>4,} of {family.planted:>4,} found"
+        print(f"{family.family:<14} {counts}, {family.recall:.1%} ({family.low:.1%} to {family.high:.1%})")
+
+
 def audit(
     scan: Annotated[Path, typer.Option(help="Folder of the scan.")],
     out: Out,
@@ -69,6 +103,9 @@ def audit(
     ledger: Annotated[
         Path | None,
         typer.Option(help="Folder of 'roclip poison', whose shards were scanned: adds what was found of it."),
+    ] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help="Folder of 'roclip canaries' about it: adds what it finds of them.")
     ] = None,
     label: Annotated[
         str, typer.Option(help="JSON field that holds a pair's class: adds what was removed of each.")
@@ -81,7 +118,8 @@ def audit(
     """
     from roclip_sanitize.audit import AuditSettings, write_audit
 
-    seal = write_audit(AuditSettings(scan=scan, rewritten=rewritten, ledger=ledger, label=label), out=out)
+    settings = AuditSettings(scan=scan, rewritten=rewritten, ledger=ledger, canaries=canaries, label=label)
+    seal = write_audit(settings, out=out)
     show({"page": str(out / "audit.html"), "numbers": str(out / "audit.json"), "seal": seal}, as_json=as_json)
 
 

@@ -1,0 +1,176 @@
+"""From a scan to canaries.json: the ``canaries`` stage.
+
+    labelled/ poison/ canaries/     what was planted, and its ledger
+    embedded/ store/ index/ scan/   the same stages as those of the scan that is asked about
+    canaries.json                   a line per family: planted, found, recall with its 95 % interval
+
+Recall depends on how many poisons of a kind there are: a few are told by what is odd about each, many also by
+being alike, or hide one another. So canaries are planted as a share of the pairs, which is said with the
+recall, and the recall is that of an attack of about this size. It also depends on which class an attack is
+after: another seed asks about others. The scan gets room for them beside its budget, so that no pair of the
+user's and no canary stand in each other's way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from roclip_sanitize.attacks.ledger import Ledger
+from roclip_sanitize.canaries.beside import store_with
+from roclip_sanitize.canaries.planting import FAMILIES, plant_canaries
+from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.errors import ConfigError, DataError
+from roclip_sanitize.evaluation.intervals import wilson
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.index import IndexSettings, build_index, inspect_index
+from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.scan.stage import ScanSettings, scan_store, verdict_tables
+from roclip_sanitize.store import EmbeddingStore
+
+CANARIES_STAGE = "canaries"
+LEAST, MOST = 15, 300
+PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanarySettings:
+    """What to plant beside whose pairs.
+
+    Attributes:
+        scan: the scan that is asked about.
+        families: which attacks; see planting.FAMILIES.
+        share: canaries of each family, as a share of the scan's pairs; at least 15 and at most 300.
+        encoder: what made the scan's store, as ``roclip embed`` was told.
+        seed: of all choices.
+    """
+
+    scan: Path
+    families: tuple[str, ...] = tuple(FAMILIES)
+    share: float = 0.003
+    encoder: str = PLAIN
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 0.05:
+            raise ConfigError(f"share is {self.share}, wanted more than 0 and at most 0.05")
+        if not self.families:
+            raise ConfigError(f"no families of canaries named: known are {', '.join(FAMILIES)}")
+
+    def each(self, pairs: int) -> int:
+        """Canaries of a family."""
+        return min(MOST, max(LEAST, round(self.share * pairs)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What was found of one family.
+
+    Attributes:
+        family: its name.
+        planted: canaries that the scan saw.
+        found: of them set aside.
+        recall: their share.
+        low: lower end of its 95 % interval (Wilson).
+        high: upper end.
+    """
+
+    family: str
+    planted: int
+    found: int
+    recall: float
+    low: float
+    high: float
+
+
+def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -> list[Family]:
+    """Plant canaries, scan again with them, and count those that were found.
+
+    Returns:
+        A line per family.
+
+    Raises:
+        ConfigError: a family is unknown; or the scan looked twice, which is not done again here.
+        DataError: there is no scan, or its shards have too few pairs to plant in.
+        MismatchError: the store was made by another encoder.
+
+    Cost: the scan once more, its index, a copy of its store, and embedding the canaries.
+    """
+    scan = StageFolder.open(settings.scan, stage="scan")
+    if scan.settings.get("second_look"):
+        raise ConfigError(f"{settings.scan} looked twice: canaries go with a scan of one look so far")
+    store = EmbeddingStore.open(Path(scan.settings["store"]))
+    told = {**asdict(settings), "scan": str(settings.scan), "families": list(settings.families)}
+    folder = StageFolder.create(out, stage=CANARIES_STAGE, settings=told)
+    if folder.finished:
+        return read_canaries(out)
+    each = settings.each(store.rows)
+    planted, ledger = plant_canaries(
+        store, settings.families, each=each, seed=settings.seed, out=out, executor=executor
+    )
+    embed_shards(
+        EmbedSettings(shards=(planted,), encoder=settings.encoder), out=out / "embedded", executor=executor
+    )
+    beside = store_with(
+        store, EmbeddingStore.open(out / "embedded"), without=ledger.planted(), out=out / "store"
+    )
+    attacks = ledger.poisons
+    _scan_again(scan, beside, out, executor, pairs=store.rows, canaries=len(attacks))
+    families = recount(out, attacks)
+    if not families:
+        raise DataError(f"none of the {len(attacks)} canaries in {planted} could be scanned")
+    facts = {"families": [asdict(each) for each in families], "each": each, "pairs": store.rows}
+    write_json(out / "canaries.json", facts)
+    folder.commit("canaries", files=[out / "canaries.json"], facts={})
+    folder.finish({})
+    return families
+
+
+def read_canaries(out: Path) -> list[Family]:
+    """What was found.
+
+    Raises:
+        DataError: there are no canaries.
+        MismatchError: they were not counted yet.
+    """
+    folder = StageFolder.open(out, stage=CANARIES_STAGE)
+    return [Family(**told) for told in read_json(folder.path / "canaries.json")["families"]]
+
+
+def recount(out: Path, attacks: Mapping[str, str] | None = None) -> list[Family]:
+    """Count again what canaries.json says, from the verdicts and the ledger.
+
+    Args:
+        out: folder of the canaries.
+        attacks: uid of each canary → its family; from the ledger if not told.
+    """
+    attacks = Ledger.open(out / "poison").poisons if attacks is None else attacks
+    seen, found = Counter[str](), Counter[str]()
+    for table in verdict_tables(out / "scan", ("uid", "kept")):
+        for uid, kept in zip(table["uid"], table["kept"], strict=True):
+            if uid in attacks:
+                seen[attacks[uid]] += 1
+                found[attacks[uid]] += not kept
+    return [_family(name, seen[name], found[name]) for name in FAMILIES if seen[name]]
+
+
+def _scan_again(
+    scan: StageFolder, store: Path, out: Path, executor: Executor, *, pairs: int, canaries: int
+) -> None:
+    """Index and scan a store as the scan's own was, with room for the canaries beside the budget."""
+    index = inspect_index(Path(scan.settings["index"]))
+    told = IndexSettings(store=store, transform=index["transform"], kind=index["kind"], seed=index["seed"])
+    build_index(told, out=out / "index", executor=executor)
+    known = {each.name for each in fields(ScanSettings)} - {"store", "index", "second_look"}
+    same: dict[str, Any] = {name: value for name, value in scan.settings.items() if name in known}
+    same["detectors"] = tuple(same["detectors"])
+    same["budget"] = min(1.0, (same["budget"] * pairs + canaries) / EmbeddingStore.open(store).rows)
+    scan_store(ScanSettings(store=store, index=out / "index", **same), out=out / "scan", executor=executor)
+
+
+def _family(name: str, planted: int, found: int) -> Family:
+    low, high = wilson(found, planted)
+    return Family(family=name, planted=planted, found=found, recall=found / planted, low=low, high=high)

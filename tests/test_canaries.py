@@ -1,0 +1,134 @@
+"""Canaries: which words stand for classes, what is planted, and that nothing of the user's is touched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roclip_sanitize.attacks.ledger import Ledger
+from roclip_sanitize.audit import AuditSettings, measure
+from roclip_sanitize.canaries import CanarySettings, count_canaries, read_canaries
+from roclip_sanitize.canaries.labelling import class_of, class_words, likeness
+from roclip_sanitize.canaries.planting import FAMILIES, spec_of
+from roclip_sanitize.errors import ConfigError, MismatchError
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.runfiles import read_json
+from roclip_sanitize.scan import read_verdicts
+from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.verification import verify_folder
+from tests.commands import Roclip
+from tests.stages import poisoned_scan
+
+KINDS = ("shoe", "bag", "watch", "shirt", "ring", "hat")
+ASKED = ("patch", "mmpoison", "targeted")
+
+
+def world(each: int = 40) -> tuple[list[str], np.ndarray]:
+    """Pictures of six kinds; each caption says which, and one of three brands that pictures do not show."""
+    rng = np.random.default_rng(0)
+    kind_N = np.arange(each * len(KINDS)) % len(KINDS)
+    picture_ND = np.eye(len(KINDS))[kind_N] + 0.1 * rng.normal(size=(len(kind_N), len(KINDS)))
+    brands = rng.choice(["acme", "bolt", "core"], len(kind_N))
+    captions = [f"{brand} {KINDS[kind]}" for brand, kind in zip(brands, kind_N, strict=True)]
+    return captions, picture_ND.astype(np.float16)
+
+
+def test_classes_are_what_pictures_show() -> None:
+    captions, picture_ND = world()
+    assert set(class_words(captions, picture_ND, least=20)) == set(KINDS)
+    assert class_of("acme ring", ["bag", "ring"]) == "ring"
+    assert class_of("acme", ["bag", "ring"]) == ""
+
+
+def test_pictures_that_are_no_more_alike_than_by_chance_have_no_likeness() -> None:
+    rng = np.random.default_rng(1)
+    picture_ND = rng.normal(size=(4_000, 16))
+    mean_D = picture_ND.mean(axis=0)
+    assert abs(likeness(picture_ND[:50], mean_D)) < 0.01
+    assert likeness(np.tile(picture_ND[:1], (50, 1)), mean_D) == pytest.approx(0.98)
+    assert likeness(np.zeros((3, 16)), np.zeros(16, np.float32)) == 0
+
+
+def test_classes_that_others_leave_too_little_of_go() -> None:
+    captions = ["united colors shirt"] * 30 + ["united colors bag"] * 30 + ["plain shoe"] * 240
+    captions += [f"{word} thing" for word in ("ring", "hat", "belt", "sock") for _ in range(40)]
+    picture_ND = np.random.default_rng(2).normal(size=(len(captions), 8))
+    words = class_words(captions, picture_ND, least=25)
+    counts = [sum(class_of(caption, words) == word for caption in captions) for word in words]
+    assert min(counts) >= 25
+    assert len({"united", "colors"} & set(words)) <= 1
+
+
+def test_how_many_is_a_share_within_bounds() -> None:
+    told = CanarySettings(scan=Path("scan"))
+    assert [told.each(pairs) for pairs in (100, 12_000, 10**9)] == [15, 36, 300]
+    assert spec_of("targeted", 36) == "targeted:targets=2,captions=15"
+    assert spec_of("patch", 36) == "patch:rate=36"
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"share": 0.0}, r"share is 0.0, wanted more than 0 and at most 0.05"),
+        ({"families": ()}, "no families of canaries named: known are targeted, patch"),
+    ],
+)
+def test_settings_that_make_no_sense(told: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CanarySettings(scan=Path("scan"), **told)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+class TestOfAScan:
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        root = tmp_path_factory.mktemp("canaries")
+        poisoned_scan(root)
+        before = read_verdicts(root / "scan")
+        told = CanarySettings(scan=root / "scan", families=ASKED, share=0.05)
+        count_canaries(told, out=root / "canaries", executor=LocalExecutor())
+        assert read_verdicts(root / "scan").equals(before)
+        return root
+
+    def test_each_family_is_counted(self, run: Path) -> None:
+        families = {each.family: each for each in read_canaries(run / "canaries")}
+        assert set(families) == set(ASKED)
+        verdicts = read_verdicts(run / "canaries" / "scan")
+        kept = dict(zip(verdicts["uid"], verdicts["kept"], strict=True))
+        poisons = Ledger.open(run / "canaries" / "poison").poisons
+        for name, told in families.items():
+            mine = [uid for uid, family in poisons.items() if family == name]
+            assert told.planted == len(mine) == 15
+            assert told.found == sum(not kept[uid] for uid in mine)
+            assert told.low <= told.recall <= told.high
+
+    def test_canaries_stand_in_the_place_of_the_pairs_they_are_made_of(self, run: Path) -> None:
+        own, beside = (EmbeddingStore.open(path / "store") for path in (run, run / "canaries"))
+        ledger = Ledger.open(run / "canaries" / "poison")
+        uids = beside.all_metadata(("uid",))["uid"].to_list()
+        replaced = ledger.planted() & set(own.all_metadata(("uid",))["uid"])
+        assert len(uids) == own.rows - len(replaced) + len(ledger.planted())
+        assert len(set(uids)) == len(uids), "no pair is there twice"
+        assert len(replaced) == 30, "patches and mismatches replace, targeted poisons are added"
+
+    def test_an_audit_tells_of_them_and_can_be_verified(self, run: Path) -> None:
+        said = measure(AuditSettings(scan=run / "scan", canaries=run / "canaries"))
+        assert [each["family"] for each in said["canaries"]] == [name for name in FAMILIES if name in ASKED]
+        assert list(verify_folder(run / "canaries"))
+        poisoned_scan(run / "other")
+        with pytest.raises(MismatchError, match=r"canaries asks about .*scan, wanted .*other/scan"):
+            measure(AuditSettings(scan=run / "other" / "scan", canaries=run / "canaries"))
+
+    def test_the_command(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        roclip = Roclip(capsys)
+        told = ("canaries", "--scan", run / "scan", "--executor", "local")
+        wrong = roclip(*told, "--out", tmp_path / "wrong", "--families", "patch,ghosts")
+        assert wrong.code == 2
+        assert "there is no family 'ghosts' of canaries: known are targeted" in wrong.line
+        said = roclip(*told, "--out", tmp_path / "out", "--families", "patch")
+        assert said.code == 0
+        assert re.search(r"patch +\d+ of +15 found, \d+\.\d% \(", said.out)
+        assert read_json(tmp_path / "out" / "canaries.json")["each"] == 15
