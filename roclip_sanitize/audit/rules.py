@@ -38,7 +38,7 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "rule": "rows set aside, by image_hash and by normalised caption; 4 or more make a cluster",
     },
     "canaries": {
-        "files": "ledger.parquet of the canaries; verdicts/*.parquet of the scan that was done again with them",
+        "files": "ledger.parquet of the canaries; verdicts/*.parquet of the scan done again with them",
         "columns": "uid, attack; kept",
         "rule": "found: canaries whose kept is false; the interval is Wilson's, 95 %",
     },
