@@ -79,6 +79,12 @@ def test_shares_are_of_names_that_enough_pairs_have() -> None:
     assert told["above_3_times_the_mean"] == 0
 
 
+def test_a_name_on_the_page_is_no_longer_than_a_page_is_wide() -> None:
+    removed = Removed()
+    removed.count([(["x" * 10_000], False)] * 20)
+    assert removed.to_json()["largest"][0]["name"] == "x" * 239 + "…"
+
+
 def test_a_page_says_what_became_of_all_and_escapes_strangers() -> None:
     item = GalleryItem(
         uid="0" * 32,
@@ -135,7 +141,7 @@ def test_clusters_are_counted_by_picture_and_by_caption() -> None:
 
     parts = [
         ("00000", frame(0, "aaab", ["Hat", "hat ", "a bag", "hat"], [False] * 4)),
-        ("00001", frame(4, "aacd", ["one shoe", "kept", "HAT", "kept"], [False, True, False, True])),
+        ("00001", frame(4, "aacd", ["one\n\x1bshoe", "kept", "HAT", "kept"], [False, True, False, True])),
     ]
     found = worst_clusters(lambda: parts)
     assert found["one_picture"] == {

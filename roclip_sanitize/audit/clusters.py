@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from roclip_sanitize.captions import normalise_caption
+from roclip_sanitize.report import words
 
 if TYPE_CHECKING:
     import polars
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 LEAST_PAIRS = 4  # set aside, to be called a cluster
 LISTED = 6
 SHOWN = 6  # captions, or pictures, of each
-CAPTION_CHARS = 240
 
 Part: TypeAlias = "tuple[str, polars.DataFrame]"
 """A store part's name, and uid, caption, image_hash and kept of its pairs."""
@@ -66,7 +66,7 @@ def worst_clusters(parts: Callable[[], Iterable[Part]]) -> dict[str, Any]:
                     "removed": pictures[digest],
                     "kept": group.kept,
                     "different_captions": len(group.captions),
-                    "captions": [text[:CAPTION_CHARS] for text in list(group.captions.values())[:SHOWN]],
+                    "captions": [words.one_line(text) for text in list(group.captions.values())[:SHOWN]],
                 }
                 for digest, group in same_picture.items()
             ],
@@ -75,7 +75,7 @@ def worst_clusters(parts: Callable[[], Iterable[Part]]) -> dict[str, Any]:
             "clusters": _count(captions),
             "largest": [
                 {
-                    "caption": group.caption[:CAPTION_CHARS],
+                    "caption": words.one_line(group.caption),
                     "removed": captions[caption],
                     "different_pictures": len(group.pictures),
                     "pictures": list(group.pictures.values())[:SHOWN],

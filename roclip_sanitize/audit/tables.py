@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.captions import caption_words
 from roclip_sanitize.errors import DataError
+from roclip_sanitize.report import words as report_words
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_path
@@ -58,7 +59,12 @@ class Removed:
             "least_pairs": LEAST_PAIRS,
             "above_3_times_the_mean": sum(share > OFTEN * mean for share in shares.values()),
             "largest": [
-                {"name": name, "pairs": self._pairs[name], "removed": self._removed[name]} for name in worst
+                {
+                    "name": report_words.one_line(name),
+                    "pairs": self._pairs[name],
+                    "removed": self._removed[name],
+                }
+                for name in worst
             ],
         }
 

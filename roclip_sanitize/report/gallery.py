@@ -21,6 +21,7 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.captions import normalise_caption
 from roclip_sanitize.errors import BadPair, DataError
 from roclip_sanitize.images import decode_image, encode_jpeg
+from roclip_sanitize.report import words
 from roclip_sanitize.report.data import GalleryItem, GalleryKind, Neighbour
 from roclip_sanitize.shards import Pair, Shard
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 THUMBNAIL_PX = 96
 NEIGHBOURS_SHOWN = 4
-CAPTION_CHARS = 240
 QUOTAS: Mapping[GalleryKind, int] = {"caught": 10, "lost": 4, "missed": 4, "quarantined": 18}
 SPARE = 4  # candidates per place, so that near-copies of one picture need not fill the page
 
@@ -177,21 +177,15 @@ def _item(one: _Candidate, pairs: Mapping[str, Pair]) -> GalleryItem:
         kind=one.kind,
         attack=one.attack,
         reasons=one.reasons,
-        sentence=_shown(one.sentence),
-        caption=_shown(pair.caption),
+        sentence=words.one_line(one.sentence),
+        caption=words.one_line(pair.caption),
         picture=_thumbnail(pair.image),
         neighbours=tuple(
-            Neighbour(caption=_shown(pairs[uid].caption), picture=_thumbnail(pairs[uid].image))
+            Neighbour(caption=words.one_line(pairs[uid].caption), picture=_thumbnail(pairs[uid].image))
             for uid in one.neighbours
             if uid in pairs
         ),
     )
-
-
-def _shown(text: str) -> str:
-    """One line without control characters, cut where a page would not show it anyway."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= CAPTION_CHARS else f"{line[: CAPTION_CHARS - 1].rstrip()}…"
 
 
 def _thumbnail(data: bytes) -> bytes:

@@ -15,6 +15,7 @@ from roclip_sanitize.report.data import Measure
 
 NBSP = "\u00a0"  # a number and its unit stay on one line
 MISSING = "–"
+LINE_CHARS = 240
 COUNTABLE = 50  # up to here "14 of 16" says more than "87.5 %"
 
 
@@ -153,6 +154,12 @@ def spaced(name: str) -> str:
 def sentence_case(text: str) -> str:
     """First letter upper-case, the rest as it is."""
     return text[:1].upper() + text[1:]
+
+
+def one_line(text: str) -> str:
+    """A stranger's words without control characters, cut where a page would not show them anyway."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= LINE_CHARS else f"{line[: LINE_CHARS - 1].rstrip()}…"
 
 
 def full_sentence(text: str) -> str:
