@@ -9,6 +9,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from roclip_sanitize.attacks.text_triggers import TextTrigger
 from roclip_sanitize.attacks.triggers.copies import Fade, Layers, NearCopy
 from roclip_sanitize.attacks.triggers.patches import PatchTrigger
 from roclip_sanitize.attacks.triggers.warps import WarpTrigger
+from roclip_sanitize.braces import MAX_LETTERS, MAX_NAMES, most_names
 from roclip_sanitize.captions import caption_words, decode_caption
 from roclip_sanitize.cli import checked_defaults
 from roclip_sanitize.cli.run_file import read_run_file
@@ -39,6 +41,7 @@ from roclip_sanitize.tars import member_blocks, walk_members
 
 UID = "0123456789abcdef" * 2
 SIDE = 24
+MANY_NAMES = 10_000
 PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
 
 
@@ -160,7 +163,11 @@ RUN_FILES = (
 
 
 def _shard_names(data: bytes) -> object:
-    return expand_shards(data.decode("utf-8", "replace"))
+    text = data.decode("utf-8", "replace")
+    with suppress(ValueError):  # of a brace that closes nothing
+        if len(text) <= MAX_LETTERS and MANY_NAMES < most_names(text) <= MAX_NAMES:
+            return None  # each would be looked for, which takes its time and finds nothing
+    return expand_shards(text)
 
 
 def _attack(data: bytes) -> object:

@@ -11,7 +11,7 @@ from braceexpand import braceexpand
 
 from roclip_sanitize.errors import ConfigError
 
-MAX_NAMES = 10_000_000
+MAX_NAMES = 1_000_000  # twice what the largest public corpus has
 MAX_LETTERS = 4_096  # of one pattern: as long as a path may be
 LETTERS = 52  # that a range such as {a..Z} may run through, at most
 TOKEN = re.compile(
@@ -24,7 +24,7 @@ def expand_braces(pattern: str) -> list[str]:
 
     Raises:
         ConfigError: a brace is left open, the pattern is longer than a path may be, or it stands for
-            more than ten million names.
+            more than a million names.
     """
     if len(pattern) > MAX_LETTERS:
         raise ConfigError(f"{pattern[:40]!r}… has {len(pattern):,} letters, at most {MAX_LETTERS:,}")
@@ -39,7 +39,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def most_names(pattern: str) -> int:
-    """How many names a pattern stands for, or somewhat more; beyond ten million it is not said how many.
+    """How many names a pattern stands for, or somewhat more; beyond a million it is not said how many.
 
     Raises:
         ValueError: a brace is closed that was never opened.

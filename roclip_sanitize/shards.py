@@ -50,7 +50,7 @@ def expand_shards(spec: str) -> list[Path]:
         A path each; see sources.py for what stands for a URL.
 
     Raises:
-        ConfigError: the specification is empty, leaves a brace open, stands for more than ten million
+        ConfigError: the specification is empty, leaves a brace open, stands for more than a million
             names or names a shard twice; or there is no such protocol here.
         ShardMissing: a named shard does not exist.
         ShardUnreadable: a store does not answer.
