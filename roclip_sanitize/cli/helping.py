@@ -27,7 +27,7 @@ EXAMPLES: Mapping[str, str] = {
     "index inspect": "roclip index inspect runs/clean/index",
     "scan": "roclip scan --store runs/clean/store --index runs/clean/index --out runs/clean/scan",
     "explain": "roclip explain 0123456789abcdef0123456789abcdef --scan runs/clean/scan",
-    "rewrite": "roclip rewrite --store runs/clean/store --verdicts runs/clean/scan --out runs/clean/out",
+    "rewrite": "roclip rewrite --store runs/clean/store --verdicts runs/clean/scan --out runs/clean/rewrite",
     "train": "roclip train --train-data 'runs/clean/rewrite/kept/{00000..00331}.tar' --out runs/model",
     "match": "roclip match --store runs/clean/store --index runs/clean/index --out runs/matches",
     "pair": "roclip pair --store runs/clean/store --index-text runs/texts --out runs/pairs --method final",
