@@ -56,6 +56,18 @@ class SanitizeSettings:
     seed: int = 0
     scan: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.scan_settings(Path())  # refuses what makes no sense, before anything is embedded
+
+    def scan_settings(self, out: Path) -> ScanSettings:
+        """What the scan of a run in ``out`` is told.
+
+        Raises:
+            ConfigError: one of its settings is out of range.
+        """
+        second = out / "young_store" if self.look_twice else None
+        return ScanSettings(store=out / "store", index=out / "index", second_look=second, **self.scan)
+
 
 def sanitize_shards(
     settings: SanitizeSettings, *, out: Path, executor: Executor, say: Callable[[str], None]
@@ -116,9 +128,7 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
         return train_young(settings.shards, pairs=pairs, seed=settings.seed, out=young, executor=executor)
 
     def scan() -> Tally:
-        second = out / "young_store" if settings.look_twice else None
-        told = ScanSettings(store=store, index=out / "index", second_look=second, **settings.scan)
-        return scan_store(told, out=out / "scan", executor=executor)
+        return scan_store(settings.scan_settings(out), out=out / "scan", executor=executor)
 
     def rewrite() -> Tally:
         told = RewriteSettings(store=store, verdicts=out / "scan")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
@@ -37,6 +38,11 @@ def test_one_command_gives_kept_and_quarantined_shards(tmp_path: Path, roclip: R
     begun = [line for line in said.lines if line.endswith("…")]
     assert begun == [f"sanitize: {stage} …" for stage in ("embed", "index", "scan", "rewrite")]
     assert roclip(*told).code == 0, "the same command again finds all of it done"
+
+
+def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_done() -> None:
+    with pytest.raises(ConfigError, match=r"budget is 7\.0, wanted a share from 0 to 1"):
+        SanitizeSettings(shards=(Path("a.tar"),), scan={"budget": 7.0})
 
 
 def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
