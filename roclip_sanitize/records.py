@@ -42,6 +42,7 @@ class FailureReason(StrEnum):
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_TOO_SMALL = "image_too_small"
     IMAGE_UNDECODABLE = "image_undecodable"
+    NO_EMBEDDING = "no_embedding"
 
 
 class Reason(StrEnum):

@@ -2,7 +2,7 @@
 
     __init__.py   the app and its exit codes
     attacks.py    poison, attacks
-    data.py       embed, retry-failed, scan, explain, rewrite
+    data.py       embed, adopt, retry-failed, scan, explain, rewrite
     index.py      index, pair
     train.py      train
     evaluate.py   evaluate

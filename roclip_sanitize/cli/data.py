@@ -25,7 +25,7 @@ from roclip_sanitize.cli.starting import start
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (embed, retry_failed, scan, explain, rewrite):
+    for command in (embed, adopt, retry_failed, scan, explain, rewrite):
         app.command()(command)
 
 
@@ -82,6 +82,25 @@ def embed(
     where = start(out, executor, workers=workers, gpus_per_worker=gpus_per_worker)
     tally = embed_shards(settings, out=out, executor=where)
     finish(tally, embed_limits(out), max_failed=max_failed, as_json=as_json, store=str(out))
+
+
+def adopt(
+    embeddings: Annotated[Path, typer.Option(help="Folder in clip-retrieval's layout.")],
+    shards: Shards,
+    model: Annotated[str, typer.Option(help="What made the vectors, such as 'ViT-B-32/openai'.")],
+    out: Out,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    max_failed: MaxFailed = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Turn embeddings that are there already into a store, without embedding again."""
+    from roclip_sanitize.adopt import AdoptSettings, adopt_embeddings
+    from roclip_sanitize.shards import expand_shards
+
+    settings = AdoptSettings(embeddings=embeddings, shards=tuple(expand_shards(shards)), model=model)
+    tally = adopt_embeddings(settings, out=out, executor=start(out, executor, workers=workers))
+    finish(tally, max_failed=max_failed, as_json=as_json, store=str(out))
 
 
 def retry_failed(

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from roclip_sanitize.cli.settings import settings_of
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Clean a dataset": ("sanitize", "embed", "retry-failed", "index", "scan", "explain", "rewrite"),
+    "Clean a dataset": ("sanitize", "embed", "adopt", "retry-failed", "index", "scan", "explain", "rewrite"),
     "Train on it": ("train", "match", "pair"),
     "Prove that it works": ("demo", "poison", "attacks", "evaluate", "report", "canaries", "audit", "verify"),
     "Run": ("config", "submit", "status", "bench"),
@@ -22,6 +22,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 EXAMPLES: Mapping[str, str] = {
     "sanitize": "roclip sanitize --shards 'data/{00000..00331}.tar' --out runs/clean",
     "embed": "roclip embed --shards 'data/{00000..00331}.tar' --encoder plain --out runs/clean/store",
+    "adopt": "roclip adopt --embeddings laion/embeddings --shards 'data/{00000..00331}.tar' "
+    "--model ViT-B-32/openai --out runs/clean/store",
     "retry-failed": "roclip retry-failed runs/clean/store",
     "index": "roclip index --store runs/clean/store --transform pca96 --out runs/clean/index",
     "index inspect": "roclip index inspect runs/clean/index",
