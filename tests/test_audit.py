@@ -221,7 +221,7 @@ class TestOfAScan:
         (tmp_path / "scan").symlink_to(run / "scan")
         assert measure(AuditSettings(scan=tmp_path / "scan", rewritten=run / "rewrite"))["pairs"]["seen"]
         poisoned_scan(tmp_path / "other")
-        with pytest.raises(MismatchError, match=r"was rewritten by .*scan, wanted by .*other/scan"):
+        with pytest.raises(MismatchError, match=r"was made of .*scan, wanted of .*other/scan"):
             measure(AuditSettings(scan=tmp_path / "other" / "scan", rewritten=run / "rewrite"))
 
     def test_the_command(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ class TestOfAScan:
         assert [each["family"] for each in said["canaries"]] == [name for name in FAMILIES if name in ASKED]
         assert list(verify_folder(run / "canaries"))
         poisoned_scan(run / "other")
-        with pytest.raises(MismatchError, match=r"canaries asks about .*scan, wanted .*other/scan"):
+        with pytest.raises(MismatchError, match=r"canaries was made of .*scan, wanted of .*other/scan"):
             measure(AuditSettings(scan=run / "other" / "scan", canaries=run / "canaries"))
 
     def test_the_command(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

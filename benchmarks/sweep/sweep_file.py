@@ -39,17 +39,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sweep.cells import SCAN_DEFAULTS
 from benchmarks.sweep.methods import COMMON_KEYS, arms_of, own_methods, require_known
 from benchmarks.sweep.settings import AttackRow, Rendered, Resources, Sweep
 from roclip_sanitize.errors import ConfigError
-from roclip_sanitize.scan.stage import ScanSettings
 
 PRESETS = Path(__file__).parent
 ATTACK_KEYS = ("name", "spec", "together", "rates", "seeds")
 RENDERED_KEYS = ("pairs", "shards", "test_pairs", "seed")
 RESOURCE_KEYS = ("cores", "gpus", "ranks")
-OF_THE_CELL = {"store", "index", "second_look"}
-SCAN_KEYS = (*(each.name for each in fields(ScanSettings) if each.name not in OF_THE_CELL), "look_twice")
+SCAN_KEYS = (*SCAN_DEFAULTS, "look_twice")
 
 
 def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:

@@ -182,7 +182,6 @@ class Census:
             yield self._read(part, ["image_hash"])["image_hash"].to_list()
 
     def _read(self, part: int, columns: list[str]) -> polars.DataFrame:
-
         return read_table(self._files[part], columns=columns)
 
 

@@ -205,6 +205,8 @@ def _take_census(settings: PoisonSettings, path: Path, executor: Executor) -> Sc
     waiting = [task for task in train + test if folder.marker(task.name) is None]
     for _ in executor.map(partial(CensusTaker, folder=path, label=settings.label), waiting):
         pass
+    if not folder.finished:
+        folder.finish({"shards": len(train) + len(test)})
     census = Census(path, train)
     classes = tuple(islice(census.counts, settings.classes))
     if len(classes) < 2:

@@ -78,10 +78,10 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
     if settings.label:
         facts["labels"] = removed_by_label(_tables(settings.scan, store), store, settings.label).to_json()
     if settings.rewritten is not None:
-        _require_scan_of(settings)
+        _require_of_scan(settings, settings.rewritten, stage="rewrite", named="verdicts")
         facts["domains"] = removed_by_domain(settings.rewritten).to_json()
     if settings.canaries is not None:
-        _require_about(settings)
+        _require_of_scan(settings, settings.canaries, stage=CANARIES_STAGE, named="scan")
         facts["canaries"] = [asdict(family) for family in recount(settings.canaries)]
     if settings.ledger is not None:
         facts |= against_ledger(settings.scan, Ledger.open(settings.ledger))
@@ -132,15 +132,8 @@ def _source(path: Path) -> dict[str, str]:
     return {"path": str(path), "seal": seal_of(path)}
 
 
-def _require_scan_of(settings: AuditSettings) -> None:
-    assert settings.rewritten is not None
-    told = Path(StageFolder.open(settings.rewritten, stage="rewrite").settings["verdicts"])
+def _require_of_scan(settings: AuditSettings, path: Path, *, stage: str, named: str) -> None:
+    """Refuse a folder that was made of another scan than the one that is audited."""
+    told = Path(StageFolder.open(path, stage=stage).settings[named])
     if told.resolve() != settings.scan.resolve():
-        raise MismatchError(f"{settings.rewritten} was rewritten by {told}, wanted by {settings.scan}")
-
-
-def _require_about(settings: AuditSettings) -> None:
-    assert settings.canaries is not None
-    told = Path(StageFolder.open(settings.canaries, stage=CANARIES_STAGE).settings["scan"])
-    if told.resolve() != settings.scan.resolve():
-        raise MismatchError(f"{settings.canaries} asks about {told}, wanted {settings.scan}")
+        raise MismatchError(f"{path} was made of {told}, wanted of {settings.scan}")

@@ -55,9 +55,8 @@ def likeness(picture_CD: NDArray[np.floating], mean_D: NDArray[np.float32]) -> f
     """Share of some pictures' distances from the mean of all that their own mean explains, 0 to 1."""
     away_CD = np.asarray(picture_CD, np.float32) - mean_D
     whole = float((away_CD**2).sum(axis=1).mean())
-    own = float((away_CD.mean(axis=0) ** 2).sum()) - whole / len(
-        away_CD
-    )  # what chance explains is no likeness
+    by_chance = whole / len(away_CD)
+    own = float((away_CD.mean(axis=0) ** 2).sum()) - by_chance
     return own / whole if whole else 0.0
 
 

@@ -29,14 +29,14 @@ PAIRS = 8_000  # that canaries are made of: their classes need some pairs each
 HELD_OUT = 10  # every so many pairs one is
 CLASS_SIZE = 4  # times the canaries that are to pass for it: an attack that outnumbers its class is another
 CAPTIONS = 15  # of one picture, where an attack repeats one
-FAMILIES = {  # {n}: how many; {targets}: so many pictures with CAPTIONS each
-    "targeted": "targeted:targets={targets},captions=15",
+FAMILIES = {  # {n}: how many; {targets}: so many pictures, {captions} each
+    "targeted": "targeted:targets={targets},captions={captions}",
     "patch": "patch:rate={n}",
     "blended": "blended:rate={n}",
     "sig": "sig:rate={n}",
     "wanet": "wanet:rate={n}",
     "filter": "filter:rate={n}",
-    "natural": "natural:targets={targets},copies=15",
+    "natural": "natural:targets={targets},copies={captions}",
     "mmpoison": "mmpoison:rate={n}",
     "text_trigger": "text_trigger:rate={n}",
 }
@@ -88,7 +88,7 @@ def plant_canaries(
 
 def spec_of(family: str, each: int) -> str:
     """What ``roclip poison`` is told."""
-    return FAMILIES[family].format(n=each, targets=max(1, round(each / CAPTIONS)))
+    return FAMILIES[family].format(n=each, targets=max(1, round(each / CAPTIONS)), captions=CAPTIONS)
 
 
 def _label(store: EmbeddingStore, *, train: Path, test: Path, seed: int, each: int) -> None:

@@ -117,5 +117,4 @@ class Rejudged:
         return _PartScores(weighed=weighed, collisions=collisions)
 
     def _table(self, marker: Marker, columns: Sequence[str]) -> polars.DataFrame:
-
         return read_table(table_file(self._scan.path, "scores", marker.name), columns=list(columns))

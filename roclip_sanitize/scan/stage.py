@@ -176,6 +176,12 @@ def verdict_tables(out: Path, columns: Sequence[str] = VERDICT_COLUMNS) -> Itera
         yield read_table(table_file(out, "verdicts", marker.name), columns=list(columns))
 
 
+def score_tables(out: Path, columns: Sequence[str]) -> Iterator[polars.DataFrame]:
+    """Some scores of a finished scan, one part's table at a time. Memory: that of one part."""
+    for marker in StageFolder.open(out, stage="scan").markers():
+        yield read_table(table_file(out, "scores", marker.name), columns=list(columns))
+
+
 def read_verdicts(out: Path) -> polars.DataFrame:
     """All verdicts of a finished scan: uid, kept, reasons, sentence, neighbours; lists joined by ";".
 

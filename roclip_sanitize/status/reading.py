@@ -175,6 +175,7 @@ def _by_markers(
     seen: list[_Seen], *, name: str, stage: str, finished: bool, total: int | None
 ) -> StageStatus:
     tally = Tally.total(Tally.from_json(each.facts["tally"]) for each in seen if "tally" in each.facts)
+    total = None if total is None else max(total, len(seen))  # a census reads held-out shards, too
     recent = _recent(seen)
     seconds = recent[-1].when - recent[0].when if len(recent) > 1 else 0.0
     later = recent[1:]  # what was done since the first of them was

@@ -21,7 +21,7 @@ from roclip_sanitize.cross_prediction import places
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.matching import match_tables
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.scan.stage import read_scores
+from roclip_sanitize.scan.stage import score_tables
 from roclip_sanitize.training.data import TrainingData
 from roclip_sanitize.training.judging import FIRST_LOOK, JUDGED_STAGE, SECOND_LOOK
 from roclip_sanitize.training.trust import (
@@ -85,7 +85,9 @@ class ScanJudge:
 
     def _trust(self) -> Vectors:
         """(N,) float32: places, of pairs that the scan knows. Memory: their uids, twice."""
-        told = read_scores(self._fact("scan")).select("uid", "cross_prediction")
+        import polars
+
+        told = polars.concat(score_tables(self._fact("scan"), ("uid", "cross_prediction")))
         found = self._rows().join(told, on="uid", how="left", maintain_order="left")
         suspicion_N = found["cross_prediction"].to_numpy()
         known = np.flatnonzero(~np.isnan(suspicion_N.astype(np.float32)))

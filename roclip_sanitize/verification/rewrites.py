@@ -120,7 +120,6 @@ class _Side:
 
 
 def _table(path: Path) -> polars.DataFrame:
-
     return read_table(path, columns=["uid", "keep", "reason"])
 
 

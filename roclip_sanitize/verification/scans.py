@@ -77,12 +77,10 @@ def _require_pairs_of_store(folder: StageFolder) -> None:
 
 
 def _column(path: Path, name: str) -> polars.Series:
-
     return read_table(path, columns=[name])[name]
 
 
 def _verdicts(folder: StageFolder, marker: Marker) -> polars.DataFrame:
-
     scores, verdicts = (table_file(folder.path, what, marker.name) for what in ("scores", "verdicts"))
     frame = read_table(verdicts, columns=["uid", "kept", "reasons"])
     require_equal(len(frame), marker.facts["rows"], what="verdicts", where=verdicts)

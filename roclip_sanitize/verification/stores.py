@@ -35,9 +35,8 @@ def _verify_part(store: EmbeddingStore, part: StorePart) -> int:
         for start in range(0, part.rows, ROWS_AT_ONCE):
             block_MD = np.asarray(vector_ND[start : start + ROWS_AT_ONCE], np.float32)
             length_M = np.linalg.norm(block_MD, axis=1)
-            bad = np.flatnonzero(
-                ~(np.abs(length_M - 1) < OFF_UNIT) & (length_M != 0)
-            )  # a blank picture has none
+            blank_M = length_M == 0  # a picture of one colour has no direction
+            bad = np.flatnonzero(~(np.abs(length_M - 1) < OFF_UNIT) & ~blank_M)
             if len(bad):
                 raise MismatchError(
                     f"{path}: row {start + bad[0]} has length {length_M[bad[0]]:.4f}, wanted 1"
