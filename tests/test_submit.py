@@ -17,7 +17,8 @@ import pytest
 
 from roclip_sanitize.cli import command_tree
 from roclip_sanitize.cli.submit import arguments_of, environment
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import ConfigError, RoclipError
+from roclip_sanitize.executors import submission
 from roclip_sanitize.executors.submission import Job, JobFailed, follow, read_environment, submit
 from roclip_sanitize.runfiles import read_json
 from tests.commands import Roclip
@@ -162,6 +163,32 @@ class Server:
             if text == "gone":
                 raise RuntimeError("the connection closed")
             yield text
+
+
+class Starting(Server):
+    """Has nobody to run jobs yet, the first times that it is asked."""
+
+    def __init__(self, *refusals: str) -> None:
+        super().__init__([], [])
+        self._refusals = list(refusals)
+
+    def submit_job(self, **told: Any) -> str:
+        if self._refusals:
+            raise RuntimeError(self._refusals.pop(0))
+        return super().submit_job(**told)
+
+
+def test_a_server_that_has_just_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "ASK_EVERY_SECONDS", 0.0)
+    soon = "status code 500: No available agent to submit job, please try again later."
+    server = Starting(soon, soon)
+    assert submit(Job(command="a"), server) == "job_1"
+    assert len(server.jobs) == 1
+    with pytest.raises(RoclipError, match="the job server refuses the job: no such working_dir"):
+        submit(Job(command="a"), Starting("no such working_dir"))
+    monkeypatch.setattr(submission, "READY_WITHIN_SECONDS", 0.0)
+    with pytest.raises(RoclipError, match=r"refuses the job: .*No available agent"):
+        submit(Job(command="a"), Starting(soon, soon, soon))
 
 
 def test_each_character_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:

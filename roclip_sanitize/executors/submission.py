@@ -28,6 +28,10 @@ if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
 HEADERS_VARIABLE = "RAY_JOB_HEADERS"
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ASK_EVERY_SECONDS = 1.0
+READY_WITHIN_SECONDS = 60.0
+NOT_READY = (
+    "No available agent"  # what a server says while its nodes' agents start; the job is not begun then
+)
 CHATTY_LOGGERS = ("ray._private.runtime_env", "ray.dashboard.modules")  # what is packed, and that it is sent
 STOPPED, FAILED = 130, 1
 
@@ -126,7 +130,7 @@ def connect(address: str) -> Client:
 
 
 def submit(job: Job, client: Client) -> str:
-    """Hand a job over.
+    """Hand a job over. A server that has only just started, and has nobody yet to run it, is waited for.
 
     Returns:
         The name that Ray gives it.
@@ -140,11 +144,15 @@ def submit(job: Job, client: Client) -> str:
         "entrypoint_memory": job.memory_bytes or None,
     }
     given = {name: value for name, value in resources.items() if value is not None}
-    try:
-        return client.submit_job(entrypoint=job.command, runtime_env=dict(job.environment), **given)
-    except (RuntimeError, ConnectionError, ValueError) as error:
-        why = redacted(" ".join(str(error).split()))[:300]
-        raise RoclipError(f"the job server refuses the job: {why}") from error
+    until = time.monotonic() + READY_WITHIN_SECONDS
+    while True:
+        try:
+            return client.submit_job(entrypoint=job.command, runtime_env=dict(job.environment), **given)
+        except (RuntimeError, ConnectionError, ValueError) as error:
+            if NOT_READY not in str(error) or time.monotonic() > until:
+                why = redacted(" ".join(str(error).split()))[:300]
+                raise RoclipError(f"the job server refuses the job: {why}") from error
+        time.sleep(ASK_EVERY_SECONDS)
 
 
 def follow(name: str, client: Client, show: Callable[[str], None]) -> None:
