@@ -46,12 +46,17 @@ class FailureReason(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a pair was quarantined. The words appear in reports and folder names."""
+    """Why a pair was quarantined. The words appear in reports and folder names.
+
+    Scans give the first four; the last two come from lists of uids that a rewriting was given.
+    """
 
     NEIGHBOURS_DISAGREE = "neighbours_disagree"
     PICTURE_AND_CAPTION_DISAGREE = "picture_and_caption_disagree"
     MANY_CAPTIONS_ONE_PICTURE = "many_captions_one_picture"
     MANY_PICTURES_ONE_CAPTION = "many_pictures_one_caption"
+    LISTED = "listed"
+    NOT_LISTED = "not_listed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

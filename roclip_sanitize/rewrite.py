@@ -8,14 +8,16 @@
     manifest.json          what was read, what was written, sha256 of both, and the counts
 
 A uid that is flagged anywhere is quarantined everywhere. Nothing disappears: the pairs seen are
-those kept, quarantined and failed, or the stage stops.
+those kept, quarantined and failed, or the stage stops. Lists that others made may say of more pairs that
+they are to be dropped, or that no others are to be kept. Whoever wants lists alone, for DataComp's
+resharder or because the shards are far away, gets all of this but the shards, which are not read then.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,9 +28,8 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of, write_json
+from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.scan.keep_list import read_keep_list, write_keep_list
-from roclip_sanitize.scan.stage import verdict_tables
-from roclip_sanitize.scan.uids import FlaggedUids
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_sha256, source_stem
@@ -37,15 +38,14 @@ from roclip_sanitize.store import EmbeddingStore, failures_file, write_parquet
 if TYPE_CHECKING:
     import polars
 
-FLAGGED_FILE = "flagged.npz"
 STEPS = ("look up", "copy", "write", "hash")
 
 Expected: TypeAlias = Mapping[str, tuple[str, Reason | None]]
 """Key of each usable pair of a shard → its uid, and why it is set aside, if it is."""
 
 __all__ = [
+    "Lists",
     "RewriteSettings",
-    "flagged_uids",
     "kept_shards",
     "quarantined_shards",
     "read_keep_list",
@@ -62,10 +62,32 @@ class RewriteSettings:
     Attributes:
         store: the embedding store, which knows its shards.
         verdicts: the scan of that store.
+        lists: of uids, that say of more pairs what becomes of them.
+        lists_only: whether no shards are written, nor read.
     """
 
     store: Path
     verdicts: Path
+    lists: Lists = field(default_factory=Lists)
+    lists_only: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that decides the bytes; what is not asked for is not part of it.
+
+        Raises:
+            DataError: there is no scan, or no such list.
+        """
+        told = {
+            "store": str(self.store),
+            "verdicts": str(self.verdicts),
+            "content": StageFolder.open(self.verdicts, stage="scan").content,
+        }
+        lists = {name: hashes for name, hashes in self.lists.hashes().items() if hashes}
+        return {
+            **told,
+            **({"lists": lists} if lists else {}),
+            **({"lists_only": True} if self.lists_only else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +112,7 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
         Pairs seen, quarantined by their first reason, and failed.
 
     Raises:
-        DataError: there is no store or no scan.
+        DataError: there is no store or no scan, or a list holds anything but uids.
         MismatchError: the scan is of another store, or a shard has changed since it was embedded.
         ShardMissing: a shard of the store is gone.
         StorageError: the disk is full.
@@ -103,18 +125,13 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
         raise MismatchError(
             f"{scan.path} is a scan of {scan.settings['store']}, wanted one of {settings.store}"
         )
-    folder = StageFolder.create(
-        out,
-        stage="rewrite",
-        settings={"store": str(settings.store), "verdicts": str(settings.verdicts), "content": scan.content},
-    )
+    folder = StageFolder.create(out, stage="rewrite", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])
     if folder.marker("flagged") is None:
-        flagged_uids(settings.verdicts).write(out / FLAGGED_FILE)
-        folder.commit("flagged", files=[out / FLAGGED_FILE], facts={})
+        folder.commit("flagged", files=write_decisions(settings.verdicts, settings.lists, out), facts={})
     tasks = [task for task in _tasks(store) if folder.marker(task.part) is None]
-    for _ in executor.map(partial(RewriteWorker, settings.store, out), tasks):
+    for _ in executor.map(partial(RewriteWorker, settings.store, out, settings.lists_only), tasks):
         pass
     return _finish(folder)
 
@@ -125,7 +142,11 @@ def rewrite_limits(out: Path) -> Limits:
 
 
 def kept_shards(out: Path) -> list[Path]:
-    """The shards to train on, in order; those that kept no pair are left out."""
+    """The shards to train on, in order; those that kept no pair are left out.
+
+    Raises:
+        MismatchError: lists are all that was written.
+    """
     return _shards(out, "kept")
 
 
@@ -135,12 +156,12 @@ def quarantined_shards(out: Path) -> list[Path]:
 
 
 class RewriteWorker:
-    """Splits one shard after the other."""
+    """Splits one shard after the other, or lists what would become of it."""
 
-    def __init__(self, store: Path, out: Path) -> None:
-        self._store = EmbeddingStore.open(store)
+    def __init__(self, store: Path, out: Path, lists_only: bool = False) -> None:
+        self._store, self._lists_only = EmbeddingStore.open(store), lists_only
         self._folder = StageFolder(out)
-        self._flagged = FlaggedUids.read(out / FLAGGED_FILE)
+        self._decisions = Decisions.open(out)
         self._laps = Laps()
 
     def __call__(self, task: RewriteTask) -> Marker:
@@ -149,16 +170,16 @@ class RewriteWorker:
         laps.start()
         names = self._store.metadata(task.part, ("uid", "key"))
         uids = names["uid"].to_list()
-        reasons = self._flagged.reasons(uids)
+        reasons = self._decisions.reasons(uids)
         failures = self._store.failures(task.part)
         expected = dict(zip(names["key"].to_list(), zip(uids, reasons, strict=True), strict=True))
         laps.lap("look up")
-        files = self._split(task, expected, failed=len(failures))
+        files = [] if self._lists_only else self._split(task, expected, failed=len(failures))
         files += [failures_file(out, task.part), verdict_file(out, task.part)]
         write_parquet(files[-2], failures)
         write_parquet(files[-1], _verdict_table(uids, reasons))
         laps.lap("write")
-        digest = source_sha256(task.shard)
+        digest = None if self._lists_only else source_sha256(task.shard)
         laps.lap("hash")
         seen = len(reasons) + len(failures)
         work = laps.work(seen)
@@ -229,16 +250,6 @@ def verdict_file(out: Path, part: str) -> Path:
     return out / "verdicts" / f"verdicts_{part}.parquet"
 
 
-def flagged_uids(scan: Path) -> FlaggedUids:
-    """What a scan sets aside: the first reason of each uid, wherever it is. Memory: 17 bytes each."""
-    flagged = []
-    for verdicts in verdict_tables(scan, ("uid", "kept", "reasons")):
-        bad = verdicts.filter(~verdicts["kept"])
-        reasons = [Reason(text.partition(";")[0]) for text in bad["reasons"]]
-        flagged.append(FlaggedUids.of(bad["uid"].to_list(), reasons))
-    return FlaggedUids.join(flagged)
-
-
 def _verdict_table(uids: Sequence[str], reasons: Sequence[Reason | None]) -> polars.DataFrame:
     import polars
 
@@ -284,8 +295,10 @@ def _kept_uids(out: Path, marker: Marker) -> list[str]:
 
 def _shards(out: Path, side: str) -> list[Path]:
     """One side's shards that hold a pair: some readers take an empty shard for a broken one."""
-    found = []
-    for marker in _shard_markers(StageFolder.open(out, stage="rewrite")):
+    found, folder = [], StageFolder.open(out, stage="rewrite")
+    if folder.settings.get("lists_only"):
+        raise MismatchError(f"{out} holds lists alone: rewrite without --lists-only for shards")
+    for marker in _shard_markers(folder):
         tally = Tally.from_json(marker.facts["tally"])
         if tally.kept if side == "kept" else tally.quarantined.total():
             found.append(out / side / f"{marker.facts['name']}.tar")

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from roclip_sanitize.images import encode_jpeg
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.rewrite import (
+    Lists,
     RewriteSettings,
     kept_shards,
     quarantined_shards,
@@ -28,6 +30,7 @@ from roclip_sanitize.rewrite import (
 )
 from roclip_sanitize.runfiles import StageFolder, sha256_of
 from roclip_sanitize.scan import ScanSettings, scan_store
+from roclip_sanitize.scan.keep_list import write_keep_list
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard, shard_tasks
 from roclip_sanitize.store import (
@@ -38,6 +41,7 @@ from roclip_sanitize.store import (
     write_parquet,
     write_vectors,
 )
+from roclip_sanitize.verification import verify_folder
 
 HERE = LocalExecutor()
 
@@ -261,6 +265,43 @@ def test_a_shard_that_changed_since_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="has 2 usable and 0 failed pairs, the store has 3 and 0"):
         rewrite_shards(settings, out=tmp_path / "out", executor=HERE)
     assert not (tmp_path / "out/kept/a.tar").exists()
+
+
+def test_lists_say_of_more_pairs_what_becomes_of_them(settings: RewriteSettings, tmp_path: Path) -> None:
+    drop, only = tmp_path / "drop.txt", tmp_path / "only.npy"
+    drop.write_text("\n".join([uid(1), uid(20), uid(77)]))  # one is flagged by the scan, one is in no shard
+    write_keep_list(only, [[uid(number) for number in (*range(10), 20)]])
+    listed = replace(settings, lists=Lists(drop=(drop,), only=(only,)))
+    tally = rewrite_shards(listed, out=tmp_path / "out", executor=HERE)
+    kept = [uid(number) for number in range(10) if number != 1]
+    assert read_keep_list(tmp_path / "out/keep.npy") == kept
+    assert tally.quarantined == {
+        "many_captions_one_picture": 6,
+        "listed": 1,
+        "not_listed": tally.seen - tally.failed.total() - len(kept) - 6 - 1,
+    }
+    assert keys(kept_shards(tmp_path / "out")) == [key[-6:] for key in kept]
+    said = "\n".join(check.what for check in verify_folder(tmp_path / "out"))
+    assert f"{drop} and {only} would have them, byte for byte" in said
+    drop.write_text(uid(2))
+    with pytest.raises(MismatchError, match="lists"):
+        rewrite_shards(listed, out=tmp_path / "out", executor=HERE)
+    with pytest.raises(MismatchError, match="sha256 of lists of uids"):
+        list(verify_folder(tmp_path / "out"))
+
+
+def test_lists_alone_are_those_beside_the_shards(
+    settings: RewriteSettings, out: Path, tmp_path: Path
+) -> None:
+    rewrite_shards(replace(settings, lists_only=True), out=tmp_path / "out", executor=HERE)
+    found, whole = contents(tmp_path / "out"), contents(out)
+    differing = {name for name, data in found.items() if whole[name] != data}
+    assert differing == {"stage.json", "manifest.json"}  # which say that there are no shards
+    assert found.keys() > {"keep.npy", "verdicts/verdicts_00000.parquet", "failures/failures_00000.parquet"}
+    assert not {"kept", "quarantined"} & {path.name for path in (tmp_path / "out").iterdir()}
+    assert any(check.what.endswith("would have them") for check in verify_folder(tmp_path / "out"))
+    with pytest.raises(MismatchError, match="holds lists alone"):
+        kept_shards(tmp_path / "out")
 
 
 def test_a_scan_of_another_store_is_refused(settings: RewriteSettings, tmp_path: Path) -> None:

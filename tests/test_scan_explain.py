@@ -39,7 +39,7 @@ def test_the_half_that_tells_less_is_named() -> None:
 
 def test_each_reason_has_its_sentence() -> None:
     told = explain(
-        Verdict(uid="0" * 32, reasons=tuple(Reason)),
+        Verdict(uid="0" * 32, reasons=tuple(Reason)[:4]),
         caption="watch",
         neighbour_captions=["red bag", "red bag"],
         captions_of_picture=30,

@@ -200,21 +200,40 @@ def rewrite(
     store: Store,
     verdicts: Annotated[Path, typer.Option(help="Folder of the scan.")],
     out: Out,
+    also_drop: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="List of uids to set aside, too: a keep-list .npy, a .parquet with a column uid, or text, "
+            "a uid a line. May be given several times."
+        ),
+    ] = None,
+    only: Annotated[
+        list[Path] | None, typer.Option(help="List of the only uids to keep, such as DataComp's; likewise.")
+    ] = None,
+    lists_only: Annotated[
+        bool, typer.Option("--lists-only", help="Write verdicts, keep-list and manifest, but no shards.")
+    ] = False,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
     max_failed: MaxFailed = 0.01,
     as_json: AsJson = False,
 ) -> None:
     """Write kept and quarantined shards, a keep-list and a manifest."""
-    from roclip_sanitize.rewrite import RewriteSettings, rewrite_limits, rewrite_shards
+    from roclip_sanitize.rewrite import Lists, RewriteSettings, rewrite_limits, rewrite_shards
 
-    where = start(out, executor, workers=workers)
-    tally = rewrite_shards(RewriteSettings(store=store, verdicts=verdicts), out=out, executor=where)
+    settings = RewriteSettings(
+        store=store,
+        verdicts=verdicts,
+        lists=Lists(drop=tuple(also_drop or ()), only=tuple(only or ())),
+        lists_only=lists_only,
+    )
+    tally = rewrite_shards(settings, out=out, executor=start(out, executor, workers=workers))
+    shown = {} if lists_only else {"kept_shards": str(out / "kept")}
     finish(
         tally,
         rewrite_limits(out),
         max_failed=max_failed,
         as_json=as_json,
-        kept_shards=str(out / "kept"),
+        **shown,
         keep_list=str(out / "keep.npy"),
     )

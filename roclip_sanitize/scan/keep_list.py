@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.artefacts import map_array
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import atomic_file
-from roclip_sanitize.scan.uids import UID_RECORD, join_uids
+from roclip_sanitize.scan.uids import UID_RECORD, join_records
 
 RUN_UIDS = 1 << 16  # sorted at once, and merged at once: 1 MB
 UID_BYTES = np.dtype("S16")  # sixteen bytes compare as the number that they are, and quickly
@@ -51,8 +51,8 @@ def write_keep_list(path: Path, batches: Iterable[Sequence[str]]) -> int:
     return count
 
 
-def read_keep_list(path: Path) -> list[str]:
-    """The uids of a keep-list, sorted. Memory: 100 bytes a uid.
+def map_keep_list(path: Path) -> NDArray[np.void]:
+    """The records of a keep-list, mapped: (N,) in DataComp's dtype, in its order.
 
     Raises:
         DataError: the file is no keep-list.
@@ -62,7 +62,12 @@ def read_keep_list(path: Path) -> list[str]:
         raise DataError(
             f"{path} is no keep-list: {records.dtype} {records.shape}, wanted (N,) of {UID_RECORD}"
         )
-    return join_uids(np.stack([records["f0"], records["f1"]], axis=1))
+    return records
+
+
+def read_keep_list(path: Path) -> list[str]:
+    """The uids of a keep-list in its order. Memory: 100 bytes a uid. Raises as map_keep_list() does."""
+    return join_records(map_keep_list(path))
 
 
 def _sorted_runs(batches: Iterable[Sequence[str]]) -> Iterator[NDArray[np.bytes_]]:

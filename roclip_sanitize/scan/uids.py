@@ -32,6 +32,19 @@ def join_uids(uid_N2: NDArray[np.uint64]) -> list[str]:
     return [digits[start : start + 32] for start in range(0, len(digits), 32)]
 
 
+def uid_records(uids: Sequence[str]) -> NDArray[np.void]:
+    """32-digit lower-case hex → (N,) in DataComp's dtype."""
+    uid_N2 = split_uids(uids)
+    records = np.empty(len(uid_N2), UID_RECORD)
+    records["f0"], records["f1"] = uid_N2[:, 0], uid_N2[:, 1]
+    return records
+
+
+def join_records(records: NDArray[np.void]) -> list[str]:
+    """The inverse of uid_records()."""
+    return join_uids(np.stack([records["f0"], records["f1"]], axis=1))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlaggedUids:
     """Which uids are flagged, and why: 17 bytes each, looked up by bisection.
@@ -48,7 +61,7 @@ class FlaggedUids:
     def of(cls, uids: Sequence[str], reasons: Sequence[Reason]) -> FlaggedUids:
         """Sort flagged uids; where one comes twice, its first reason counts."""
         code_N = np.array([REASONS.index(reason) for reason in reasons], np.uint8)
-        return cls.join([cls(records=_records(uids), reason_N=code_N)])
+        return cls.join([cls(records=uid_records(uids), reason_N=code_N)])
 
     @classmethod
     def join(cls, lists: Sequence[FlaggedUids]) -> FlaggedUids:
@@ -73,15 +86,8 @@ class FlaggedUids:
         """Each uid's reason, None where it is not flagged."""
         if not len(self.records):
             return [None] * len(uids)
-        wanted_N = _records(uids)
+        wanted_N = uid_records(uids)
         place_N = np.minimum(np.searchsorted(self.records, wanted_N), len(self.records) - 1)
         found_N = self.records[place_N] == wanted_N
         codes = self.reason_N[place_N]
         return [REASONS[code] if found else None for found, code in zip(found_N, codes, strict=True)]
-
-
-def _records(uids: Sequence[str]) -> NDArray[np.void]:
-    uid_N2 = split_uids(uids)
-    records = np.empty(len(uid_N2), UID_RECORD)
-    records["f0"], records["f1"] = uid_N2[:, 0], uid_N2[:, 1]
-    return records

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Tally
-from roclip_sanitize.rewrite import flagged_uids, read_keep_list, verdict_file
+from roclip_sanitize.rewrite import read_keep_list, verdict_file
 from roclip_sanitize.runfiles import Marker, StageFolder, read_json, sha256_of
-from roclip_sanitize.scan.uids import FlaggedUids
+from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.shards import Pair, Shard
 from roclip_sanitize.sources import source_path, source_sha256
 from roclip_sanitize.verification.contract import require_equal, require_equal_counts
@@ -40,14 +41,21 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
         what=f"content since {folder.path} was made",
         where=scan.path,
     )
-    flagged = flagged_uids(scan.path)
     markers = [marker for marker in folder.markers() if "tally" in marker.facts]
-    pairs = sum(_verify_shard(folder.path, marker, flagged) for marker in markers)
-    yield (
-        f"{pairs:,} pairs of {len(markers):,} input shards are where {scan.path} wants them, byte for byte"
-    )
+    wanters = " and ".join([str(scan.path), *_lists(folder).paths])
     failed = sum(Tally.from_json(marker.facts["tally"]).failed.total() for marker in markers)
-    yield f"the other {failed:,} pairs of the input shards are those that failed"
+    lists_only = bool(folder.settings.get("lists_only"))
+    with TemporaryDirectory(prefix="roclip-") as again:
+        write_decisions(scan.path, _lists(folder), Path(again))
+        decisions = Decisions.open(Path(again))
+        verify_one = _verify_list if lists_only else _verify_shard
+        pairs = sum(verify_one(folder.path, marker, decisions) for marker in markers)
+    of_shards = f"{pairs:,} pairs of {len(markers):,} input shards"
+    if lists_only:
+        yield f"{of_shards} are listed as {wanters} would have them"
+    else:
+        yield f"{of_shards} are where {wanters} would have them, byte for byte"
+        yield f"the other {failed:,} pairs of the input shards are those that failed"
     kept = sorted({*chain.from_iterable(_kept(folder.path, marker) for marker in markers)})
     listed = read_keep_list(folder.path / "keep.npy")
     if listed != kept:
@@ -59,11 +67,29 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
     yield _verify_manifest(folder, markers)
 
 
-def _verify_shard(out: Path, marker: Marker, flagged: FlaggedUids) -> int:
+def _lists(folder: StageFolder) -> Lists:
+    """Those that the rewriting was given, unchanged."""
+    told = folder.settings.get("lists", {})
+    lists = Lists(**{name: tuple(map(Path, hashes)) for name, hashes in told.items()})
+    for name, hashes in lists.hashes().items():
+        require_equal(hashes, told.get(name, {}), what="sha256 of lists of uids", where=folder.path)
+    return lists
+
+
+def _verify_list(out: Path, marker: Marker, decisions: Decisions) -> int:
+    """Compare one shard's table, where there are no shards. Returns how many pairs it has."""
+    path = verdict_file(out, marker.name)
+    wanted, tally = _wanted(path, decisions), Tally.from_json(marker.facts["tally"])
+    require_equal(tally.seen, len(wanted) + tally.failed.total(), what="pairs seen", where=path)
+    require_equal(tally.kept, sum(wanted.values()), what="pairs kept", where=path)
+    return len(wanted)
+
+
+def _verify_shard(out: Path, marker: Marker, decisions: Decisions) -> int:
     """Returns how many pairs were compared."""
     path, name = source_path(marker.facts["shard"]), marker.facts["name"]
     require_equal(source_sha256(path), marker.facts["sha256"], what="sha256", where=path)
-    wanted = _wanted(verdict_file(out, marker.name), flagged)
+    wanted = _wanted(verdict_file(out, marker.name), decisions)
     tally, compared, left = Tally.from_json(marker.facts["tally"]), 0, 0
     with ExitStack() as opened:
         shard = opened.enter_context(Shard(path))
@@ -81,15 +107,15 @@ def _verify_shard(out: Path, marker: Marker, flagged: FlaggedUids) -> int:
     return compared
 
 
-def _wanted(path: Path, flagged: FlaggedUids) -> dict[str, bool]:
-    """Which pairs of a shard were to be kept, as its table has it and the scan says."""
+def _wanted(path: Path, decisions: Decisions) -> dict[str, bool]:
+    """Which pairs of a shard were to be kept, as its table has it and the scan and lists say."""
     table = _table(path)
     wanted = dict(zip(table["uid"], table["keep"], strict=True))
     require_equal(len(wanted), len(table), what="distinct uids", where=path)
-    for (uid, keep, reason), by_scan in zip(
-        table.iter_rows(), flagged.reasons(table["uid"].to_list()), strict=True
+    for (uid, keep, reason), why in zip(
+        table.iter_rows(), decisions.reasons(table["uid"].to_list()), strict=True
     ):
-        told = (by_scan is None, by_scan.value if by_scan else "")
+        told = (why is None, why.value if why else "")
         require_equal((keep, reason), told, what=f"whether {uid} is kept, and why not", where=path)
     return wanted
 
