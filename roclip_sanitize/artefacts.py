@@ -10,7 +10,7 @@ since polars takes a forged length at its word, and the process dies of it. Door
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,34 @@ def read_table(
         raise DataError(f"{path} is not the table that it should be: {one_line(error)}") from error
     _require_schema(frame, polars.Schema(schema or {}), path)
     return frame
+
+
+def table_columns(path: Path) -> list[str]:
+    """The names of a table's columns. Raises DataError as read_table() does."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return list(parquet.read_schema(path).names)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except (ArrowException, OSError, MemoryError, *OTHER_KINDS) as error:
+        raise DataError(f"{path} is not the table that it should be: {one_line(error)}") from error
+
+
+def table_batches(path: Path, columns: Sequence[str], *, rows: int) -> Iterator[dict[str, list[Any]]]:
+    """A table's values, some rows at a time, by column. For tables of any length.
+
+    Raises:
+        DataError: as read_table() does.
+    """
+    from pyarrow import ArrowException, parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False):
+                yield batch.to_pydict()
+    except (ArrowException, OSError, MemoryError, *OTHER_KINDS) as error:
+        raise DataError(f"{path} is not the table that it should be: {one_line(error)}") from error
 
 
 def _require_schema(frame: polars.DataFrame, schema: polars.Schema, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,8 +72,8 @@ class ShardWriter:
 
     def add(
         self, key: str, *, image: bytes, caption: str, fields: Mapping[str, Any], sha256: str = ""
-    ) -> None:
-        """Append a new pair.
+    ) -> str:
+        """Append a new pair. Returns its uid.
 
         Args:
             key: its key.
@@ -89,6 +90,22 @@ class ShardWriter:
         self._file.write(member_blocks(f"{key}.txt", caption.encode()))
         self._file.write(member_blocks(f"{key}.json", json.dumps(full, ensure_ascii=False).encode()))
         self._rows.append(_row(full["uid"], key, caption, full))
+        return str(full["uid"])
+
+    def note_failure(
+        self, key: str, *, caption: str, fields: Mapping[str, Any], status: str, error: str
+    ) -> None:
+        """Append what has no picture to the table beside the shard, and count it, as img2dataset does.
+
+        Args:
+            key: its key.
+            caption: its text.
+            fields: what else is known.
+            status: "failed_to_download" or "failed_to_resize".
+            error: why.
+        """
+        known = _row("", key, caption, fields)
+        self._rows.append({**known, "uid": None, "status": status, "error_message": error})
 
     def _write_sidecars(self) -> None:
         import polars
@@ -98,10 +115,9 @@ class ShardWriter:
         polars.DataFrame(self._rows, schema=SIDECAR_SCHEMA).write_parquet(buffer)
         with atomic_file(parquet) as file:
             file.write(buffer.getvalue())
-        count = len(self._rows)
-        write_json(
-            stats, {"count": count, "successes": count, "failed_to_download": 0, "failed_to_resize": 0}
-        )
+        found = Counter(row["status"] for row in self._rows)
+        failed = {name: found[name] for name in ("failed_to_download", "failed_to_resize")}
+        write_json(stats, {"count": len(self._rows), "successes": found["success"], **failed})
 
 
 def _row(uid: str, key: str, caption: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from roclip_sanitize.cli import command_tree
+from roclip_sanitize.cli.run_file import file_problems, read_run_file
 from roclip_sanitize.cli.submit import arguments_of
 from roclip_sanitize.status.metrics import COUNTERS, FAILURES, GAUGES, PREFIX
 from roclip_sanitize.training.watching import cluster
@@ -30,6 +31,13 @@ def read_yaml(name: str) -> Any:
 
 def cluster_of(manifest: dict[str, Any]) -> dict[str, Any]:
     return dict(manifest["spec"] if manifest["kind"] == "RayCluster" else manifest["spec"]["rayClusterSpec"])
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "jobs/recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_recipes_are_run_files_that_name_themselves(recipe: Path) -> None:
+    assert list(file_problems(read_run_file(recipe), command_tree())) == []
+    assert f"roclip ingest --config jobs/recipes/{recipe.name}" in recipe.read_text("utf-8")
+    assert f"recipes/{recipe.name}" in (ROOT / "jobs/README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])

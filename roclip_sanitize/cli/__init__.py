@@ -3,6 +3,7 @@
     __init__.py   the app and its exit codes
     attacks.py    poison, attacks
     data.py       embed, adopt, retry-failed, scan, explain, rewrite
+    ingest.py     ingest
     index.py      index, pair
     train.py      train
     evaluate.py   evaluate
@@ -32,7 +33,7 @@ from typing import Annotated, Any
 import typer
 
 from roclip_sanitize import __version__
-from roclip_sanitize.cli import attacks, bench, config, data, evaluate, index, loop, submit, train
+from roclip_sanitize.cli import attacks, bench, config, data, evaluate, index, ingest, loop, submit, train
 from roclip_sanitize.cli.helping import EXIT_CODES, Sections, commands_below, dress
 from roclip_sanitize.cli.output import say
 from roclip_sanitize.cli.run_file import defaults_from, file_problems, read_run_file
@@ -50,7 +51,7 @@ app = typer.Typer(
     help="Find, set aside and train past poisoned image-caption pairs.",
     epilog=EXIT_CODES,
 )
-for module in (attacks, data, index, train, evaluate, loop, bench, config, submit):
+for module in (attacks, ingest, data, index, train, evaluate, loop, bench, config, submit):
     module.register(app)
 
 

@@ -14,12 +14,14 @@ from typer.core import TyperGroup
 from roclip_sanitize.cli.settings import settings_of
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "Fetch a dataset": ("ingest",),
     "Clean a dataset": ("sanitize", "embed", "adopt", "retry-failed", "index", "scan", "explain", "rewrite"),
     "Train on it": ("train", "match", "pair"),
     "Prove that it works": ("demo", "poison", "attacks", "evaluate", "report", "canaries", "audit", "verify"),
     "Run": ("config", "submit", "status", "bench"),
 }
 EXAMPLES: Mapping[str, str] = {
+    "ingest": "roclip ingest --urls 'laion/{00000..00127}.parquet' --out data",
     "sanitize": "roclip sanitize --shards 'data/{00000..00331}.tar' --out runs/clean",
     "embed": "roclip embed --shards 'data/{00000..00331}.tar' --encoder plain --out runs/clean/store",
     "adopt": "roclip adopt --embeddings laion/embeddings --shards 'data/{00000..00331}.tar' "
