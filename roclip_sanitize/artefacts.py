@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.errors import DataError
+from roclip_sanitize.storage import here
 from roclip_sanitize.told import OTHER_KINDS, one_line
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def read_table(
     from pyarrow import ArrowException, parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(here(path)) as file:
             if (rows := file.metadata.num_rows) > MAX_TABLE_ROWS:
                 raise DataError(f"{path} says it has {rows:,} rows, at most {MAX_TABLE_ROWS:,}")
             if missing := sorted({*(columns or ()), *(schema or ())} - set(file.schema_arrow.names)):
@@ -70,7 +71,7 @@ def table_columns(path: Path) -> list[str]:
     from pyarrow import ArrowException, parquet
 
     try:
-        return list(parquet.read_schema(path).names)
+        return list(parquet.read_schema(here(path)).names)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except (ArrowException, OSError, MemoryError, *OTHER_KINDS) as error:
@@ -86,7 +87,7 @@ def table_batches(path: Path, columns: Sequence[str], *, rows: int) -> Iterator[
     from pyarrow import ArrowException, parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(here(path)) as file:
             for batch in file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False):
                 yield batch.to_pydict()
     except (ArrowException, OSError, MemoryError, *OTHER_KINDS) as error:
@@ -105,11 +106,12 @@ def map_array(path: Path) -> NDArray[Any]:
         DataError: it is missing, is no .npy, holds Python objects, or is shorter than its header says.
     """
     try:
-        with path.open("rb") as file:
+        local = here(path)
+        with local.open("rb") as file:
             magic = file.read(len(MAGIC))
         if magic != MAGIC:  # numpy would try a zip, then a pickle
             raise DataError(f"{path} is no .npy: it starts with {magic!r}, wanted {MAGIC!r}")
-        mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        mapped: NDArray[Any] = np.load(local, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except (OSError, EOFError, SyntaxError, TokenError, *OTHER_KINDS) as error:

@@ -37,6 +37,7 @@ from roclip_sanitize.pipeline import ahead, chunked
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
+from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, Modality
 
 Towers = Literal["both", "image", "text"]
@@ -157,7 +158,7 @@ def _precision_of(out: Path, facts: EncoderFacts) -> dict[str, Precision]:
     """
     if not facts.precision:
         return {}
-    if not (out / "stage.json").exists():
+    if not exists(out / "stage.json"):
         return {"precision": facts.precision}
     begun = StageFolder(out).settings.get("precision")
     if begun not in (None, facts.precision):

@@ -22,7 +22,7 @@ Each class takes its message as the only positional argument: Ray pickles except
 ``self.args``, and a keyword-only field would not survive.
 """
 
-from roclip_sanitize.redaction import redacted
+from roclip_sanitize.redaction import redacted, with_urls
 
 
 class RoclipError(Exception):
@@ -40,7 +40,7 @@ class RoclipError(Exception):
 
 
 def _shown(text: str) -> str:
-    return redacted(text if text.isprintable() else "".join(map(_printable, text)))
+    return redacted(with_urls(text if text.isprintable() else "".join(map(_printable, text))))
 
 
 def _printable(letter: str) -> str:

@@ -40,8 +40,9 @@ from roclip_sanitize.index_plan import (
 )
 from roclip_sanitize.index_tuning import least_effort
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits
-from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
+from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.searcher import Searcher, ShardedIndex, measure, rows_file
+from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 __all__ = [
@@ -132,7 +133,7 @@ def index_limits(path: Path) -> Limits:
 def indexed_rows(path: Path) -> NDArray[np.int64]:
     """Row numbers in the whole store that a finished index holds, ascending."""
     folder = StageFolder.open(path, stage="index")
-    return np.concatenate([np.load(rows_file(path, marker.name)) for marker in _part_markers(folder)])
+    return np.concatenate([np.load(here(rows_file(path, marker.name))) for marker in _part_markers(folder)])
 
 
 class Trainer:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.index_plan import Sizes
-from roclip_sanitize.runfiles import atomic_file
 from roclip_sanitize.searcher import TRANSFORM_ROWS
+from roclip_sanitize.storage import atomic_file, here
 
 # Power of the eigenvalues: whitening in full (-0.5) lifts noise to the level of content.
 HALF_WHITENING = -0.25
@@ -79,13 +79,13 @@ class IndexFile:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file to add to it."""
-        return cls(open_faiss().read_index(str(path)))
+        return cls(open_faiss().read_index(str(here(path))))
 
     @classmethod
     def open_part(cls, folder: Path, name: str) -> Self:
         """Open one part of an index for searching, memory-mapped."""
         faiss = open_faiss()
-        return cls(faiss.read_index(str(part_file(folder, name)), faiss.IO_FLAG_MMAP_IFC))
+        return cls(faiss.read_index(str(here(part_file(folder, name))), faiss.IO_FLAG_MMAP_IFC))
 
     def learn(self, sample_ND: NDArray[np.float32]) -> None:
         """Learn what the kind needs from store vectors; nothing here."""

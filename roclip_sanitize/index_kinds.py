@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.index_files import FlatFile, IndexFile, flat_rows, one_thread, open_faiss
 from roclip_sanitize.index_plan import Sizes
 from roclip_sanitize.neighbours import nearest
-from roclip_sanitize.runfiles import atomic_file
+from roclip_sanitize.storage import atomic_file, here
 
 RERANKED = 4  # codes mistake near rows for each other: so many times the rows wanted are compared in full
 CODE_BITS = 8
@@ -102,7 +102,7 @@ class IvfPqFile(IvfFlatFile):
     def open_part(cls, folder: Path, name: str) -> Self:
         """See IndexFile."""
         part = super().open_part(folder, name)
-        part._kept_MD = np.load(_vectors_file(folder, name), mmap_mode="r")
+        part._kept_MD = np.load(here(_vectors_file(folder, name)), mmap_mode="r")
         return part
 
     def write_part(self, folder: Path, name: str) -> Sequence[Path]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, Modality, StorePart
 
 KINDS = ("flat", "ivf_flat", "ivf_pq", "hnsw", "auto")
@@ -192,7 +193,7 @@ def create_folder(settings: IndexSettings, store: EmbeddingStore, *, out: Path, 
     """The index folder, its number of parts decided once and for all."""
     begun = out / "stage.json"
     parts = settings.parts
-    if not parts and begun.exists():
+    if not parts and exists(begun):
         parts = int(read_json(begun)["settings"].get("parts", 0))
     decided: dict[str, Any] = {
         "store": str(settings.store),

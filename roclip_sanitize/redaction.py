@@ -9,7 +9,13 @@ HIDDEN = "REDACTED"
 _LOGIN = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/@\s'\"]+@", re.IGNORECASE)
 _QUERY = re.compile(rf"(?P<name>[?&;](?:[\w-]*[_-])?(?:{SECRET_NAMES})=)[^&;\s'\"]+", re.IGNORECASE)
 _BEARER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)[\w.~+/=-]+", re.IGNORECASE)
+_FOLDED = re.compile(r"(?<![\w/.+-])[a-z][a-z0-9+.-]+:/(?=[^/\s])")
 _NAMED = re.compile(rf"(?:.*[_-])?(?:{SECRET_NAMES})$", re.IGNORECASE)
+
+
+def with_urls(text: str) -> str:
+    """The text, and URLs in it that pathlib folded as they were told: ``s3:/bucket/a`` is s3://bucket/a."""
+    return _FOLDED.sub(r"\g<0>/", text)
 
 
 def redacted(text: str) -> str:

@@ -20,8 +20,10 @@ from roclip_sanitize.embed import EmbedSettings, describe_encoder, embed_shards
 from roclip_sanitize.errors import MismatchError, ShardMissing
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
+from roclip_sanitize.remote import source_name
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of
-from roclip_sanitize.sources import missing_sources, source_name
+from roclip_sanitize.sources import missing_sources
+from roclip_sanitize.storage import exists, remove
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +116,9 @@ def _require_same_encoder(folder: StageFolder, settings: EmbedSettings, executor
 
 def _withdraw(folder: StageFolder, markers: Mapping[str, Marker]) -> None:
     """Readers refuse the store from here on, until it is complete again."""
-    (folder.path / "complete.json").unlink()
+    remove(folder.path / "complete.json")
     for name in markers:
-        (folder.path / "done" / f"{name}.json").unlink()
+        remove(folder.path / "done" / f"{name}.json")
 
 
 def _restore(folder: StageFolder, markers: Mapping[str, Marker]) -> None:
@@ -130,7 +132,7 @@ def _restore(folder: StageFolder, markers: Mapping[str, Marker]) -> None:
 
 def _untouched(folder: StageFolder, marker: Marker) -> bool:
     files = {folder.path / file: digest for file, digest in marker.files.items()}
-    return all(path.exists() and sha256_of(path) == digest for path, digest in files.items())
+    return all(exists(path) and sha256_of(path) == digest for path, digest in files.items())
 
 
 def _whole(folder: StageFolder) -> Tally:

@@ -11,86 +11,32 @@ The marker is what counts. Files without one are leftovers of a killed run and a
 again; files with one are never touched. So the same command again does no work, and after a
 kill it does only what is missing, with the same bytes.
 
-Results go to a file system, never to a URL: what all of this rests on, a rename that happens or does
-not, an object store does not have, and some keep the first half of an upload that broke off.
+A folder may be behind a URL, see storage.py: an object store has no renames, but a marker stands for one. Two
+drivers at one folder, here or there, end with the same bytes.
 
 This module knows files, not pairs.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
-import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import Any
 
-from roclip_sanitize.errors import ConfigError, DataError, MismatchError, StorageError
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.remote import is_url, source_name
+from roclip_sanitize.storage import atomic_file, exists, here, names_in, storage_errors
 from roclip_sanitize.told import Told
 
 FORMAT_VERSION = 1
-FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+ANYWHERE = frozenset(  # stages whose folders may be behind a URL
+    {"embed", "index", "scan", "scan-work", "rewrite", "match", "pair", "ingest"}
+)
 HASH_BLOCK_BYTES, MAX_JSON_BYTES = 1 << 20, 256 << 20
-BROKEN_DISK = frozenset({errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO})
-PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")  # two letters or more, unlike a drive
-NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # np.save() loses the errno
-
-
-@contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a refused write into a StorageError that names ``path``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_DISK or NUMPY_SHORT_WRITE.fullmatch(str(error)):
-            raise StorageError(f"no room left to write {path}: free some space and run again") from error
-        if error.errno in BROKEN_DISK:
-            raise StorageError(
-                f"the disk failed while {path} was written ({error.strerror}): run again once it is sound"
-            ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise StorageError(f"not allowed to write {path}") from error
-        if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
-            raise StorageError(
-                f"cannot write {path}: a file stands where a folder should, or the reverse"
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears at ``path`` whole, or not at all.
-
-    Bytes go to a temporary neighbour, are flushed to the device, and are renamed on success;
-    on any failure the neighbour is removed and what was at ``path`` stays.
-
-    Raises:
-        StorageError: the disk is full or refuses.
-    """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)  # mkstemp makes private files; results are for everyone
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-
-def is_url(path: Path) -> bool:
-    """Whether a Path stands for a URL; see sources.py."""
-    return bool(path.parts and PROTOCOL.fullmatch(path.parts[0]))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -111,9 +57,10 @@ def read_json(path: Path) -> Any:
         DataError: the file is missing, is not JSON, or is larger than any that was written.
     """
     try:
-        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+        local = here(path)
+        if (size := local.stat().st_size) > MAX_JSON_BYTES:
             raise DataError(f"{path} has {size:,} bytes, at most {MAX_JSON_BYTES:,}")
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(local.read_text("utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except OSError as error:
@@ -130,7 +77,7 @@ def read_told(path: Path) -> Told:
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with here(path).open("rb") as file:
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
@@ -175,11 +122,11 @@ class StageFolder:
             ConfigError: the folder is a URL.
             MismatchError: it was made by another stage or with other settings.
         """
-        if is_url(path):
-            raise ConfigError(f"results cannot go to {path.parts[0]}// but to a folder on a file system")
+        if is_url(path) and stage not in ANYWHERE:
+            raise ConfigError(f"{source_name(path)}: 'roclip {stage}' writes to this disk alone, not to URLs")
         folder = cls(path)
         wanted = json.loads(json.dumps({"stage": stage, "format": FORMAT_VERSION, "settings": settings}))
-        if (path / "stage.json").exists():
+        if exists(path / "stage.json"):
             _require_same(path, found=read_told(path / "stage.json"), wanted=wanted)
         else:
             write_json(path / "stage.json", wanted)
@@ -193,12 +140,12 @@ class StageFolder:
             DataError: there is no such folder.
             MismatchError: it was made by another stage, or never finished.
         """
-        if not (path / "stage.json").exists():
+        if not exists(path / "stage.json"):
             raise DataError(f"{path} is no folder made by 'roclip {stage}': it has no stage.json")
         found = read_told(path / "stage.json")
         if found["stage"] != stage:
             raise MismatchError(f"{path} was made by 'roclip {found['stage']}', wanted 'roclip {stage}'")
-        if not (path / "complete.json").exists():
+        if not exists(path / "complete.json"):
             raise MismatchError(f"{path} is unfinished: run 'roclip {stage}' again to complete it")
         return cls(path)
 
@@ -210,7 +157,9 @@ class StageFolder:
     def marker(self, name: str) -> Marker | None:
         """The completion marker of one shard, or None while it is not done."""
         path = self.path / "done" / f"{name}.json"
-        if not path.exists():
+        try:
+            here(path).stat()
+        except FileNotFoundError:
             return None
         told = read_told(path)
         files, facts = (Told(told[name], where=f"{name} in {path}") for name in ("files", "facts"))
@@ -222,7 +171,9 @@ class StageFolder:
 
     def markers(self) -> list[Marker]:
         """All completion markers, in the order of their names; ordinals of any length as numbers."""
-        names = [path.stem for path in (self.path / "done").glob("*.json")]
+        names = [
+            name.removesuffix(".json") for name in names_in(self.path / "done") if name.endswith(".json")
+        ]
         in_order = sorted(names, key=lambda name: (len(name), name))  # 100000 comes after 99999
         return [marker for name in in_order if (marker := self.marker(name)) is not None]
 
@@ -248,14 +199,15 @@ class StageFolder:
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Declare the whole stage done. Readers refuse a folder without this."""
-        for leftover in self.path.rglob(".*.part"):  # of writers that were killed
-            leftover.unlink(missing_ok=True)
+        if not is_url(self.path):
+            for leftover in self.path.rglob(".*.part"):  # of writers that were killed
+                leftover.unlink(missing_ok=True)
         write_json(self.path / "complete.json", facts)
 
     @property
     def finished(self) -> bool:
         """Whether the stage was declared done."""
-        return (self.path / "complete.json").exists()
+        return exists(self.path / "complete.json")
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -271,7 +223,7 @@ class StageFolder:
         for marker in self.markers():
             for name, digest in marker.files.items():
                 path = self.path / name
-                if not os.path.isfile(path):
+                if path.is_dir() or not exists(path):
                     raise MismatchError(f"{path} is missing, though its shard is marked done")
                 if sha256_of(path) != digest:
                     raise MismatchError(f"{path} has changed since it was written")
@@ -279,6 +231,8 @@ class StageFolder:
 
 def _flush_names(folder: Path) -> None:
     """Bring a folder's names to the device, so that no power cut leaves a marker without its files."""
+    if is_url(folder):
+        return
     with storage_errors(folder):
         try:
             handle = os.open(folder, os.O_RDONLY)

@@ -34,6 +34,7 @@ from roclip_sanitize.neighbours import (
     search_part,
 )
 from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.storage import here
 from roclip_sanitize.store import EmbeddingStore, Modality
 
 TRANSFORM_ROWS = 512  # BLAS rounds a row differently in another batch, so batches are fixed
@@ -129,7 +130,7 @@ class Searcher:
         self._parts = [
             _OpenPart(
                 file=open_file(path, marker.name),
-                row_M=np.load(rows_file(path, marker.name)),
+                row_M=np.load(here(rows_file(path, marker.name))),
                 store_parts=tuple(marker.facts["store_parts"]),
                 codes={},
             )

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from roclip_sanitize.runfiles import atomic_file, write_json
+from roclip_sanitize.runfiles import write_json
 from roclip_sanitize.shards import Pair, Shard, content_uid
+from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.tars import Member, member_blocks, tar_file
 
 SIDECAR_SCHEMA: dict[str, Any] = {  # img2dataset's columns, and uid

@@ -29,7 +29,8 @@ from roclip_sanitize.braces import expand_braces
 from roclip_sanitize.errors import BadPair, ConfigError, ShardMissing, ShardUnreadable
 from roclip_sanitize.images import MAX_IMAGE_BYTES
 from roclip_sanitize.records import UID_DIGITS, Failure, FailureReason, is_uid
-from roclip_sanitize.sources import Opened, missing_sources, open_source, source_name, source_path
+from roclip_sanitize.remote import source_name
+from roclip_sanitize.sources import Opened, missing_sources, open_source, source_path
 from roclip_sanitize.tars import Member, walk_members
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")

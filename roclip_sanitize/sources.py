@@ -1,4 +1,4 @@
-"""Where shards lie: path or URL → the tar's bytes, packed or not. Door to fsspec.
+"""Where shards lie: path or URL → the tar's bytes, packed or not.
 
     this disk, plain  ─▶ mapped as it lies
     a URL             ─▶ fetched block by block ─┐
@@ -14,7 +14,7 @@ that doubles, and counted. A file that is replaced while it is fetched is fetche
 was cut when it was stored is a cut tar like any other, and shards.py says what is missing.
 
 A shard behind a URL is a Path as pathlib folds it: ``s3://bucket/0.tar`` is Path("s3:/bucket/0.tar"). It
-has a name and a stem, and travels through settings and markers as text like any other; this module alone
+has a name and a stem, and travels through settings and markers as text like any other; remote.py alone
 takes it for a URL again.
 """
 
@@ -24,9 +24,7 @@ import gzip
 import hashlib
 import mmap
 import os
-import random
 import tempfile
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +34,17 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
-from roclip_sanitize.runfiles import is_url, storage_errors
+from roclip_sanitize.remote import (
+    ATTEMPTS,
+    ShortRead,
+    file_system,
+    is_url,
+    patiently,
+    pause,
+    source_name,
+    version_of,
+)
+from roclip_sanitize.storage import storage_errors
 
 LOCAL = "file://"
 UNLISTED = ("http://", "https://")  # web servers answer for one file, not for a folder
@@ -44,27 +52,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 8 << 20
 MAX_UNPACKED_BYTES = 64 << 30  # a shard is a gigabyte; a file of 64 MB can be packed to unpack to this
 WINDOW_BYTES = 128 << 10
-ATTEMPTS = 6
-PAUSE_SECONDS = 0.2  # after the first failure; doubles with each
-# What tells one version of a file from the next, in the words of this store or that. Other facts that a
-# store tells may change by themselves, such as when the file was last read.
-VERSION_FIELDS = frozenset({"size", "etag", "content-md5", "md5hash", "crc32c", "sha256", "oid"})
-VERSION_FIELDS |= {"generation", "versionid", "version_id"}
-VERSION_FIELDS |= {"mtime", "created", "updated", "last-modified", "lastmodified", "last_modified"}
-NOT_FOUND = frozenset({404, 410})  # as web servers say
-TRY_AGAIN = frozenset({408, 425, 429})  # timeout, too early, too many
-# Nobody's store: a mistake in a program, which is not mended by trying it again.
-MISTAKES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    NameError,
-    NotImplementedError,
-    TypeError,
-)
 
 
 class Bytes(Protocol):
@@ -105,11 +92,6 @@ def source_path(name: str) -> Path:
     if "://" in name and source_name(path) != name:
         raise ConfigError(f"{name!r} has empty or dotted parts: wanted something like {source_name(path)!r}")
     return path
-
-
-def source_name(path: Path) -> str:
-    """What source_path() was given: the URL that a Path stands for, or the path itself."""
-    return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_url(path) else str(path)
 
 
 def source_stem(path: Path) -> str:
@@ -230,7 +212,7 @@ def _fetch(path: Path, file: IO[bytes], retries: Counter[str]) -> None:
         if _Remote(path, retries).version == remote.version:
             return
         retries["replaced"] += 1
-        _pause(attempt)
+        pause(attempt)
     raise ShardUnreadable(f"shard {source_name(path)} was replaced {ATTEMPTS} times while it was read")
 
 
@@ -261,9 +243,7 @@ class _Remote:
         facts = self._patiently(self._system.info, self._name)
         if facts.get("size") is None:
             raise ShardUnreadable(f"the store of {source_name(path)} does not tell its size")
-        self.version = [
-            f"{name}={value}" for name, value in sorted(facts.items()) if name.lower() in VERSION_FIELDS
-        ]
+        self.version = version_of(facts)
         self._size, self._start, self._window = int(facts["size"]), 0, b""
 
     def __len__(self) -> int:
@@ -291,10 +271,6 @@ class _Remote:
         return patiently(self._path, ask, *told, retries=self._retries)
 
 
-class ShortRead(OSError):
-    """A store sent less than it was asked for."""
-
-
 def _names_in(folder: Path) -> set[str]:
     system, name = file_system(folder)
     try:
@@ -312,78 +288,6 @@ def _exists(path: Path) -> bool:
     except ShardMissing:
         return False
     return True
-
-
-def file_system(path: Path) -> tuple[Any, str]:
-    """The view that fsspec has of a Path that stands for a URL: the file system, and the name in it.
-
-    Raises:
-        ConfigError: there is no such protocol here.
-    """
-    from fsspec.core import url_to_fs
-
-    try:
-        system, name = url_to_fs(source_name(path))
-    except (ImportError, ValueError) as error:  # its words name the package to install
-        raise ConfigError(f"{source_name(path)} cannot be read here: {error}") from error
-    return system, name
-
-
-def patiently(
-    path: Path, ask: Callable[..., Any], *told: Any, retries: Counter[str] | None = None, **named: Any
-) -> Any:
-    """Ask a store, and again when it fails. ``retries`` counts by kind of failure.
-
-    Raises:
-        ConfigError: it has no such question.
-        ShardMissing: it says that there is no such thing.
-        ShardUnreadable: it refuses, or failed every time.
-    """
-    retries = Counter() if retries is None else retries
-    for attempt in range(ATTEMPTS):
-        try:
-            return ask(*told, **named)
-        except NotImplementedError as error:
-            raise ConfigError(f"{source_name(path)} cannot be read: its protocol has no files") from error
-        except MISTAKES:
-            raise
-        except Exception as error:  # the library of each store has errors of its own
-            if _is_missing(error):
-                raise ShardMissing(f"shard {source_name(path)} does not exist") from error
-            if _is_refused(error):
-                raise ShardUnreadable(f"shard {source_name(path)} may not be read: {error}") from error
-            failure = error
-        retries[type(failure).__name__] += 1
-        if attempt + 1 < ATTEMPTS:
-            _pause(attempt)
-    why = " ".join(str(failure).split()) or type(failure).__name__
-    raise ShardUnreadable(
-        f"shard {source_name(path)} could not be read in {ATTEMPTS} attempts: {why}"
-    ) from failure
-
-
-def _pause(attempt: int) -> None:
-    """Wait, longer each time; and not all workers equally long, or they would come back together."""
-    time.sleep(PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))
-
-
-def _is_missing(error: Exception) -> bool:
-    """Whether there is no such file. fsspec's web client says so of any failure; the cause tells."""
-    if not isinstance(error, FileNotFoundError):
-        return False
-    return not type(error.__cause__).__module__.startswith("aiohttp") or _status(error) in NOT_FOUND
-
-
-def _is_refused(error: Exception) -> bool:
-    """Whether asking again is no use: the request is at fault, and not in its haste."""
-    status = _status(error)
-    return isinstance(error, PermissionError) or (400 <= status < 500 and status not in TRY_AGAIN)
-
-
-def _status(error: Exception) -> int:
-    """The status with which a web server answered, or 0."""
-    found = (getattr(each, "status", 0) for each in (error, error.__cause__))
-    return next((status for status in found if isinstance(status, int) and status), 0)
 
 
 def _temporary_space() -> AbstractContextManager[None]:

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from roclip_sanitize.artefacts import map_array, read_table
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Failure, Tally
-from roclip_sanitize.runfiles import StageFolder, atomic_file
+from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.storage import atomic_file, exists
 
 if TYPE_CHECKING:
     import polars
@@ -113,7 +114,7 @@ class EmbeddingStore:
             MismatchError: the store was made without this modality's tower.
         """
         path = vectors_file(self.path, name, modality)
-        if not path.exists():
+        if not exists(path):
             raise MismatchError(
                 f"{self.path} holds no {modality} vectors ({path.name} is missing): embed with --towers both"
             )

@@ -17,8 +17,8 @@ from typing import IO, NamedTuple
 from zlib import adler32
 
 from roclip_sanitize.errors import ShardUnreadable
-from roclip_sanitize.runfiles import atomic_file
 from roclip_sanitize.sources import Bytes
+from roclip_sanitize.storage import atomic_file
 
 BLOCK = tarfile.BLOCKSIZE
 NAME_ERRORS = "backslashreplace"  # a name that is no UTF-8 must still fit into tables

@@ -20,7 +20,7 @@ import pytest
 from fsspec import register_implementation
 from fsspec.implementations.local import LocalFileSystem
 
-from roclip_sanitize import runfiles
+from roclip_sanitize import runfiles, storage
 from roclip_sanitize.executors.base import Crew, Executor, MakeWorker, Result, Task
 
 NODES = 3
@@ -231,8 +231,9 @@ class RefusingDisk:
             self._step(path.parent)
             return rename(path, target)
 
-        patch.setattr(runfiles, "tempfile", SimpleNamespace(mkstemp=mkstemp))
-        patch.setattr(runfiles, "os", SimpleNamespace(**{**vars(os), "fdopen": fdopen, "fsync": fsync}))
+        patch.setattr(storage, "tempfile", SimpleNamespace(mkstemp=mkstemp))
+        for module in (storage, runfiles):
+            patch.setattr(module, "os", SimpleNamespace(**{**vars(os), "fdopen": fdopen, "fsync": fsync}))
         patch.setattr(Path, "replace", replace)
 
     def _step(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
 
-from roclip_sanitize import sources
+from roclip_sanitize import remote
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError, StorageError
 from roclip_sanitize.sources import source_path
 from roclip_sanitize.training.checkpoints import CheckpointFolder, TrainState
@@ -90,7 +90,7 @@ register_implementation(BrittleStore.protocol, BrittleStore, clobber=True)
 @pytest.fixture(params=["a folder", "a file URL", "a store"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where checkpoints may lie."""
-    monkeypatch.setattr(sources, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.0)
     BrittleStore.failures.clear()
     BrittleStore.store.clear()
     local = tmp_path / "checkpoints"
@@ -101,7 +101,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(sources, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.0)
     BrittleStore.failures.clear()
     BrittleStore.store.clear()
     yield source_path("brittle://run/checkpoints")
@@ -309,9 +309,9 @@ def test_a_disk_that_refuses_leaves_the_last_one(
 @pytest.mark.parametrize("what", ["put", "cut", "ls", "cat", "rm"])
 def test_a_store_that_fails_now_and_then_is_asked_again(what: str, store: Path) -> None:
     for step in (1, 2, 3):
-        BrittleStore.failures[what] = sources.ATTEMPTS - 1
+        BrittleStore.failures[what] = remote.ATTEMPTS - 1
         folder_at(store).save(state_at(step))
-    BrittleStore.failures[what] = sources.ATTEMPTS - 1
+    BrittleStore.failures[what] = remote.ATTEMPTS - 1
     resumed = state_at(0)
     assert folder_at(store).load(resumed)
     assert weights(resumed) == weights(state_at(3))

@@ -12,15 +12,8 @@ import pytest
 
 from roclip_sanitize.cli import run
 from roclip_sanitize.errors import DataError, MismatchError, StorageError
-from roclip_sanitize.runfiles import (
-    StageFolder,
-    atomic_file,
-    fingerprint,
-    read_json,
-    sha256_of,
-    write_bytes,
-    write_json,
-)
+from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, sha256_of, write_bytes, write_json
+from roclip_sanitize.storage import atomic_file
 from tests.corpora import write_shard
 
 

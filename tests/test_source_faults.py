@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from benchmarks.same_bytes import tree
-from roclip_sanitize import sources
+from roclip_sanitize import remote, sources
 from roclip_sanitize.cli import run
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
@@ -48,7 +48,7 @@ def wanted(shards: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small blocks, so that there are many requests, and no pauses between them."""
     monkeypatch.setattr(sources, "BLOCK_BYTES", 1_000)
-    monkeypatch.setattr(sources, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

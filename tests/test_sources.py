@@ -15,24 +15,18 @@ from fsspec import register_implementation
 from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 
-from roclip_sanitize import sources
+from roclip_sanitize import remote, sources
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.records import FailureReason
+from roclip_sanitize.remote import source_name
 from roclip_sanitize.rewrite import RewriteSettings, kept_shards, rewrite_shards
 from roclip_sanitize.runfiles import sha256_of
 from roclip_sanitize.scan import ScanSettings, scan_store
 from roclip_sanitize.shards import Shard, expand_shards
-from roclip_sanitize.sources import (
-    open_source,
-    source_name,
-    source_path,
-    source_sha256,
-    source_stem,
-    source_version,
-)
+from roclip_sanitize.sources import open_source, source_path, source_sha256, source_stem, source_version
 from tests.corpora import blocks_of, read_shard, uid, write_shard
 
 
@@ -92,7 +86,7 @@ for kind in (FlakyStore, DeadStore, GenerousStore):
 @pytest.fixture(autouse=True)
 def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sources, "BLOCK_BYTES", 1_000)
-    monkeypatch.setattr(sources, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.0)
     FlakyStore.reads = FlakyStore.listings = 0
     yield
     Store.store.clear()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.sweep.controls import SUCCESS_METRICS
 from roclip_sanitize.outcome import CONTROL_SUCCESS
-from roclip_sanitize.runfiles import atomic_file
+from roclip_sanitize.storage import atomic_file
 
 if TYPE_CHECKING:
     import polars

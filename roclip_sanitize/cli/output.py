@@ -10,6 +10,7 @@ from roclip_sanitize.cli.session import session
 from roclip_sanitize.errors import TooManyFailed
 from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import FailureReason, Tally
+from roclip_sanitize.redaction import with_urls
 
 BROKEN_SHARDS = (FailureReason.UNREADABLE_SHARD.value, FailureReason.TRUNCATED_SHARD.value)
 
@@ -28,7 +29,7 @@ def show(facts: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(facts, indent=1, sort_keys=True))
         return
     for name, value in facts.items():
-        print(f"{name:<18} {value}")
+        print(with_urls(f"{name:<18} {value}"))
 
 
 def told(limits: Limits, *, as_json: bool) -> dict[str, Any]:

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.neighbours import codes_of
-from roclip_sanitize.runfiles import atomic_file
 from roclip_sanitize.scan.collisions import distinct_per_group
 from roclip_sanitize.scan.uids import join_uids, split_uids
+from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import EmbeddingStore
 
 WORD_NUMBERS = 1 << 20
@@ -81,10 +81,10 @@ def join_pieces(folder: Path, names: Sequence[str]) -> list[Path]:
     pieces = [piece_file(folder, name) for name in names]
     files = [_join_flat(folder, column, pieces) for column in FLAT_COLUMNS]
     files += [_join_offsets(folder, column, pieces) for column in ("words", "text")]
-    picture_N, caption_N = np.load(folder / "picture.npy"), np.load(folder / "caption.npy")
+    picture_N, caption_N = np.load(here(folder / "picture.npy")), np.load(here(folder / "caption.npy"))
     files.append(_save(folder / "captions_of_picture.npy", distinct_per_group(picture_N, caption_N)))
     files.append(
-        _save(folder / "word_counts.npy", _count_words(np.load(folder / "words.npy", mmap_mode="r")))
+        _save(folder / "word_counts.npy", _count_words(np.load(here(folder / "words.npy"), mmap_mode="r")))
     )
     return files
 
@@ -101,12 +101,12 @@ class Columns:
 
     def __init__(self, folder: Path) -> None:
         def mapped(name: str) -> NDArray[Any]:
-            array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
+            array: NDArray[Any] = np.load(here(folder / f"{name}.npy"), mmap_mode="r")
             return array
 
         self.picture_N, self.caption_N = mapped("picture"), mapped("caption")
         self.captions_of_picture_N = mapped("captions_of_picture")
-        self.word_counts_W = np.load(folder / "word_counts.npy")
+        self.word_counts_W = np.load(here(folder / "word_counts.npy"))
         self._uid_N2 = mapped("uid")
         self._words, self._word_offsets = mapped("words"), mapped("words_offsets")
         self._text, self._text_offsets = mapped("text"), mapped("text_offsets")
@@ -150,7 +150,7 @@ def read_sparse(path: Path) -> Any:
     """The inverse of write_sparse()."""
     from scipy.sparse import csr_matrix
 
-    with np.load(path) as arrays:
+    with np.load(here(path)) as arrays:
         data, words, offsets = arrays["data"], arrays["words"], arrays["offsets"]
     return csr_matrix((data, words, offsets), shape=(len(offsets) - 1, WORD_NUMBERS))
 
@@ -176,7 +176,7 @@ def _count_words(words: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _read(piece: Path, column: str) -> NDArray[Any]:
-    with np.load(piece) as arrays:
+    with np.load(here(piece)) as arrays:
         array: NDArray[Any] = arrays[column]
         return array
 

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.cross_prediction import FOLDS
 from roclip_sanitize.limits import Laps
-from roclip_sanitize.runfiles import Marker, atomic_file
+from roclip_sanitize.runfiles import Marker
 from roclip_sanitize.scan.looks import Look
 from roclip_sanitize.scan.parts import Places
+from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import StorePart
 
 MOST_LOTS = 64
@@ -161,5 +162,5 @@ def save_arrays(path: Path, **arrays: NDArray[Any]) -> Path:
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The inverse of save_arrays()."""
-    with np.load(path) as arrays:
+    with np.load(here(path)) as arrays:
         return dict(arrays)

@@ -48,7 +48,7 @@ from roclip_sanitize.cross_prediction import (
 from roclip_sanitize.cross_prediction import places as places_of
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import Laps
-from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
+from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.cross_files import (
     Files,
@@ -70,6 +70,7 @@ from roclip_sanitize.scan.halves import (
 )
 from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import Places, run_missing
+from roclip_sanitize.storage import atomic_file, exists, here, remove
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 STRANGE = 0.75  # ranks below are rare among matched pairs; see benchmarks/LOG.md for others
@@ -108,8 +109,8 @@ def read_judged(
     """
     looks = [Files(places=places, look=look) for look in looks_at(places.store, second)]
     block = slice(part.start, part.start + part.rows)
-    suspicion_N = np.array(np.load(looks[0].suspicion, mmap_mode="r")[block])
-    ranks = [load_arrays(path)["rank"] for files in looks if (path := files.last_ranks(part.name)).exists()]
+    suspicion_N = np.array(np.load(here(looks[0].suspicion), mmap_mode="r")[block])
+    ranks = [load_arrays(path)["rank"] for files in looks if exists(path := files.last_ranks(part.name))]
     rank_N2 = _mean(ranks) if ranks else np.zeros((part.rows, 2), np.float32)
     rank_N2[np.isnan(suspicion_N)] = np.nan
     return suspicion_N, rank_N2
@@ -130,7 +131,7 @@ class SquareWorker:
         self._files, self._number = files, number
         self._halves = Halves(files, files.look.rounds[number])
         self._picture_N = Columns(files.places.columns).picture_N
-        self._weight_N = np.load(self._files.weights(number), mmap_mode="r")
+        self._weight_N = np.load(here(self._files.weights(number)), mmap_mode="r")
 
     def __call__(self, lot: Lot) -> Marker:
         """Sum one lot."""
@@ -228,7 +229,7 @@ def weigh(files: Files, number: int, parts: Sequence[StorePart], *, first: Files
     Before the first of all there are none: every vote counts. Before the first of the second look, those
     that the first look ended with are taken.
     """
-    vote_N = np.load(files.votes)
+    vote_N = np.load(here(files.votes))
     if number:
         trust_N = _trust(files, number - 1, parts)
     elif files != first:
@@ -253,7 +254,7 @@ def _suspect(looks: Sequence[Files], parts: Sequence[StorePart]) -> Path:
     first = looks[0]
     known_N = _joined(load_arrays(first.halves(part.name))["known"] for part in parts)
     suspicion_N = np.full(len(known_N), np.nan, np.float32)
-    looked = [files for files in looks if files.learnt(files.look.last).exists()]
+    looked = [files for files in looks if exists(files.learnt(files.look.last))]
     if first in looked:
         trust_N = np.sum([_trust(files, files.look.last, parts) for files in looked], axis=0)
         ranks = [
@@ -289,7 +290,7 @@ def _look(files: Files, first: Files, store: EmbeddingStore, executor: Executor)
         files.commit("references", *choose_references(files, store.parts), laps=laps, workers=size)
     if not all(directions.width for directions in read_directions(files)):
         return
-    if files != first and not first.learnt(first.look.last).exists():
+    if files != first and not exists(first.learnt(first.look.last)):
         return  # it would have nothing to start from
     for number in range(len(files.look.rounds)):
         _round(number, files, first, store, lots, executor)
@@ -311,6 +312,6 @@ def _round(
         path = learn(files, number, lots, pictures=pictures, captions=captions)
         files.commit(f"{number}_learnt", path, laps=laps, workers=executor.size)
     for lot in lots:  # large, and of no more use
-        files.squares(number, lot.name).unlink(missing_ok=True)
+        remove(files.squares(number, lot.name))
     ranking = partial(RankWorker, files, number)
     run_missing(ranking, store.parts, work, f"{marked}ranks_", executor)

@@ -19,6 +19,7 @@ from roclip_sanitize.runfiles import sha256_of
 from roclip_sanitize.scan.stage import verdict_tables
 from roclip_sanitize.scan.uid_lists import UidList, sort_uid_lists
 from roclip_sanitize.scan.uids import FlaggedUids
+from roclip_sanitize.storage import exists
 
 FLAGGED_FILE, DROPPED_FILE, ONLY_FILE = "flagged.npz", "dropped.npy", "only.npy"
 
@@ -61,7 +62,7 @@ class Decisions:
     def open(cls, folder: Path) -> Decisions:
         """Those that write_decisions() left."""
         dropped, only = (
-            UidList(folder / name) if (folder / name).exists() else None for name in (DROPPED_FILE, ONLY_FILE)
+            UidList(folder / name) if exists(folder / name) else None for name in (DROPPED_FILE, ONLY_FILE)
         )
         return cls(FlaggedUids.read(folder / FLAGGED_FILE), dropped=dropped, only=only)
 

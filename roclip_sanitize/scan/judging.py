@@ -22,6 +22,7 @@ from roclip_sanitize.scan.explain import explain
 from roclip_sanitize.scan.parts import Places
 from roclip_sanitize.scan.scoring import Scores
 from roclip_sanitize.scan.verdicts import Cut, Thresholds, collided, combined, fused, judge
+from roclip_sanitize.storage import here
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class JudgeWorker:
         self._cut, self._thresholds = cut, thresholds
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
-        self._rankings = {reason: np.load(places.ranking(reason), mmap_mode="r") for reason in reasons}
+        self._rankings = {reason: np.load(here(places.ranking(reason)), mmap_mode="r") for reason in reasons}
 
     def __call__(self, part: StorePart) -> Marker:
         """Judge one part."""

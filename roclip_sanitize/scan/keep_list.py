@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.artefacts import map_array
 from roclip_sanitize.errors import DataError
-from roclip_sanitize.runfiles import atomic_file
+from roclip_sanitize.remote import is_url
 from roclip_sanitize.scan.uids import UID_RECORD, join_records
+from roclip_sanitize.storage import atomic_file
 
 RUN_UIDS = 1 << 16  # sorted at once, and merged at once: 1 MB
 UID_BYTES = np.dtype("S16")  # sixteen bytes compare as the number that they are, and quickly
@@ -40,7 +41,7 @@ def write_keep_list(path: Path, batches: Iterable[Sequence[str]]) -> int:
         StorageError: the disk is full.
     """
     count = 0
-    with atomic_file(path) as file, TemporaryFile(dir=path.parent) as spilled:
+    with atomic_file(path) as file, TemporaryFile(dir=None if is_url(path) else path.parent) as spilled:
         runs = [_Run.spill(run, spilled) for run in _sorted_runs(batches)]
         _write_header(file, count)
         for block in _merged(runs):

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.records import Reason
-from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file
+from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.agreement import evidence, word_weights
 from roclip_sanitize.scan.columns import WORD_NUMBERS, Columns, read_sparse, write_piece, write_sparse
 from roclip_sanitize.scan.search import BLOCK_ROWS, What, rows_file
+from roclip_sanitize.storage import atomic_file, exists, here
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 
@@ -64,9 +65,9 @@ class Places:
     def rows(self, what: What, part: StorePart) -> NDArray[np.int64]:
         """What a search noted for a part: (N, K); (N, 0) where there was no such search."""
         path = rows_file(self.work, what, part.name)
-        if not path.exists():
+        if not exists(path):
             return np.empty((part.rows, 0), np.int64)
-        row_NK: NDArray[np.int64] = np.load(path)
+        row_NK: NDArray[np.int64] = np.load(here(path))
         return row_NK
 
     def commit(self, name: str, *files: Path, rows: int, laps: Laps, workers: int = 1) -> Marker:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.records import Reason
-from roclip_sanitize.runfiles import Marker, atomic_file
+from roclip_sanitize.runfiles import Marker
 from roclip_sanitize.scan.agreement import suspicion
 from roclip_sanitize.scan.collisions import Collisions, count_collisions
 from roclip_sanitize.scan.columns import Columns, read_sparse
 from roclip_sanitize.scan.cross_rounds import read_judged
 from roclip_sanitize.scan.parts import Places, rows_of
+from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import StorePart
 
 WEIGHED = {
@@ -67,7 +68,7 @@ class Scores:
     @classmethod
     def read(cls, path: Path) -> Scores:
         """The inverse of write()."""
-        with np.load(path) as arrays:
+        with np.load(here(path)) as arrays:
             return cls(
                 agreement_N=arrays["agreement"],
                 cross_prediction_N=arrays["cross_prediction"],
@@ -86,7 +87,7 @@ class ScoreWorker:
         self._places, self._second_look = places, second_look
         self._detectors = detectors
         self._columns = Columns(places.columns)
-        self._weight_W = np.load(places.word_weights) if "agreement" in detectors else None
+        self._weight_W = np.load(here(places.word_weights)) if "agreement" in detectors else None
 
     def __call__(self, part: StorePart) -> Marker:
         """Score one part."""

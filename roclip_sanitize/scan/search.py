@@ -26,9 +26,10 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import inspect_index, open_index
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.neighbours import Neighbours, SearchTask
-from roclip_sanitize.runfiles import StageFolder, atomic_file
+from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.agreement import one_vote_per_picture
 from roclip_sanitize.scan.collisions import NEAR_COPIES
+from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 SPARE = 2  # so many times the neighbours wanted are fetched, since some are each other's copies

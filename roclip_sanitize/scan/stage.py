@@ -28,7 +28,7 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
 from roclip_sanitize.records import Reason, Tally
-from roclip_sanitize.runfiles import StageFolder, atomic_file
+from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.columns import Columns, join_pieces
 from roclip_sanitize.scan.cross_rounds import cross_predict
 from roclip_sanitize.scan.judging import JudgeWorker, table_file
@@ -37,6 +37,7 @@ from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, run_
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
 from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut
+from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:

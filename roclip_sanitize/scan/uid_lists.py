@@ -23,6 +23,7 @@ from roclip_sanitize.errors import DataError
 from roclip_sanitize.records import UID_DIGITS, is_uid
 from roclip_sanitize.scan.keep_list import map_keep_list, write_keep_list
 from roclip_sanitize.scan.uids import join_records, uid_records
+from roclip_sanitize.storage import here
 
 BATCH_UIDS = 1 << 16
 LONGEST_LINE = 1 << 10  # a uid has 32 digits: a file without line ends is no list
@@ -77,7 +78,7 @@ def read_uids(path: Path) -> Iterator[list[str]]:
 def _in_text(path: Path) -> Iterator[list[str]]:
     batch = list[str]()
     try:
-        with path.open("rb") as file:
+        with here(path).open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
                 text = line.decode("utf-8", "replace").strip()
                 if text and (number, text) != (1, "uid"):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.records import Reason
-from roclip_sanitize.runfiles import atomic_file
+from roclip_sanitize.storage import atomic_file, here
 
 UID_RECORD = np.dtype("u8,u8")  # DataComp's: fields f0 (high half) and f1 (low half)
 REASONS = tuple(Reason)
@@ -74,7 +74,7 @@ class FlaggedUids:
     @classmethod
     def read(cls, path: Path) -> FlaggedUids:
         """The inverse of write()."""
-        with np.load(path) as arrays:
+        with np.load(here(path)) as arrays:
             return cls(records=arrays["uid"], reason_N=arrays["reason"])
 
     def write(self, path: Path) -> None:

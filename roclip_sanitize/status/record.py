@@ -25,7 +25,9 @@ from typing import Any
 
 from roclip_sanitize import __version__
 from roclip_sanitize.redaction import redacted
-from roclip_sanitize.runfiles import storage_errors, write_bytes
+from roclip_sanitize.remote import is_url
+from roclip_sanitize.runfiles import write_bytes
+from roclip_sanitize.storage import exists, here, names_in, storage_errors
 
 RUN_FILE, EVENTS_FILE = "run.toml", "events.jsonl"
 RECORDS = frozenset({RUN_FILE, EVENTS_FILE})  # what differs between two runs that make the same
@@ -38,7 +40,9 @@ def new_run_id() -> str:
 
 def is_run(folder: Path) -> bool:
     """Whether a stage, or stages below it, have been begun in a folder."""
-    return (folder / "stage.json").exists() or any(folder.glob("*/stage.json"))
+    if exists(folder / "stage.json"):
+        return True
+    return any(exists(folder / name / "stage.json") for name in names_in(folder) if "." not in name)
 
 
 class RunRecord:
@@ -66,16 +70,12 @@ class RunRecord:
         """
         if not is_run(self._out):
             return
-        if not (self._out / RUN_FILE).exists():
+        if not exists(self._out / RUN_FILE):
             write_bytes(self._out / RUN_FILE, self._run_file.encode())
         if not self._waiting:
             return
         lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._waiting)
-        with (
-            storage_errors(self._out / EVENTS_FILE),
-            (self._out / EVENTS_FILE).open("a", encoding="utf-8") as file,
-        ):
-            file.write(lines)
+        _append(self._out / EVENTS_FILE, lines)
         self._waiting.clear()
 
     def end(self, code: int, *, error: str = "") -> None:
@@ -97,3 +97,13 @@ class RunRecord:
     def _event(self, name: str, **facts: Any) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return {"time": now, "run": self.run_id, "event": name, **facts}
+
+
+def _append(path: Path, lines: str) -> None:
+    """Add lines to a file; one behind a URL, where nothing can be added, is written anew."""
+    if is_url(path):
+        known = here(path).read_bytes() if exists(path) else b""
+        write_bytes(path, known + lines.encode())
+        return
+    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(lines)

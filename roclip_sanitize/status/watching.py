@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TextIO
 
 from roclip_sanitize.errors import RoclipError
+from roclip_sanitize.remote import is_url
 from roclip_sanitize.status.lines import stage_line
 from roclip_sanitize.status.metrics import StageMetrics
 from roclip_sanitize.status.reading import RunStatus, StatusReader
 from roclip_sanitize.status.record import RunRecord
 from roclip_sanitize.terminal import Progress
 
-LOOK_EVERY_SECONDS = 1.0
+LOOK_EVERY_SECONDS, RECORD_EVERY_SECONDS = 1.0, 60.0
 EXPECTED = (RoclipError, OSError, LookupError, ValueError)  # not begun, being written, or of another version
 
 
@@ -37,6 +38,8 @@ class Watching:
         self._progress = Progress(stream, name=name)
         with contextlib.suppress(*EXPECTED):
             self._metrics.known(self._reader.read())
+        # Behind a URL each look is many requests: nothing is shown, and the record goes there now and then.
+        self._every = LOOK_EVERY_SECONDS if not is_url(out) else RECORD_EVERY_SECONDS
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True, name="roclip-watching")
         self._thread.start()
@@ -48,7 +51,7 @@ class Watching:
         self._progress.end()
 
     def _look(self) -> None:
-        while not self._over.wait(LOOK_EVERY_SECONDS):
+        while not self._over.wait(self._every):
             self._look_once()
         self._look_once()
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 import torch
 
 from roclip_sanitize.errors import DataError, MismatchError, ShardMissing
-from roclip_sanitize.sources import source_name
+from roclip_sanitize.remote import source_name
 from roclip_sanitize.training.methods.contract import Method
 from roclip_sanitize.training.places import Place
 from roclip_sanitize.training.ranks import Ranks

@@ -32,9 +32,10 @@ from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.images import Fit
 from roclip_sanitize.records import Failure, Tally
-from roclip_sanitize.runfiles import Marker, StageFolder, atomic_file, fingerprint
+from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint
 from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
 from roclip_sanitize.sources import source_version
+from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import write_failures, write_parquet
 
 TOKENISED_AT_ONCE = 512

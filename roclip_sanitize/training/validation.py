@@ -22,7 +22,8 @@ import torch
 from roclip_sanitize.encoder import WEIGHTS_FILE
 from roclip_sanitize.encoder_facts import MODEL_FILE
 from roclip_sanitize.errors import DataError
-from roclip_sanitize.runfiles import atomic_file, read_json, write_json
+from roclip_sanitize.runfiles import read_json, write_json
+from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.training.data import TrainingData, epoch_order
 from roclip_sanitize.training.objectives import clip_loss
 from roclip_sanitize.training.ranks import Ranks

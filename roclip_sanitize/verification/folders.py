@@ -7,7 +7,9 @@ from pathlib import Path
 
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.records import Tally
+from roclip_sanitize.remote import is_url
 from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.storage import exists, names_in
 from roclip_sanitize.verification.audits import verify_audit
 from roclip_sanitize.verification.contract import Check, require_equal, require_equal_counts
 from roclip_sanitize.verification.rewrites import verify_rewrite
@@ -61,11 +63,11 @@ def verify_folder(path: Path) -> Iterator[Check]:
 
 def stage_folders(path: Path) -> Iterator[Path]:
     """The folders of stages at or under a path. What a stage makes for itself in its own is left out."""
-    if (path / "stage.json").exists():
+    if exists(path / "stage.json"):
         yield path
         return
-    for below in path.iterdir() if path.is_dir() else ():
-        if below.is_dir():
+    for below in (path / name for name in names_in(path)):
+        if below.is_dir() or (is_url(below) and not below.suffix):
             yield from stage_folders(below)
 
 

@@ -13,6 +13,7 @@ from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.rejudging import Rejudged
+from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification.contract import require_equal, require_equal_counts
 
@@ -51,7 +52,7 @@ def _verify_inputs(folder: StageFolder) -> Iterator[str]:
         if name not in folder.settings:
             continue
         path = Path(folder.settings[name])
-        if not path.exists():
+        if not exists(path):
             yield f"its {name}, {path}, is gone and was not compared"
             continue
         content = StageFolder.open(path, stage=stage).content
@@ -62,7 +63,7 @@ def _verify_inputs(folder: StageFolder) -> Iterator[str]:
             where=path,
         )
         yield f"its {name}, {path}, has not changed since"
-    if Path(folder.settings["store"]).exists():
+    if exists(Path(folder.settings["store"])):
         _require_pairs_of_store(folder)
 
 

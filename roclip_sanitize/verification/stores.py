@@ -8,6 +8,7 @@ import numpy as np
 
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, StorePart, vectors_file
 from roclip_sanitize.verification.contract import require_equal
 
@@ -28,7 +29,7 @@ def _verify_part(store: EmbeddingStore, part: StorePart) -> int:
     require_equal(len(names), part.rows, what=f"names of part {part.name}", where=store.path)
     for modality in MODALITIES:
         path = vectors_file(store.path, part.name, modality)
-        if not path.exists():  # a tower that was left out
+        if not exists(path):  # a tower that was left out
             continue
         vector_ND = store.vectors(part.name, modality)
         require_equal(len(vector_ND), part.rows, what="vectors", where=path)
