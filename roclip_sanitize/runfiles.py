@@ -223,7 +223,7 @@ class StageFolder:
         for marker in self.markers():
             for name, digest in marker.files.items():
                 path = self.path / name
-                if path.is_dir() or not exists(path):
+                if os.path.isdir(path) or not exists(path):
                     raise MismatchError(f"{path} is missing, though its shard is marked done")
                 if sha256_of(path) != digest:
                     raise MismatchError(f"{path} has changed since it was written")
