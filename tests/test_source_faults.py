@@ -288,12 +288,14 @@ def test_a_file_that_is_still_being_written_is_not_taken_for_a_shard(
         pass
 
 
-def test_results_do_not_go_to_a_store(shards: tuple[Path, ...], monkeypatch: Any, tmp_path: Path) -> None:
-    """Which may keep half of them, and would have been a folder named "s3:" here."""
+def test_results_do_not_go_to_what_is_no_store(
+    shards: tuple[Path, ...], monkeypatch: Any, tmp_path: Path
+) -> None:
+    """And to no folder named "nowhere:" here."""
     monkeypatch.chdir(tmp_path)
     settings = EmbedSettings(shards=shards, encoder="plain")
-    with pytest.raises(ConfigError, match="results cannot go to s3:// but to a folder on a file system"):
-        embed_shards(settings, out=Path("s3://bucket/store"), executor=LocalExecutor())
+    with pytest.raises(ConfigError, match=r"nowhere://bucket/store.* cannot be read here"):
+        embed_shards(settings, out=Path("nowhere://bucket/store"), executor=LocalExecutor())
     assert not list(tmp_path.iterdir())
 
 
