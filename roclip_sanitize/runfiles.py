@@ -34,7 +34,7 @@ from roclip_sanitize.told import Told
 
 FORMAT_VERSION = 1
 ANYWHERE = frozenset(  # stages whose folders may be behind a URL
-    {"embed", "index", "scan", "scan-work", "rewrite", "match", "pair", "ingest"}
+    {"embed", "index", "scan", "scan-work", "rewrite", "match", "pair", "ingest", "score"}
 )
 HASH_BLOCK_BYTES, MAX_JSON_BYTES = 1 << 20, 256 << 20
 

@@ -25,7 +25,7 @@ from roclip_sanitize.cli.starting import start
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (embed, adopt, retry_failed, scan, explain, rewrite):
+    for command in (embed, adopt, retry_failed, scan, score, explain, rewrite):
         app.command()(command)
 
 
@@ -178,6 +178,42 @@ def scan(
     tally = scan_store(settings, out=out, executor=start(out, executor, workers=workers))
     verdicts = str(out / "verdicts")
     finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, verdicts=verdicts)
+
+
+def score(
+    store: Annotated[Path, typer.Option(help="Embedding store of a CLIP, made by 'roclip embed'.")],
+    out: Out,
+    detectors: Annotated[
+        str,
+        typer.Option(help="Of kdistance, slof, lid, dao, clip_score and rematch_rank, joined by commas."),
+    ] = "slof,clip_score",
+    reference: Annotated[int, typer.Option(help="Pairs that others are held against.")] = 4_096,
+    neighbours: Annotated[int, typer.Option(help="Of these, how many count as near.")] = 16,
+    worst: Annotated[
+        float, typer.Option(help="Share of the pairs to list, the worst, in worst.npy; 0 lists none.")
+    ] = 0.0,
+    worst_by: Annotated[str, typer.Option(help="By which detector; the first if not told.")] = "",
+    seed: Seed = 0,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what published detectors say of every pair. No verdict of 'roclip scan' rests on them."""
+    from roclip_sanitize.scoring import ScoreSettings, score_limits, score_pairs
+    from roclip_sanitize.scoring.stage import WORST_FILE
+
+    settings = ScoreSettings(
+        store=store,
+        detectors=tuple(name.strip() for name in detectors.split(",") if name.strip()),
+        reference=reference,
+        neighbours=neighbours,
+        seed=seed,
+        worst=worst,
+        worst_by=worst_by,
+    )
+    tally = score_pairs(settings, out=out, executor=start(out, executor, workers=workers))
+    listed = {"worst": str(out / WORST_FILE)} if worst else {}
+    finish(tally, score_limits(out), max_failed=0.0, as_json=as_json, scores=str(out / "scores"), **listed)
 
 
 def explain(

@@ -15,7 +15,17 @@ from roclip_sanitize.cli.settings import settings_of
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Fetch a dataset": ("ingest",),
-    "Clean a dataset": ("sanitize", "embed", "adopt", "retry-failed", "index", "scan", "explain", "rewrite"),
+    "Clean a dataset": (
+        "sanitize",
+        "embed",
+        "adopt",
+        "retry-failed",
+        "index",
+        "scan",
+        "score",
+        "explain",
+        "rewrite",
+    ),
     "Train on it": ("train", "match", "pair"),
     "Prove that it works": ("demo", "poison", "attacks", "evaluate", "report", "canaries", "audit", "verify"),
     "Run": ("config", "submit", "status", "bench"),
@@ -30,6 +40,7 @@ EXAMPLES: Mapping[str, str] = {
     "index": "roclip index --store runs/clean/store --transform pca96 --out runs/clean/index",
     "index inspect": "roclip index inspect runs/clean/index",
     "scan": "roclip scan --store runs/clean/store --index runs/clean/index --out runs/clean/scan",
+    "score": "roclip score --store runs/clip/store --detectors slof,clip_score --out runs/clip/scores",
     "explain": "roclip explain 0123456789abcdef0123456789abcdef --scan runs/clean/scan",
     "rewrite": "roclip rewrite --store runs/clean/store --verdicts runs/clean/scan --out runs/clean/rewrite",
     "train": "roclip train --train-data 'runs/clean/rewrite/kept/{00000..00331}.tar' --out runs/model",

@@ -1,0 +1,53 @@
+"""Detectors: how little have a picture and its caption in common, to a CLIP?
+
+    clip_score     1 - cosine of the two, as DataComp and others filter by
+    rematch_rank   the share of reference captions that are nearer to the picture than its own is, or of
+                   reference pictures nearer to the caption, whichever is larger: how readily RoCLIP
+                   (Yang, Gao & Mirzasoleiman 2023), which matches with what is nearest, would part them
+
+A CLIP that has learnt the poisons finds that their halves go together well: these tell most while it is
+young, or if it never saw them.
+
+Dimension key: M pairs, R reference pairs, D width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from roclip_sanitize.scoring.contract import Pairs, Scores
+
+
+class ClipScore:
+    """1 - cosine."""
+
+    def __init__(self, reference: Pairs, *, neighbours: int) -> None:
+        del reference, neighbours  # each pair is judged by itself
+
+    def __call__(self, pairs: Pairs) -> Scores:
+        cosine_M = np.einsum("md,md->m", pairs.image_MD, pairs.text_MD, dtype=np.float64)
+        score_M: Scores = (1 - cosine_M).astype(np.float32)
+        return score_M
+
+
+class RematchRank:
+    """The share of strangers that fit better."""
+
+    def __init__(self, reference: Pairs, *, neighbours: int) -> None:
+        del neighbours
+        self._reference = reference
+
+    def __call__(self, pairs: Pairs) -> Scores:
+        own_M = np.einsum("md,md->m", pairs.image_MD, pairs.text_MD, dtype=np.float64).astype(np.float32)
+        others = (
+            (pairs.image_MD, self._reference.text_MD),
+            (pairs.text_MD, self._reference.image_MD),
+        )
+        better_2M = []
+        for mine_MD, theirs_RD in others:
+            nearer_MR = mine_MD @ theirs_RD.T > own_M[:, None]
+            is_own = np.flatnonzero(pairs.own_M >= 0)
+            nearer_MR[is_own, pairs.own_M[is_own]] = False  # rounding may set it above itself
+            better_2M.append(nearer_MR.mean(axis=1))
+        score_M: Scores = np.max(better_2M, axis=0).astype(np.float32)
+        return score_M
