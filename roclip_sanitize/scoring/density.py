@@ -69,10 +69,9 @@ class Density:
         neighbour_MK = np.argpartition(-cosine_MR, self._k - 1, axis=1)[:, : self._k]
         near_MK = np.take_along_axis(cosine_MR, neighbour_MK, axis=1)
         order_MK = np.argsort(-near_MK, axis=1, kind="stable")
-        neighbour_MK, near_MK = (
-            np.take_along_axis(each, order_MK, axis=1) for each in (neighbour_MK, near_MK)
-        )
-        return np.sqrt(np.maximum(2 - 2 * near_MK, LEAST**2)), neighbour_MK
+        near_MK = np.take_along_axis(near_MK, order_MK, axis=1)
+        distance_MK = np.sqrt(np.maximum(2 - 2 * near_MK, LEAST**2))
+        return distance_MK, np.take_along_axis(neighbour_MK, order_MK, axis=1)
 
 
 def local_dimension(distance_MK: NDArray[np.float64]) -> NDArray[np.float64]:
