@@ -10,6 +10,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.hashes import bits_apart, perceptual_hash
@@ -303,6 +304,15 @@ def test_ray_actors_give_the_same_bytes(server: Server, tmp_path: Path) -> None:
     found, wanted = contents(tmp_path / "ray"), contents(tmp_path / "local")
     del found["complete.json"], wanted["complete.json"]
     assert found == wanted
+
+
+def test_what_is_no_list_leaves_nothing_behind(tmp_path: Path) -> None:
+    good = a_list(tmp_path / "a.parquet", ["http://127.0.0.1:9/1.jpg"])
+    (tmp_path / "b.csv").write_text("name,size\nx,1\n")
+    both = replace(settings(good), tables=(good, tmp_path / "b.csv"))
+    with pytest.raises(ConfigError, match="no column of URLs"):
+        ingest_urls(both, out=tmp_path / "out", executor=HERE)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pictures_that_look_alike_have_near_hashes() -> None:

@@ -26,7 +26,7 @@ from roclip_sanitize.ingest.expected import MAX_BITS_APART
 from roclip_sanitize.ingest.fetching import FetchSettings
 from roclip_sanitize.ingest.resizing import ResizeMode
 from roclip_sanitize.ingest.shard import STEPS, IngestWorker, PictureSettings, ShardOfRows, pairs_file
-from roclip_sanitize.ingest.tables import Columns, read_rows, slices
+from roclip_sanitize.ingest.tables import Columns, read_rows, require_lists, slices
 from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder
@@ -118,6 +118,7 @@ def ingest_urls(settings: IngestSettings, *, out: Path, executor: Executor) -> T
 
     Memory: of the driver the rows of a few shards; of a worker what shard.py says.
     """
+    require_lists(settings.tables, settings.columns)
     folder = StageFolder.create(out, stage="ingest", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])

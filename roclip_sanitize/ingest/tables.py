@@ -109,6 +109,12 @@ def read_rows(tables: Sequence[Path], columns: Columns) -> Iterator[Row]:
         yield from _rows_of(table, rows, _resolved(table, names, columns), uids="uid" in names)
 
 
+def require_lists(tables: Sequence[Path], columns: Columns) -> None:
+    """Look at the first rows of each list, before anything is made of any. Raises as read_rows() does."""
+    for table in tables:
+        next(read_rows([table], columns), None)
+
+
 def slices(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
     """Rows, as many at a time as a shard has."""
     while some := tuple(islice(rows, size)):
