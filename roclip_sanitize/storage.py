@@ -17,6 +17,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,9 +146,20 @@ def remove(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where copies of what lies behind URLs are."""
-    told = os.environ.get(CACHE)
-    return Path(told) if told else Path(tempfile.gettempdir()) / f"roclip-cache-{os.getuid()}"
+    """Where copies of what lies behind URLs are.
+
+    Raises:
+        StorageError: the folder that is taken where none is named belongs to somebody else, who could put
+            other results into it.
+    """
+    if told := os.environ.get(CACHE):
+        return Path(told)
+    folder = Path(tempfile.gettempdir()) / f"roclip-cache-{os.getuid()}"
+    with contextlib.suppress(FileNotFoundError):
+        facts = folder.lstat()
+        if facts.st_uid != os.getuid() or facts.st_mode & 0o022 or not stat.S_ISDIR(facts.st_mode):
+            raise StorageError(f"{folder} is not this user's alone: name another folder in {CACHE}")
+    return folder
 
 
 def make_room() -> None:

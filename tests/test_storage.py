@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,19 @@ def test_the_cache_makes_room_for_what_is_used(tmp_path: Path, monkeypatch: pyte
     kept = {path.name for path in tmp_path.glob("*/*")}
     assert kept == {"0", "3"}
     assert here(paths[1]).read_bytes() == bytes(1_000)
+
+
+def test_a_cache_that_others_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROCLIP_CACHE", raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    STORE.store.clear()
+    path = source_path("memory://bucket/a.json")
+    write_json(path, 1)
+    (folder,) = tmp_path.iterdir()
+    assert (folder.stat().st_mode & 0o777, read_json(path)) == (0o700, 1)
+    folder.chmod(0o777)
+    with pytest.raises(StorageError, match="is not this user's alone: name another folder in ROCLIP_CACHE"):
+        read_json(path)
 
 
 @pytest.mark.slow
