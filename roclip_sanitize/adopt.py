@@ -14,6 +14,7 @@ Dimension key: N rows of a file, M pairs of a shard, D width.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Failure, FailureReason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint
 from roclip_sanitize.shards import Pair, Shard, ShardTask, shard_tasks
+from roclip_sanitize.storage import exists, names_in
 from roclip_sanitize.store import (
     METADATA_COLUMNS,
     Modality,
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
 FOLDERS: dict[Modality, str] = {"image": "img_emb", "text": "text_emb"}
 KEY_COLUMNS = ("key", "image_path")
+
+
+VECTORS_FILE = re.compile(r"img_emb_(.+)\.npy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +96,7 @@ def adopt_embeddings(settings: AdoptSettings, *, out: Path, executor: Executor) 
     Memory of a worker: 60 bytes and its key for every row of the embeddings, and one shard's captions.
     """
     names = embedding_files(settings.embeddings)
-    towers = [modality for modality in FOLDERS if (settings.embeddings / FOLDERS[modality]).is_dir()]
+    towers = [modality for modality in FOLDERS if names_in(settings.embeddings / FOLDERS[modality])]
     facts = {
         "name": settings.model,
         "digest": fingerprint({"adopted": settings.model}),
@@ -125,14 +130,12 @@ def embedding_files(embeddings: Path) -> list[str]:
     Raises:
         DataError: there are none, or one lacks its metadata.
     """
-    found = sorted(
-        (embeddings / "img_emb").glob("img_emb_*.npy"), key=lambda path: (len(path.stem), path.stem)
-    )
-    names = [path.stem.removeprefix("img_emb_") for path in found]
+    found = [name for name in names_in(embeddings / "img_emb") if VECTORS_FILE.fullmatch(name)]
+    names = sorted((VECTORS_FILE.sub(r"\1", name) for name in found), key=lambda name: (len(name), name))
     if not names:
         raise DataError(f"{embeddings} has no img_emb/img_emb_*.npy: wanted clip-retrieval's layout")
     for name in names:
-        if not metadata_file(embeddings, name).exists():
+        if not exists(metadata_file(embeddings, name)):
             raise DataError(f"{metadata_file(embeddings, name)} does not exist, but img_emb_{name}.npy does")
     return names
 

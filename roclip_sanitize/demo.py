@@ -29,6 +29,7 @@ from roclip_sanitize.outcome import ARMS, SANITISED, UNDEFENDED, novelty, scan_r
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.shards import expand_shards
+from roclip_sanitize.storage import exists, names_in
 from roclip_sanitize.training.settings import DEFAULT_AUGMENTATION, EPOCHS, TrainSettings
 
 GENERATED_PAIRS = {"train": 7_000, "test": 1_200}
@@ -132,7 +133,7 @@ class Demo:
     def _remembered(self, name: str, entry: dict[str, Any]) -> dict[str, Any]:
         """The entry of the run that did the work: a resumed stage takes no time and proves nothing."""
         path = self._run / "timings" / f"{name.replace(' ', '_')}.json"
-        if path.exists() and read_json(path)["seconds"] > entry["seconds"]:
+        if exists(path) and read_json(path)["seconds"] > entry["seconds"]:
             return {**entry, **read_json(path)}
         write_json(path, entry)
         return entry
@@ -146,8 +147,10 @@ class Demo:
         _say(f"no --shards given: rendering {sum(GENERATED_PAIRS.values()):,} captioned scenes to learn from")
         self._measure("render corpus", self._render)
         corpus = self._run / "corpus"
-        self._shards = tuple(sorted((corpus / "train").glob("*.tar")))
-        self.test_shards = tuple(sorted((corpus / "test").glob("*.tar")))
+        self._shards, self.test_shards = (
+            tuple(corpus / split / name for name in names_in(corpus / split) if name.endswith(".tar"))
+            for split in ("train", "test")
+        )
 
     def _render(self) -> Tally:
         from roclip_sanitize.corpus.render import render_corpus

@@ -25,6 +25,7 @@ from roclip_sanitize.encoder_facts import MODEL_FILE, AskedPrecision, EncoderFac
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.images import Fit
 from roclip_sanitize.runfiles import read_json, write_json
+from roclip_sanitize.storage import exists, here
 
 open_clip.add_model_config(Path(__file__).parent / "models")
 
@@ -129,12 +130,12 @@ def load_clip(spec: str, *, seed: int = 0) -> tuple[Any, str, Fit]:
         fit: Fit = "squash" if name.startswith("roclip-") else "crop"
         return _create(name, weights or None, seed), name, fit
     folder = Path(spec)
-    if not (folder / MODEL_FILE).exists():
+    if not exists(folder / MODEL_FILE):
         raise ConfigError(
             f"encoder {spec!r} is neither 'plain', 'open_clip:NAME[/WEIGHTS]' nor a folder with {MODEL_FILE}"
         )
     saved = read_json(folder / MODEL_FILE)
-    return _create(saved["model"], str(folder / WEIGHTS_FILE), seed), saved["model"], saved["fit"]
+    return _create(saved["model"], str(here(folder / WEIGHTS_FILE)), seed), saved["model"], saved["fit"]
 
 
 def new_clip(name: str, *, seed: int) -> Any:

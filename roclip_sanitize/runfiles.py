@@ -27,15 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from roclip_sanitize.errors import ConfigError, DataError, MismatchError
-from roclip_sanitize.remote import is_url, source_name
+from roclip_sanitize.errors import DataError, MismatchError
+from roclip_sanitize.remote import is_url
 from roclip_sanitize.storage import atomic_file, exists, here, names_in, storage_errors
 from roclip_sanitize.told import Told
 
 FORMAT_VERSION = 1
-ANYWHERE = frozenset(  # stages whose folders may be behind a URL
-    {"embed", "index", "scan", "scan-work", "rewrite", "match", "pair", "ingest", "score"}
-)
 HASH_BLOCK_BYTES, MAX_JSON_BYTES = 1 << 20, 256 << 20
 
 
@@ -119,11 +116,8 @@ class StageFolder:
             settings: everything that decides its bytes, inputs included; JSON-able.
 
         Raises:
-            ConfigError: the folder is a URL.
             MismatchError: it was made by another stage or with other settings.
         """
-        if is_url(path) and stage not in ANYWHERE:
-            raise ConfigError(f"{source_name(path)}: 'roclip {stage}' writes to this disk alone, not to URLs")
         folder = cls(path)
         wanted = json.loads(json.dumps({"stage": stage, "format": FORMAT_VERSION, "settings": settings}))
         if exists(path / "stage.json"):

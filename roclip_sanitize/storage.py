@@ -17,6 +17,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -124,14 +125,34 @@ def names_in(folder: Path) -> list[str]:
     """What lies in a folder, sorted; nothing where there is none. Behind a URL: one request, or a few."""
     if not is_url(folder):
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    system, name = file_system(folder)
-    system.invalidate_cache(name)
-    with in_words_of_storage(folder, "listed"):
-        try:
-            found = patiently(folder, system.ls, name, detail=False)
-        except ShardMissing:
-            return []
-    return sorted({each.rstrip("/").rpartition("/")[2] for each in found} - {""})
+    return sorted({each["name"].rstrip("/").rpartition("/")[2] for each in _listed(folder)} - {""})
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The folders that lie in a folder, sorted; none where there is no such folder."""
+    if not is_url(folder):
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found = [each["name"].rstrip("/") for each in _listed(folder) if each["type"] == "directory"]
+    return sorted(name.rpartition("/")[2] for name in found)
+
+
+def changed_at(path: Path) -> float:
+    """When a file was last written, in seconds since 1970.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ConfigError: this kind of store does not tell.
+        StorageError: the store keeps failing.
+    """
+    if not is_url(path):
+        return path.stat().st_mtime
+    system, name = file_system(path)
+    system.invalidate_cache(name.rpartition("/")[0])
+    try:
+        with in_words_of_storage(path, "found"):
+            return float(patiently(path, system.modified, name).timestamp())
+    except ShardMissing as error:
+        raise FileNotFoundError(errno.ENOENT, "No such file", source_name(path)) from error
 
 
 def remove(path: Path) -> None:
@@ -143,6 +164,37 @@ def remove(path: Path) -> None:
     system, name = file_system(path)
     with in_words_of_storage(path, "removed"), contextlib.suppress(ShardMissing):
         patiently(path, system.rm_file, name)
+
+
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a file. Raises as here() does."""
+    return here(path).read_bytes()
+
+
+def append(path: Path, text: str) -> None:
+    """Add to the end of a file, made if need be. One behind a URL is written anew: nothing can be added there.
+
+    Raises:
+        StorageError: the disk is full or refuses, or the store keeps failing.
+    """
+    if is_url(path):
+        known = read_bytes(path) if exists(path) else b""
+        with atomic_file(path) as whole:
+            whole.write(known + text.encode())
+        return
+    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be done: for what nobody needs any more."""
+    if not is_url(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    system, name = file_system(folder)
+    system.invalidate_cache(name)
+    with contextlib.suppress(ShardMissing, ShardUnreadable):
+        patiently(folder, system.rm, name, recursive=True)
 
 
 def cache_folder() -> Path:
@@ -228,6 +280,18 @@ def _get(system: Any, name: str, local: Path, size: int) -> None:
     system.get_file(name, str(local))
     if (found := local.stat().st_size) != size:
         raise _ShortRead(f"{found:,} of {size:,} bytes")
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    """What a store says of all that lies in a folder."""
+    system, name = file_system(folder)
+    system.invalidate_cache(name)
+    with in_words_of_storage(folder, "listed"):
+        try:
+            found: list[dict[str, Any]] = patiently(folder, system.ls, name, detail=True)
+        except ShardMissing:
+            return []
+    return found
 
 
 def _facts(path: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from roclip_sanitize.encoder_facts import MODEL_FILE
+from roclip_sanitize.storage import exists, names_in
 
 PREFIX = "samples_"
 
@@ -21,7 +22,7 @@ def model_folder(out: Path) -> Path:
 
 def is_trained(out: Path) -> bool:
     """Whether the trained model is there, whole."""
-    return (model_folder(out) / MODEL_FILE).exists()
+    return exists(model_folder(out) / MODEL_FILE)
 
 
 def snapshot_folder(out: Path, *, samples: int) -> Path:
@@ -31,5 +32,6 @@ def snapshot_folder(out: Path, *, samples: int) -> Path:
 
 def snapshots(out: Path) -> Iterator[tuple[int, Path]]:
     """(training pairs seen, folder) of each snapshot, earliest first."""
-    for folder in sorted((out / "snapshots").glob(f"{PREFIX}*")):
-        yield int(folder.name.removeprefix(PREFIX)), folder
+    for name in names_in(out / "snapshots"):
+        if name.startswith(PREFIX):
+            yield int(name.removeprefix(PREFIX)), out / "snapshots" / name

@@ -244,3 +244,21 @@ def test_a_task_that_always_kills_is_given_up(executor: Executor) -> None:
         list(executor.map(make_die, [1]))
     assert str(caught.value).isprintable()
     assert list(executor.map(Squarer, [2])) == [4]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "each"),
+    [
+        ((2,), 1, 2),
+        ((2,), 2, 1),
+        ((1, 1, 1), 1, 1),  # three cores, but none of three on one node
+        ((3, 3), 2, 3),
+        ((3, 3), 3, 1),  # of two cores each, only two workers would fit
+        ((8, 4), 3, 4),
+        ((2,), 5, 1),
+    ],
+)
+def test_every_worker_fits_on_a_node(nodes: tuple[int, ...], workers: int, each: int) -> None:
+    from roclip_sanitize.executors.cluster import cores_each
+
+    assert cores_each(nodes, workers) == each

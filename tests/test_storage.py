@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,25 @@ import pytest
 from roclip_sanitize import remote, storage
 from roclip_sanitize.artefacts import map_array
 from roclip_sanitize.cli import call
-from roclip_sanitize.errors import ConfigError, DataError, StorageError
+from roclip_sanitize.errors import DataError, StorageError
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.sources import source_path
-from roclip_sanitize.storage import atomic_file, exists, here, make_room, names_in, remove
-from tests.squares import write_square_shards
+from roclip_sanitize.storage import (
+    append,
+    atomic_file,
+    changed_at,
+    exists,
+    folders_in,
+    here,
+    make_room,
+    names_in,
+    read_bytes,
+    remove,
+    remove_tree,
+)
+from tests.squares import write_square_shards, write_squares
 
+SPECS = ["patch:rate=12", "targeted:targets=2,captions=6"]
 STORE = fsspec.filesystem("memory")
 
 
@@ -29,6 +44,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("ROCLIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.0)
     STORE.store.clear()
+    del STORE.pseudo_dirs[1:]
     return tmp_path / "run" if request.param == "disk" else source_path("memory://bucket/run")
 
 
@@ -68,9 +84,23 @@ def test_a_stage_is_done_by_its_markers(folder: Path) -> None:
     StageFolder.open(folder, stage="embed").verify()
 
 
-def test_stages_that_keep_files_open_stay_on_this_disk(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"memory://bucket/run: 'roclip train' writes to this disk alone"):
-        StageFolder.create(source_path("memory://bucket/run"), stage="train", settings={})
+def test_lines_are_added_and_folders_told_and_removed(folder: Path) -> None:
+    began = time.time() - 2  # file systems count in coarse steps
+    write_json(folder / "v1.0" / "deep" / "a.json", 1)
+    append(folder / "v1.0" / "log.jsonl", "two\n")
+    append(folder / "v1.0" / "log.jsonl", "three\n")
+    assert read_bytes(folder / "v1.0" / "log.jsonl").endswith(b"two\nthree\n")
+    assert began < changed_at(folder / "v1.0" / "log.jsonl") < time.time() + 2
+    assert (folders_in(folder), folders_in(folder / "v1.0"), folders_in(folder / "no")) == (
+        ["v1.0"],
+        ["deep"],
+        [],
+    )
+    remove_tree(folder / "v1.0")
+    remove_tree(folder / "v1.0")
+    assert names_in(folder) == []
+    with pytest.raises(FileNotFoundError):
+        changed_at(folder / "v1.0" / "log.jsonl")
 
 
 class HalfAnUpload(type(STORE)):  # type: ignore[misc]
@@ -148,3 +178,42 @@ def test_what_cleans_a_dataset_works_in_a_store(tmp_path: Path, monkeypatch: pyt
     checks = call("verify", folder=run)["checks"]
     assert {Path(check["where"]).name for check in checks} >= {"store", "index", "scan", "rewrite", "pairs"}
     assert exists(source_path(f"{run}/clean/run.toml"))
+
+
+@pytest.mark.slow
+def test_training_and_measuring_leave_in_a_store_what_they_leave_on_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROCLIP_CACHE", str(tmp_path / "cache"))
+    STORE.store.clear()
+    write_square_shards(tmp_path, shards=2, pairs=48)
+    write_squares(tmp_path / "test.tar", first=1_000, pairs=24)
+    label: dict[str, Any] = {
+        "label": "colour",
+        "test_shards": str(tmp_path / "test.tar"),
+        "executor": "local",
+    }
+    found = dict[str, dict[str, Any]]()
+    for root in (str(tmp_path / "run"), "memory://bucket/run"):
+        run = source_path(root)
+        call("poison", shards=str(tmp_path / "{00000..00001}.tar"), attacks=SPECS, out=run / "bad", **label)
+        told: dict[str, Any] = {"model": "roclip-vit-64", "batch_size": 32, "epochs": 2, "executor": "local"}
+        told |= {"train_data": f"{root}/bad/shards/{{00000..00001}}.tar", "val_data": tmp_path / "test.tar"}
+        call("train", out=run / "model", publish="best", **told)
+        call("evaluate", arm=[f"a={root}/model"], ledger=run / "bad", out=run / "seen", **label)
+        call("report", run=run / "seen")
+        names = ["bad/shards/00000.tar", "bad/ledger.parquet", "model/model/weights.safetensors"]
+        names += ["seen/results.json", "seen/curves.json", "model/best/model.json"]
+        found[root] = {name: read_bytes(run / name) for name in names}
+        log = [json.loads(line) for line in read_bytes(run / "model" / "log.jsonl").splitlines()]
+        found[root]["log"] = {(line["step"], line.get("loss"), line.get("val_loss")) for line in log}
+        assert len(log) == 3  # the last step, and two looks at held-out pairs
+        assert [name[:10] for name in names_in(run / "model" / "tensorboard")] == ["events.out"]
+        assert exists(run / "seen" / "report.html")
+        assert not exists(run / "seen" / "parts")
+        status = call("status", run=run)["stages"]
+        assert {each["name"] for each in status} == {"bad", "bad/census", "model", "seen"}
+        assert all(each["finished"] for each in status)
+        assert {Path(each["where"]).name for each in call("verify", folder=run)["checks"]} >= {"bad"}
+    assert found["memory://bucket/run"] == found[str(tmp_path / "run")]
+    assert not (tmp_path / "memory:").exists()

@@ -22,6 +22,7 @@ from roclip_sanitize.attacks.triggers import Trigger
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.records import UID_DIGITS, is_uid
 from roclip_sanitize.runfiles import StageFolder, read_told, write_json
+from roclip_sanitize.storage import exists, read_bytes
 from roclip_sanitize.store import write_parquet
 from roclip_sanitize.told import as_written
 
@@ -220,9 +221,9 @@ class Ledger:
             DataError: its file is gone.
         """
         path = target_file(self.path, target.uid)
-        if not path.exists():
+        if not exists(path):
             raise DataError(f"{path} does not exist, but the ledger names it as a target")
-        return path.read_bytes()
+        return read_bytes(path)
 
     def _plan(self, attack: str) -> Plan:
         if attack not in self._plans:

@@ -22,6 +22,7 @@ from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.runfiles import read_json, read_told, write_bytes, write_json
 from roclip_sanitize.shards import Shard, ShardTask
+from roclip_sanitize.storage import read_bytes
 from roclip_sanitize.store import write_parquet
 
 POISON_SCHEMA: dict[str, Any] = {
@@ -161,13 +162,13 @@ class Materials:
 
     def picture(self, poison: Poison) -> bytes:
         """The picture of another training pair that this poison shows."""
-        return picture_file(self._folder, poison.picture_uid).read_bytes()
+        return read_bytes(picture_file(self._folder, poison.picture_uid))
 
     def target(self, poison: Poison) -> tuple[bytes, dict[str, Any]]:
         """A new pair's picture, and its fields: the picture's own, but for the uid and the class claimed."""
         if poison.picture_uid not in self._targets:
             path = target_file(self._folder, poison.picture_uid)
-            self._targets[poison.picture_uid] = path.read_bytes(), read_json(path.with_suffix(".json"))
+            self._targets[poison.picture_uid] = read_bytes(path), read_json(path.with_suffix(".json"))
         image, own_fields = self._targets[poison.picture_uid]
         kind = type(own_fields[self._label])
         claimed = kind(poison.target) if kind in NUMBERS else poison.target

@@ -38,6 +38,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.shards import shard_tasks
 from roclip_sanitize.sources import source_stem
+from roclip_sanitize.storage import exists
 
 DEFAULT_ATTACKS = ("targeted", "patch")
 STEPS = ("census", "headers", "copy", "write", "hash")
@@ -109,7 +110,7 @@ def poison_shards(settings: PoisonSettings, *, out: Path, executor: Executor) ->
     """
     copies = copy_paths(settings.shards, out)
     folder = StageFolder.create(out, stage=POISON_STAGE, settings=settings.to_json())
-    if not plan_header_file(out).exists():
+    if not exists(plan_header_file(out)):
         _plan(settings, out, executor)
     return plant(folder, settings.shards, copies, executor)
 

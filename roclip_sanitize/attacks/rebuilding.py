@@ -8,7 +8,6 @@ changed, what it became and by which seed. No attack chooses anything anew.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from roclip_sanitize.attacks.poison import copy_paths, plant
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import StageFolder, read_told, sha256_of
+from roclip_sanitize.runfiles import StageFolder, read_told, sha256_of, write_bytes
 from roclip_sanitize.shards import shard_tasks
+from roclip_sanitize.storage import exists, read_bytes, remove
 
 NEEDED = ("ledger.json", "ledger.parquet")
 
@@ -49,14 +49,14 @@ def rebuild_shards(ledger: Path, shards: Sequence[Path], *, out: Path, executor:
     """
     copies = copy_paths(shards, out)
     for name in NEEDED:
-        if not (ledger / name).exists():
+        if not exists(ledger / name):
             raise DataError(f"{ledger} is no ledger: it has no {name}")
     settings = {
         "ledger": {name: sha256_of(ledger / name) for name in NEEDED},
         "shards": [str(path) for path in shards],
     }
     folder = StageFolder.create(out, stage=POISON_STAGE, settings=settings)
-    if not plan_header_file(out).exists():
+    if not exists(plan_header_file(out)):
         _plan_again(ledger, shards, out, executor)
     tally = plant(folder, shards, copies, executor)
     _require_same_ledger(ledger, out)
@@ -78,10 +78,9 @@ def _plan_again(ledger: Path, shards: Sequence[Path], out: Path, executor: Execu
     for target in (target for plan in plans_from_header(header).values() for target in plan.targets):
         path = target_file(ledger, target.uid)
         for file in (path, path.with_suffix(".json")):
-            if not file.exists():
+            if not exists(file):
                 raise DataError(f"{file} does not exist, but the ledger names it as a target")
-            target_file(out, target.uid).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target_file(out, target.uid).with_suffix(file.suffix))
+            write_bytes(target_file(out, target.uid).with_suffix(file.suffix), read_bytes(file))
     write_plan(out, poisons, header=header, shards=tasks, executor=executor)
 
 
@@ -102,7 +101,7 @@ def _require_same_ledger(ledger: Path, out: Path) -> None:
     was, now = (read_ledger_table(folder) for folder in (ledger, out))
     if was.equals(now):
         return
-    (out / "complete.json").unlink(missing_ok=True)  # what is not the same is not done
+    remove(out / "complete.json")  # what is not the same is not done
     what = f"{len(now):,} of its {len(was):,} poisons were planted"
     if len(was) == len(now):
         names = (name for name in LEDGER_SCHEMA if not was[name].equals(now[name]))

@@ -19,6 +19,7 @@ from roclip_sanitize.report import words as report_words
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_path
+from roclip_sanitize.storage import exists, here
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ def removed_by_domain(rewritten: Path) -> Removed:
         for side in ("kept", "quarantined"):
             name = marker.facts.get("name")
             path = rewritten / side / f"{name}.parquet"
-            if name is None or not path.exists():
+            if name is None or not exists(path):
                 continue
-            if "url" not in polars.read_parquet_schema(path):
+            if "url" not in polars.read_parquet_schema(here(path)):
                 continue
             urls = read_table(path, columns=["url"])["url"]
             found.count(([domain], side == "kept") for url in urls if (domain := _domain(url)))

@@ -10,6 +10,7 @@ import numpy as np
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.storage import exists
 from roclip_sanitize.store import (
     MODALITIES,
     EmbeddingStore,
@@ -71,7 +72,7 @@ def _copy(
     out, files = folder.path, [metadata_file(folder.path, name)]
     write_parquet(files[0], names.select(polars.all().gather(kept)))
     for modality in MODALITIES:
-        if vectors_file(store.path, part, modality).exists():
+        if exists(vectors_file(store.path, part, modality)):
             files.append(vectors_file(out, name, modality))
             write_vectors(files[-1], np.asarray(store.vectors(part, modality)[kept]))
     files.append(write_failures(out, name, ()))

@@ -22,6 +22,7 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Pair, Shard
 from roclip_sanitize.sources import source_path
+from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
 
 LABEL = "canary_class"
@@ -65,7 +66,7 @@ def plant_canaries(
     if unknown := [name for name in families if name not in FAMILIES]:
         raise ConfigError(f"there is no family {unknown[0]!r} of canaries: known are {', '.join(FAMILIES)}")
     train, test = out / "labelled" / "00000.tar", out / "labelled" / "held_out.tar"
-    if not test.exists():
+    if not exists(test):
         _label(store, train=train, test=test, seed=seed, each=each)
     told = PoisonSettings(
         shards=(train,),

@@ -10,6 +10,7 @@ import typer
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, MaxFailed, Out, Seed, Shards, Workers
 from roclip_sanitize.cli.output import finish, say, show
 from roclip_sanitize.cli.starting import start
+from roclip_sanitize.remote import source_name
 
 
 def register(app: typer.Typer) -> None:
@@ -153,7 +154,7 @@ def report(
     """Make one self-contained HTML page of a run."""
     from roclip_sanitize.report import write_report
 
-    print(write_report(run, out=out))
+    print(source_name(write_report(run, out=out)))
 
 
 def demo(
@@ -186,7 +187,7 @@ def demo(
         show({"results": [result.to_json() for result in results]}, as_json=True)
     else:
         print(results_table(results))
-    say(f"report: {run / 'report.html'}")
+    say(f"report: {source_name(run / 'report.html')}")
     if why := why_void(results):
         raise VoidResult(f"this run proves nothing: {why}")
 

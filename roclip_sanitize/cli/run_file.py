@@ -22,6 +22,7 @@ from typing import Any
 from roclip_sanitize.cli.settings import meant, problems, settings_of
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.redaction import HIDDEN, is_secret, redacted
+from roclip_sanitize.storage import read_bytes
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read_run_file(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_bytes(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"run file {path} does not exist") from error
     except OSError as error:

@@ -14,6 +14,7 @@ Dimension key: N pictures of a chunk or part, S side in pixels, D width, C class
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from roclip_sanitize.evaluation.test_sets import ShardSet, TestPart, TestPicture
 from roclip_sanitize.evaluation.zero_shot import top_classes
 from roclip_sanitize.images import Fit, to_square
 from roclip_sanitize.runfiles import write_bytes
+from roclip_sanitize.storage import here, names_in
 
 SHOWN_AT_ONCE = 128  # pictures: with all triggers at once, they bound a worker's memory
 SEEN_CLASSES = max(TARGETED_CUTOFFS)
@@ -107,7 +109,7 @@ class EncodeWorker:
             for weights in task.weights
         }
         class_CD = {
-            weights.name: np.load(classes_file(self._out, weights.name))["class_CD"]
+            weights.name: np.load(here(classes_file(self._out, weights.name)))["class_CD"]
             for weights in task.weights
         }
         made: dict[str, list[Arrays]] = {weights.name: [] for weights in task.weights}
@@ -256,8 +258,10 @@ def part_file(out: Path, name: str, part: TestPart, *, probe: bool = False) -> P
 
 def part_files(out: Path, name: str, *, probe: bool = False) -> list[Path]:
     """The parts that a set of weights has seen, in order."""
-    files = (out / "parts" / name).glob("probe_*.npz" if probe else "[0-9]*.npz")
-    return sorted(files, key=lambda file: (len(file.name), file.name))
+    folder = out / "parts" / name
+    wanted = re.compile(r"probe_.*\.npz" if probe else r"[0-9].*\.npz")
+    files = [each for each in names_in(folder) if wanted.fullmatch(each)]
+    return [folder / each for each in sorted(files, key=lambda each: (len(each), each))]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -271,7 +275,7 @@ def read_parts(files: Sequence[Path]) -> Arrays:
     """Named arrays of several parts, one behind the other, and how many pictures failed in all."""
     parts = list[Arrays]()
     for file in files:
-        with np.load(file) as arrays:
+        with np.load(here(file)) as arrays:
             parts.append({name: arrays[name] for name in arrays.files})
     failed = sum(int(part.pop("failed")) for part in parts)
     return _joined([part for part in parts if part]) | {"failed": np.array(failed)}

@@ -19,7 +19,6 @@ Dimension key: N test pictures, T target pictures, S side in pixels, D width, C 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -55,6 +54,7 @@ from roclip_sanitize.evaluation.zero_shot import TEMPLATES, class_vectors, image
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.images import decode_image, to_square
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.storage import exists, here, remove_tree
 from roclip_sanitize.trained import model_folder, snapshots
 
 CURVE_METRICS = ("attack_success", "zero_shot_top1")
@@ -106,7 +106,7 @@ def _measure_all(
     for make_worker, tasks in stages:
         for _ in executor.map(make_worker, tasks):
             pass
-    shutil.rmtree(out / "parts", ignore_errors=True)
+    remove_tree(out / "parts")
 
 
 class ClassWorker:
@@ -120,7 +120,7 @@ class ClassWorker:
         self._ledger = Ledger.open(settings.ledger) if settings.ledger else None
 
     def __call__(self, weights: Weights) -> None:
-        if classes_file(self._out, weights.name).exists():
+        if exists(classes_file(self._out, weights.name)):
             return
         encoder = open_encoder(str(weights.folder), precision="float32")
         class_CD = class_vectors(encoder, self._classes, self._templates, literal=self._literal)
@@ -157,7 +157,7 @@ class MeasureWorker:
         failed = int(seen["failed"])  # of the pictures that it was shown
         facts = {"arm": weights.arm, "samples": weights.samples, "failed": failed}
         self._folder.commit(weights.name, files=files, facts=facts)
-        shutil.rmtree(out / "parts" / weights.name)
+        remove_tree(out / "parts" / weights.name)
 
     def _counted(self, weights: Weights, seen: Arrays) -> Iterator[Count | Sample]:
         classes = self._split.classes
@@ -168,7 +168,7 @@ class MeasureWorker:
         yield from utility(seen, classes=len(classes))
         if weights.final and (files := part_files(self._folder.path, weights.name, probe=True)):
             yield from probed(seen, read_parts(files), classes=len(classes), seed=self._settings.seed)
-        with np.load(classes_file(self._folder.path, weights.name)) as arrays:
+        with np.load(here(classes_file(self._folder.path, weights.name))) as arrays:
             targets_seen = {name: arrays[name] for name in arrays.files}
         yield from attacked(seen, targets_seen, self._goals, classes)
 
@@ -192,7 +192,7 @@ def _encode_tasks(waiting: Sequence[Weights], split: Split, out: Path) -> Iterat
         quotas = [(part, False, -1 if group[0].final else most) for part, most in split.curve]
         quotas += [(part, True, most) for part, most in split.probe if group[0].final]
         for part, probe, most in quotas:
-            left = tuple(one for one in group if not part_file(out, one.name, part, probe=probe).exists())
+            left = tuple(one for one in group if not exists(part_file(out, one.name, part, probe=probe)))
             if most and left:
                 yield EncodeTask(part=part, probe=probe, weights=left, most=most)
 

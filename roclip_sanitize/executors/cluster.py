@@ -60,14 +60,12 @@ class RayExecutor:
         """
         _connect()
         resources = ray.cluster_resources()
-        largest = max(
-            (int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1
-        )
+        self._nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         self._all_cores = cores or max(1, int(resources.get("CPU", 1)))
         offered = int(resources.get("GPU", 0) / gpus_per_worker) if gpus_per_worker else self._all_cores
         self._size = workers or max(1, offered)
         self._gpus = gpus_per_worker
-        self._cores = max(1, min(self._all_cores // self._size, largest))  # an actor fits one node
+        self._cores = self._cores_each(self._size)
         self._restarts = restarts
         self._idle: list[Any] = []
 
@@ -115,7 +113,7 @@ class RayExecutor:
         from ray.train.torch import TorchConfig, TorchTrainer
 
         ranks = ranks or self._size
-        cores = max(1, self._all_cores // ranks)
+        cores = self._cores_each(ranks)
         threads, here = str(cores), os.getcwd()
 
         def run_member() -> None:
@@ -147,6 +145,9 @@ class RayExecutor:
         except Exception as error:
             raise cause(error) from error
 
+    def _cores_each(self, workers: int) -> int:
+        return max(1, min(self._all_cores // workers, cores_each(self._nodes, workers)))
+
     @contextmanager
     def _borrow(self, count: int) -> Iterator[list[Any]]:
         """Actors for the length of a block. Starting one takes seconds, so they are kept and used again."""
@@ -174,6 +175,19 @@ class RayExecutor:
             "runtime_env": {"env_vars": environment},
         }
         return RemoteActor.options(**options).remote()
+
+
+def cores_each(nodes: Sequence[int], workers: int) -> int:
+    """How many cores each of some workers can have, at most: all of them must fit, and each on one node.
+
+    Args:
+        nodes: cores of each.
+        workers: how many.
+    """
+    for cores in range(max(nodes, default=1), 1, -1):
+        if sum(node // cores for node in nodes) >= workers:
+            return cores
+    return 1
 
 
 def _connect() -> None:

@@ -9,6 +9,7 @@ that were lost. The choice follows from uids alone, so that the same scan shows 
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from roclip_sanitize.images import decode_image, encode_jpeg
 from roclip_sanitize.report import words
 from roclip_sanitize.report.data import GalleryItem, GalleryKind, Neighbour
 from roclip_sanitize.shards import Pair, Shard
+from roclip_sanitize.storage import names_in
 
 if TYPE_CHECKING:
     import polars
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 THUMBNAIL_PX = 96
 NEIGHBOURS_SHOWN = 4
 QUOTAS: Mapping[GalleryKind, int] = {"caught": 10, "lost": 4, "missed": 4, "quarantined": 18}
+VERDICTS = re.compile(r"verdicts_.+\.parquet")
 SPARE = 4  # candidates per place, so that near-copies of one picture need not fill the page
 
 
@@ -84,7 +87,7 @@ def _read_ledger(ledger: Path | None) -> polars.DataFrame:
 
     if ledger is None:
         return polars.DataFrame(schema={"uid": str, "attack": str, "cover": bool})
-    planted = read_table(ledger / "ledger.parquet" if ledger.is_dir() else ledger)
+    planted = read_table(ledger if ledger.suffix else ledger / "ledger.parquet")
     if "cover" not in planted.columns:
         planted = planted.with_columns(cover=False)
     return planted.select("uid", "attack", "cover").unique("uid", keep="first", maintain_order=True)
@@ -97,7 +100,8 @@ def _read_verdicts(scan: Path, ledger: polars.DataFrame) -> polars.DataFrame:
     """
     import polars
 
-    files = sorted((scan / "verdicts").glob("verdicts_*.parquet"))
+    names = [name for name in names_in(scan / "verdicts") if VERDICTS.fullmatch(name)]
+    files = [scan / "verdicts" / name for name in sorted(names, key=lambda name: (len(name), name))]
     if not files:
         raise DataError(f"{scan} has no verdicts/verdicts_*.parquet: wanted a folder made by 'roclip scan'")
     columns = ["uid", "kept", "reasons", "sentence", "neighbours"]

@@ -30,6 +30,7 @@ from roclip_sanitize.report.data import (
     Stage,
 )
 from roclip_sanitize.runfiles import read_json, write_json
+from roclip_sanitize.storage import exists
 
 
 def load_report_data(run: Path) -> ReportData:
@@ -80,7 +81,7 @@ def _records(path: Path) -> list[Mapping[str, Any]]:
 
 
 def _optional_records(path: Path) -> list[Mapping[str, Any]]:
-    return _records(path) if path.exists() else []
+    return _records(path) if exists(path) else []
 
 
 def _result(record: Mapping[str, Any]) -> Result:
@@ -107,7 +108,7 @@ def _curve_point(record: Mapping[str, Any]) -> CurvePoint:
 
 
 def _manifest(path: Path) -> Manifest:
-    found = read_json(path) if path.exists() else {}
+    found = read_json(path) if exists(path) else {}
     if not isinstance(found, dict):
         raise DataError(f"{path} holds a {type(found).__name__}, wanted an object")
     own = {"title", "corpus", "command", "void", "stages"}

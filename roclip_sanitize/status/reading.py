@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from typing import Any
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.limits import WORK_KEY
 from roclip_sanitize.records import Tally
+from roclip_sanitize.remote import source_name
 from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.status.record import EVENTS_FILE
+from roclip_sanitize.storage import changed_at, exists, folders_in, here, names_in
 from roclip_sanitize.training.watching.json_lines import latest, log_file
 
 WINDOW_SECONDS = 120.0  # a rate is that of the shards that were finished in so long
@@ -117,22 +119,22 @@ class StatusReader:
         Raises:
             DataError: the folder holds no stage.
         """
-        if not self._run.is_dir():
-            raise DataError(f"{self._run} does not exist")
-        patterns = ("stage.json", "*/stage.json", "*/*/stage.json")
-        folders = [path.parent for pattern in patterns for path in self._run.glob(pattern)]
-        folders = [path for path in folders if not SCRATCH & set(path.relative_to(self._run).parts)]
+        if not exists(self._run):
+            raise DataError(f"{source_name(self._run)} does not exist")
+        folders = list(_stages(self._run, depth=2))
         if not folders:
-            raise DataError(f"{self._run} is no folder that a command made: there is no stage.json in it")
-        begun = sorted(folders, key=lambda path: ((path / "stage.json").stat().st_mtime, path))
+            raise DataError(
+                f"{source_name(self._run)} is no folder that a command made: there is no stage.json in it"
+            )
+        begun = sorted(folders, key=lambda path: (changed_at(path / "stage.json"), path))
         return RunStatus(**self._last_run(), stages=tuple(map(self._stage, begun)))
 
     def _last_run(self) -> dict[str, Any]:
         """What events.jsonl says of the latest run."""
         path = self._run / EVENTS_FILE
-        if not path.exists():
+        if not exists(path):
             return {}
-        with path.open("rb") as file:
+        with here(path).open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
             lines = file.read().split(b"\n")[:-1]  # what follows the last line end is not whole
         found = dict[str, Any]()
@@ -151,7 +153,7 @@ class StatusReader:
         told = read_json(path / "stage.json")
         name = path.relative_to(self._run).as_posix()
         common = {"name": told["stage"] if name == "." else name, "stage": told["stage"]}
-        finished = (path / "complete.json").exists()
+        finished = exists(path / "complete.json")
         if told["stage"] == "train":
             return _training(path, finished=finished, **common)
         seen = self._markers(path)
@@ -161,14 +163,29 @@ class StatusReader:
     def _markers(self, path: Path) -> dict[str, _Seen]:
         """The markers of a stage's shards, which have numbers for names; if none has, all."""
         known = self._seen.setdefault(path, {})
-        names = {file.stem for file in (path / "done").glob("*.json")}
+        names = set(_marked(path))
         names = {name for name in names if name.isdecimal()} or names
         for name in list(known.keys() - names):  # made again by retry-failed
             del known[name]
         for name in sorted(names - known.keys()):
             file = path / "done" / f"{name}.json"
-            known[name] = _Seen(file.stat().st_mtime, read_json(file)["facts"])
+            known[name] = _Seen(changed_at(file), read_json(file)["facts"])
         return known
+
+
+def _stages(folder: Path, *, depth: int) -> Iterator[Path]:
+    """The stages' folders in a folder, itself among them, and in those below it."""
+    if exists(folder / "stage.json"):
+        yield folder
+    for name in folders_in(folder) if depth else ():
+        if name not in SCRATCH:
+            yield from _stages(folder / name, depth=depth - 1)
+
+
+def _marked(stage: Path) -> list[str]:
+    """Names of the shards of a stage that are done."""
+    names = names_in(stage / "done")
+    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
 def _by_markers(
@@ -212,7 +229,7 @@ def _training(path: Path, *, name: str, stage: str, finished: bool) -> StageStat
         tally=Tally(seen=report.samples),
         rate=rate,
         seconds_left=None if finished or rate <= 0 else share_left * report.samples / rate,
-        changed=log.stat().st_mtime,
+        changed=changed_at(log),
     )
 
 
@@ -238,10 +255,9 @@ def _expected(settings: Mapping[str, Any]) -> int | None:
     """How many shards a stage has, by its settings: those named there, or the parts of its store."""
     if isinstance(settings.get("shards"), list):
         return len(settings["shards"])
-    store = Path(str(settings.get("store", ""))) / "done"
-    if settings.get("store") and store.is_dir():
-        return sum(path.stem.isdecimal() for path in store.glob("*.json"))
-    return None
+    if not settings.get("store"):
+        return None
+    return sum(name.isdecimal() for name in _marked(Path(str(settings["store"])))) or None
 
 
 def silent_for(status: RunStatus, *, now: float | None = None) -> float:

@@ -25,9 +25,8 @@ from typing import Any
 
 from roclip_sanitize import __version__
 from roclip_sanitize.redaction import redacted
-from roclip_sanitize.remote import is_url
 from roclip_sanitize.runfiles import write_bytes
-from roclip_sanitize.storage import exists, here, names_in, storage_errors
+from roclip_sanitize.storage import append, exists, names_in
 
 RUN_FILE, EVENTS_FILE = "run.toml", "events.jsonl"
 RECORDS = frozenset({RUN_FILE, EVENTS_FILE})  # what differs between two runs that make the same
@@ -75,7 +74,7 @@ class RunRecord:
         if not self._waiting:
             return
         lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._waiting)
-        _append(self._out / EVENTS_FILE, lines)
+        append(self._out / EVENTS_FILE, lines)
         self._waiting.clear()
 
     def end(self, code: int, *, error: str = "") -> None:
@@ -97,13 +96,3 @@ class RunRecord:
     def _event(self, name: str, **facts: Any) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return {"time": now, "run": self.run_id, "event": name, **facts}
-
-
-def _append(path: Path, lines: str) -> None:
-    """Add lines to a file; one behind a URL, where nothing can be added, is written anew."""
-    if is_url(path):
-        known = here(path).read_bytes() if exists(path) else b""
-        write_bytes(path, known + lines.encode())
-        return
-    with storage_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write(lines)

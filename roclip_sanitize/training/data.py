@@ -35,7 +35,7 @@ from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint
 from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
 from roclip_sanitize.sources import source_version
-from roclip_sanitize.storage import atomic_file
+from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import write_failures, write_parquet
 
 TOKENISED_AT_ONCE = 512
@@ -201,7 +201,7 @@ def _save(path: Path, array: NDArray[Any]) -> None:
 
 
 def _load(path: Path) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(path, mmap_mode="r")
+    array: NDArray[Any] = np.load(here(path), mmap_mode="r")
     return array
 
 

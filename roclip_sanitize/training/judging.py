@@ -17,7 +17,6 @@ once in a training.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.matching import Exclusion, MatchSettings, match_store
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.stage import ScanSettings, scan_store
+from roclip_sanitize.storage import remove_tree
 from roclip_sanitize.store import Modality
 from roclip_sanitize.training.refresh import FOLDER, is_made, window_folder
 
@@ -97,4 +97,4 @@ class JudgementMaker:
     def _finish(self, folder: Path, facts: Mapping[str, Any]) -> None:
         StageFolder.create(folder / "judged", stage=JUDGED_STAGE, settings={}).finish(dict(facts))
         for each in (folder / "weights", folder / "store", folder / "scan" / "work"):
-            shutil.rmtree(each, ignore_errors=True)
+            remove_tree(each)

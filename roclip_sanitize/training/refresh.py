@@ -21,7 +21,6 @@ Cost: every window embeds all pairs once, and searches them all.
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.pairing import PairSettings, pair_store
 from roclip_sanitize.runfiles import StageFolder, write_bytes
+from roclip_sanitize.storage import exists, names_in, read_bytes, remove, remove_tree
 
 FOLDER = "matching"
 FAILED = "failed"
@@ -79,7 +79,7 @@ class TableMaker:
         asked = PairSettings(store=store, method=self.pairing, **indexes)  # type: ignore[arg-type]
         pair_store(asked, out=pairs, executor=self.executor)
         for each in ("weights", "store", "index_text", "index_image"):
-            shutil.rmtree(folder / each, ignore_errors=True)
+            remove_tree(folder / each)
 
     def _index(self, folder: Path, modality: str) -> Path:
         path = folder / f"index_{modality}"
@@ -117,8 +117,8 @@ class Tables:
             self.make(window)
         failed = window_folder(self.out, window) / FAILED
         while (made := result_of(self.out, window)) is None:
-            if failed.exists():
-                raise DataError(f"no table for window {window}: {failed.read_text('utf-8')}")
+            if exists(failed):
+                raise DataError(f"no table for window {window}: {read_bytes(failed).decode()}")
             time.sleep(LOOK_EVERY_SECONDS)
         return made
 
@@ -157,20 +157,23 @@ def is_made(out: Path, window: int) -> bool:
 
 def remove_tables(out: Path) -> None:
     """Of a training that is done."""
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    remove_tree(out / FOLDER)
 
 
 def asked(out: Path) -> Iterator[int]:
     """Windows whose table was asked for and is not there yet, earliest first."""
-    for weights in sorted((out / FOLDER).glob(f"*/weights/{MODEL_FILE}")):
-        window = int(weights.parent.parent.name)
-        if not is_made(out, window):
+    for window in _windows(out):
+        if exists(window_folder(out, window) / "weights" / MODEL_FILE) and not is_made(out, window):
             yield window
 
 
+def _windows(out: Path) -> list[int]:
+    return [int(name) for name in names_in(out / FOLDER) if name.isdecimal()]
+
+
 def _serve(make: Callable[[int], None], out: Path, ended: threading.Event) -> None:
-    for failed in (out / FOLDER).glob(f"*/{FAILED}"):  # of a run before
-        failed.unlink()
+    for window in _windows(out):
+        remove(window_folder(out, window) / FAILED)  # of a run before
     while not ended.wait(LOOK_EVERY_SECONDS):
         for window in asked(out):
             try:

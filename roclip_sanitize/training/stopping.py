@@ -19,10 +19,12 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from roclip_sanitize.errors import DataError, Stopped, Terminated
-from roclip_sanitize.runfiles import read_json, write_json
+from roclip_sanitize.errors import DataError, RoclipError, Stopped, Terminated
+from roclip_sanitize.remote import is_url
+from roclip_sanitize.runfiles import read_json, write_bytes, write_json
+from roclip_sanitize.storage import exists, remove
 
-LOOK_EVERY_SECONDS = 1.0
+LOOK_EVERY_SECONDS, STORE_SECONDS = 1.0, 5.0  # on this disk, and behind a URL
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -31,17 +33,20 @@ class StopFile:
 
     Args:
         out: the run's folder.
-        look_every: seconds; how often to look whether the file is there.
+        look_every: seconds; how often to look whether the file is there. None for once a second, or
+            seldomer behind a URL.
     """
 
-    def __init__(self, out: Path, *, look_every: float = LOOK_EVERY_SECONDS) -> None:
+    def __init__(self, out: Path, *, look_every: float | None = None) -> None:
+        if look_every is None:
+            look_every = STORE_SECONDS if is_url(out) else LOOK_EVERY_SECONDS
         self.path, self._look_every = out / "stop", look_every
         self._looked, self._seen = -look_every, False
 
     def asked(self) -> bool:
         """Whether the run is to stop, as of the last look."""
         if not self._seen and (now := time.monotonic()) - self._looked >= self._look_every:
-            self._looked, self._seen = now, self.path.exists()
+            self._looked, self._seen = now, exists(self.path)
         return self._seen
 
     def answer(self, *, step: int, steps: int) -> None:
@@ -71,7 +76,7 @@ class Stopping:
 
     def __enter__(self) -> Self:
         for file in self._files:  # of an earlier run
-            file.path.unlink(missing_ok=True)
+            remove(file.path)
         if threading.current_thread() is threading.main_thread():  # elsewhere none can be caught
             self._before = {each: signal.signal(each, self._ask) for each in SIGNALS}
         return self
@@ -91,7 +96,7 @@ class Stopping:
         """
         answers = [found for file in self._files if (found := file.answered())]
         for file in self._files:
-            file.path.unlink(missing_ok=True)
+            remove(file.path)
         if not answers and not self._signal:
             return
         where = "stopped at step {step} of {steps}".format(**answers[0]) if answers else "stopped at the end"
@@ -103,7 +108,17 @@ class Stopping:
             raise KeyboardInterrupt
         self._signal = number
         for file in self._files:
-            with contextlib.suppress(OSError):  # a folder that is not there has no run to stop
-                file.path.touch()
+            if is_url(file.path):
+                threading.Thread(target=_touch, args=(file.path,)).start()  # no handler may wait for a store
+            else:
+                _touch(file.path)
         with contextlib.suppress(OSError):  # nobody listens any more
             os.write(2, b"roclip: stopping at the next step\n")  # print() may be what was interrupted
+
+
+def _touch(path: Path) -> None:
+    with contextlib.suppress(OSError, RoclipError):  # a folder that is not there has no run to stop
+        if is_url(path):
+            write_bytes(path, b"")
+        else:
+            path.touch()

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.storage import exists, names_in, read_bytes
 from roclip_sanitize.training.words import hash_words, split_words
 
 LONGEST = 8  # tokens; a synonym of more is left out
@@ -126,12 +127,12 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     Raises:
         ConfigError: there is nothing, or a line that is not as it should be.
     """
-    if path.is_dir():
+    if path.is_dir() or set(WORDNET_FILES) & set(names_in(path)):
         return read_wordnet(path)
-    if not path.is_file():
+    if not exists(path):
         raise ConfigError(f"{path} is neither a table of synonyms nor a folder of WordNet")
     synonyms: dict[str, list[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_bytes(path).decode("utf-8").splitlines(), start=1):
         word, tab, listed = line.partition("\t")
         several = [text.strip() for text in listed.split(",") if text.strip()]
         if line.strip() and not (word.strip() and tab and several):
@@ -152,12 +153,12 @@ def read_wordnet(folder: Path) -> dict[str, list[str]]:
     Raises:
         ConfigError: the folder has none of WordNet's files, or one that is not in its format.
     """
-    paths = [folder / name for name in WORDNET_FILES if (folder / name).is_file()]
+    paths = [folder / name for name in WORDNET_FILES if exists(folder / name)]
     if not paths:
         raise ConfigError(f"{folder} has none of WordNet's {', '.join(WORDNET_FILES)}")
     synonyms: dict[str, dict[str, None]] = {}
     for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_bytes(path).decode("utf-8").splitlines(), start=1):
             if line.startswith("  "):  # the licence, at the top
                 continue
             try:

@@ -22,7 +22,9 @@ from roclip_sanitize.errors import StorageError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import Tally
+from roclip_sanitize.remote import is_url
 from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.storage import cache_folder, exists, read_bytes
 from roclip_sanitize.trained import is_trained, model_folder
 from roclip_sanitize.training.data import build_cache, cache_tally
 from roclip_sanitize.training.judging import JudgementMaker
@@ -110,8 +112,9 @@ def train_all(
         _clerks(waiting, beside),
     ):
         if members:
-            ray_folder = next(iter(waiting)) / "ray"
-            executor.gang(partial(_run_in_turn, members), folder=str(ray_folder.absolute()), ranks=ranks)
+            executor.gang(
+                partial(_run_in_turn, members), folder=_ray_folder(next(iter(waiting))), ranks=ranks
+            )
     for out, told in waiting.items():
         if not is_trained(out):
             stopping.require_not_stopped()
@@ -126,8 +129,13 @@ def train_all(
 def train_limits(out: Path) -> Limits:
     """What bounded a training, over all runs that it took; steps that a kill undid are left out."""
     log = log_file(out)
-    lines = log.read_text("utf-8").splitlines() if log.exists() else []
+    lines = read_bytes(log).decode().splitlines() if exists(log) else []
     return Limits.noted(map(json.loads, lines), order=STEPS)
+
+
+def _ray_folder(out: Path) -> str:
+    """Where Ray Train may keep what it notes of a run, none of which is needed again."""
+    return str((cache_folder() / "ray" if is_url(out) else out / "ray").absolute())
 
 
 def _no_model(out: Path) -> StorageError:

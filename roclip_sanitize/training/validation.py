@@ -10,7 +10,6 @@ Dimension key: B pairs of a batch, N held-out pairs that are looked at, D width.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +22,13 @@ from roclip_sanitize.encoder import WEIGHTS_FILE
 from roclip_sanitize.encoder_facts import MODEL_FILE
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import read_json, write_json
-from roclip_sanitize.storage import atomic_file
+from roclip_sanitize.storage import atomic_file, exists, here
 from roclip_sanitize.training.data import TrainingData, epoch_order
 from roclip_sanitize.training.objectives import clip_loss
 from roclip_sanitize.training.ranks import Ranks
 from roclip_sanitize.training.settings import Precision
 from roclip_sanitize.training.towers import encode_share
+from roclip_sanitize.training.watching.json_lines import note_line
 
 MOST_PAIRS = 2_000
 
@@ -85,8 +85,7 @@ class Best:
     def note(self, loss: float, *, step: int, samples: int, save: Callable[[Path], None]) -> None:
         """Log a loss, and save the weights if none was lower. Noting it again changes nothing."""
         facts = {"step": step, "samples": samples, "val_loss": round(loss, 5)}
-        with (self._out / "log.jsonl").open("a") as file:
-            file.write(json.dumps(facts) + "\n")
+        note_line(self._out, facts)
         if loss < self._lowest():
             save(self._folder)
             write_json(self._folder / "val.json", facts | {"val_loss": loss})
@@ -94,9 +93,9 @@ class Best:
     def publish(self, folder: Path) -> None:
         """Make the best weights those of another folder."""
         for name in (WEIGHTS_FILE, MODEL_FILE):  # the latter says that the former is whole
-            with (self._folder / name).open("rb") as best, atomic_file(folder / name) as copy:
+            with here(self._folder / name).open("rb") as best, atomic_file(folder / name) as copy:
                 shutil.copyfileobj(best, copy)
 
     def _lowest(self) -> float:
         path = self._folder / "val.json"
-        return float(read_json(path)["val_loss"]) if path.exists() else float("inf")
+        return float(read_json(path)["val_loss"]) if exists(path) else float("inf")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.records import Tally
-from roclip_sanitize.remote import is_url
 from roclip_sanitize.runfiles import StageFolder, read_json
-from roclip_sanitize.storage import exists, names_in
+from roclip_sanitize.storage import exists, folders_in
 from roclip_sanitize.verification.audits import verify_audit
 from roclip_sanitize.verification.contract import Check, require_equal, require_equal_counts
 from roclip_sanitize.verification.rewrites import verify_rewrite
@@ -66,9 +65,8 @@ def stage_folders(path: Path) -> Iterator[Path]:
     if exists(path / "stage.json"):
         yield path
         return
-    for below in (path / name for name in names_in(path)):
-        if below.is_dir() or (is_url(below) and not below.suffix):
-            yield from stage_folders(below)
+    for name in folders_in(path):
+        yield from stage_folders(path / name)
 
 
 def _place_in_loop(folder: Path) -> tuple[int, tuple[str, ...]]:

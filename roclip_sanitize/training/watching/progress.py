@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from roclip_sanitize.remote import is_url
 from roclip_sanitize.terminal import duration
 from roclip_sanitize.training.watching.contract import Report
-from roclip_sanitize.training.watching.json_lines import latest
+from roclip_sanitize.training.watching.json_lines import SENT_EVERY_SECONDS, latest
 
 LOOK_EVERY_SECONDS = 1.0
 PLAIN_EVERY_SECONDS = 30.0
@@ -114,7 +115,8 @@ def followed(logs: Sequence[Path], stream: TextIO | None) -> Iterator[None]:
 def _follow(
     lines: Mapping[Path, ProgressLine], known: dict[Path, Report | None], done: threading.Event
 ) -> None:
-    while not done.wait(LOOK_EVERY_SECONDS):
+    every = SENT_EVERY_SECONDS if any(map(is_url, lines)) else LOOK_EVERY_SECONDS
+    while not done.wait(every):
         for log, line in lines.items():
             found = latest(log)
             if found is not None and found != known[log]:

@@ -8,6 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.runfiles import write_bytes
+from roclip_sanitize.storage import exists, read_bytes
 from roclip_sanitize.training.watching.contract import Report
 
 ID_FILE = "wandb_id"
@@ -65,6 +67,6 @@ def find_wandb() -> Any:
 def run_id(out: Path) -> str:
     """What a run is called as long as its folder is there; one that is begun anew is another run."""
     path = out / ID_FILE
-    if not path.exists():
-        path.write_text(uuid4().hex[:12])
-    return path.read_text()
+    if not exists(path):
+        write_bytes(path, uuid4().hex[:12].encode())
+    return read_bytes(path).decode()
