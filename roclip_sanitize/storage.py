@@ -172,7 +172,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def append(path: Path, text: str) -> None:
-    """Add to the end of a file, made if need be. One behind a URL is written anew: nothing can be added there.
+    """Add to the end of a file, made if need be. One behind a URL is written anew, since stores add nothing.
 
     Raises:
         StorageError: the disk is full or refuses, or the store keeps failing.

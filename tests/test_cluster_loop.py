@@ -105,8 +105,8 @@ def test_the_loop_runs_as_jobs_is_stopped_and_goes_on(server: Faulty, address: s
 
     # And again, with Ray's own command: it goes on, to the end
     done = ran(
-        *(ray, "job", "submit", "--address", address, "--working-dir", ROOT, "--"),
-        *("python", "jobs/loop.py", *options),
+        *(ray, "job", "submit", "--address", address, "--"),
+        *("python", ROOT / "jobs" / "loop.py", *options),  # nodes of one machine would share a working dir
     )
     said = done.stdout + done.stderr
     assert "this run proves nothing" in said, said  # no attack takes in an epoch of 160 squares

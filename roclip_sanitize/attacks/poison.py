@@ -35,6 +35,7 @@ from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Limits, Work
 from roclip_sanitize.records import Tally
+from roclip_sanitize.remote import is_url
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.shards import shard_tasks
 from roclip_sanitize.sources import source_stem
@@ -167,11 +168,15 @@ def copy_paths(shards: Sequence[Path], out: Path) -> list[Path]:
     if len(set(stems)) < len(stems):
         stems = [task.name for task in shard_tasks(shards)]
     copies = [out / "shards" / f"{stem}.tar" for stem in stems]
-    if same := {path.resolve() for path in shards} & {path.resolve() for path in copies}:
+    if same := set(map(_place, shards)) & set(map(_place, copies)):
         raise ConfigError(
             f"{min(same)} would be overwritten by its poisoned copy: choose another output folder"
         )
     return copies
+
+
+def _place(path: Path) -> Path:
+    return path if is_url(path) else path.resolve()
 
 
 def _plan(settings: PoisonSettings, out: Path, executor: Executor) -> None:
