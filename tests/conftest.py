@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-# A busy machine is slow, not wrong: no deadlines. `make quick` takes fewer examples than `make test`.
-settings.register_profile("house", deadline=None)
+# A busy machine is slow, not wrong: no deadlines. `make quick` takes fewer examples than `make test`,
+# and benchmarks/fuzzing.py a million.
+settings.register_profile("house", deadline=None, max_examples=50)
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("house")
 

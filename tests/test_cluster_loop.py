@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 RUN = f"s3://{BUCKET}/loop"
-SHARDS = 4
+SHARDS = 2
 COMPARED = ("poison/shards", "store/img_emb", "scan/scores", "scan/verdicts", "rewrite/kept", "pairs/pairs")
 PATIENCE_SECONDS = 300.0
 CLUSTER = """
@@ -79,7 +79,7 @@ def wait_until(there: Callable[[], bool]) -> None:
 
 def test_the_loop_runs_as_jobs_is_stopped_and_goes_on(server: Faulty, address: str, tmp_path: Path) -> None:
     # Shards in the store, and what the loop makes of them on a disk
-    paths = write_square_shards(tmp_path / "train", shards=SHARDS, pairs=40)
+    paths = write_square_shards(tmp_path / "train", shards=SHARDS, pairs=64)
     for path in (*paths, write_squares(tmp_path / "test.tar", first=1_000, pairs=32)):
         with atomic_file(source_path(f"s3://{BUCKET}/{path.relative_to(tmp_path)}")) as file:
             file.write(path.read_bytes())
@@ -97,11 +97,11 @@ def test_the_loop_runs_as_jobs_is_stopped_and_goes_on(server: Faulty, address: s
     submitted = ran(*roclip, "submit", "--address", address, "--no-wait", "demo", *options)
     assert submitted.returncode == 0, submitted.stderr
     job = submitted.stdout.strip()
-    wait_until(lambda: exists(source_path(f"{RUN}/arms/undefended/log.jsonl")))
+    wait_until(lambda: len(names_in(source_path(f"{RUN}/scan/work/done"))) > 3)
     ray = Path(sys.executable).with_name("ray")
     stopped = ran(ray, "job", "stop", "--address", address, job)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    assert not exists(source_path(f"{RUN}/report.html"))
+    assert not exists(source_path(f"{RUN}/scan/complete.json"))
 
     # And again, with Ray's own command: it goes on, to the end
     done = ran(
@@ -109,7 +109,7 @@ def test_the_loop_runs_as_jobs_is_stopped_and_goes_on(server: Faulty, address: s
         *("python", ROOT / "jobs" / "loop.py", *options),  # nodes of one machine would share a working dir
     )
     said = done.stdout + done.stderr
-    assert "this run proves nothing" in said, said  # no attack takes in an epoch of 160 squares
+    assert "this run proves nothing" in said, said  # no attack takes in an epoch of 128 squares
     assert exists(source_path(f"{RUN}/report.html"))
     assert {each["arm"] for each in read_json(source_path(f"{RUN}/results.json"))} >= {"sanitised_consensus"}
     for folder in COMPARED:
@@ -118,7 +118,7 @@ def test_the_loop_runs_as_jobs_is_stopped_and_goes_on(server: Faulty, address: s
         for name in names:
             there = read_bytes(source_path(f"{RUN}/{folder}/{name}"))
             assert there == (disk / folder / name).read_bytes(), f"{folder}/{name}"
-    assert server.failed > 50
+    assert server.failed > 20
     assert any((Path(os.environ["ROCLIP_CACHE"]) / "third").rglob("*.*"))  # that node did its share
 
     # Looked at from beside, and checked again
