@@ -31,6 +31,7 @@ from roclip_sanitize.captions import caption_words, decode_caption
 from roclip_sanitize.cli import checked_defaults
 from roclip_sanitize.cli.run_file import read_run_file
 from roclip_sanitize.images import square_pixels
+from roclip_sanitize.ingest.tables import Columns, read_rows
 from roclip_sanitize.pairing import PAIR_SCHEMA, pairs_file, read_pairs
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, fingerprint
@@ -79,6 +80,9 @@ def all_targets(folder: Path) -> dict[str, Target]:
         "vectors": _vectors_target(folder / "store"),
         "pairs": _pairs_target(folder / "pairs"),
         "failures": _failures_target(folder / "store"),
+        "urls_text": _urls_target(folder / "urls.csv"),
+        "urls_lines": _urls_target(folder / "urls.jsonl"),
+        "urls_table": _urls_target(folder / "urls.parquet"),
     }
 
 
@@ -177,6 +181,28 @@ def _attack(data: bytes) -> object:
 def _run_file(path: Path, data: bytes) -> object:
     path.write_bytes(data)
     return checked_defaults(read_run_file(path), told_by=path.name)
+
+
+def _urls_target(path: Path) -> Target:
+    columns = {
+        "url": ["http://a.example/0.jpg", "https://b.example/1"],
+        "caption": ['a "red" hat', "Ḧàt 🎩"],
+        "sha256": ["0" * 64, "f" * 64],
+    }
+    frame = polars.DataFrame(columns)
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    elif path.suffix == ".jsonl":
+        frame.write_ndjson(path)
+    else:
+        frame.write_parquet(path)
+    return _through(path, partial(_rows, path), turn=4_000)
+
+
+def _rows(path: Path) -> object:
+    rows = list(read_rows([path], Columns()))
+    require_lines(row.flaw for row in rows)
+    return rows
 
 
 # What stages leave behind

@@ -73,8 +73,13 @@ def mutate(seeds: tuple[bytes, ...], dice: Random) -> bytes:
 
 
 def _other_values(seed: bytes, dice: Random) -> bytes:
-    """Valid JSON, some of whose values are others: bytes that differ hardly ever leave it valid."""
-    value = json.loads(seed)
+    """Valid JSON, some of whose values are others: bytes that differ hardly ever leave it valid.
+
+    Of JSON lines, the first is changed, and stays one.
+    """
+    lines = _is_lines(seed)
+    first, rest = seed.split(b"\n", 1) if lines else (seed, b"")
+    value = json.loads(first)
     for _ in range(dice.choice(CHANGES_AT_ONCE)):
         holder: Any = value
         while True:
@@ -90,7 +95,12 @@ def _other_values(seed: bytes, dice: Random) -> bytes:
             else:
                 holder[place] = deepcopy(dice.choice(VALUES))
             break
-    return json.dumps(value).encode()
+    return json.dumps(value).encode() + (b"\n" + rest if lines else b"")
+
+
+def _is_lines(seed: bytes) -> bool:
+    """Whether each line is a value of its own."""
+    return seed.split(b"\n", 1)[0].endswith(b"}") and len(seed.splitlines()) > 1
 
 
 def _flip(data: bytearray, dice: Random, seeds: tuple[bytes, ...]) -> None:

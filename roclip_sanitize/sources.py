@@ -87,7 +87,7 @@ def source_path(name: str) -> Path:
         return Path(name.removeprefix(LOCAL))
     try:
         path = Path(name).expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # the latter of a name with a zero byte
         raise ConfigError(f"{name!r} names the home of nobody known here") from error
     if "://" in name and source_name(path) != name:
         raise ConfigError(f"{name!r} has empty or dotted parts: wanted something like {source_name(path)!r}")

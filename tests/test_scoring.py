@@ -133,8 +133,10 @@ def test_mismatch_by_hand() -> None:
     assert RematchRank(among, neighbours=1)(among) == pytest.approx([0, 0, 2 / 3])
 
 
-def store_of(path: Path, *, joint: bool = True) -> EmbeddingStore:
-    """A store of random vectors, the second modality near the first."""
+def store_of(
+    path: Path, *, joint: bool = True, swapped: tuple[int, ...] = (), without: tuple[int, ...] = ()
+) -> EmbeddingStore:
+    """A store of random vectors, the second modality near the first. Some pictures may be others."""
     rng = np.random.default_rng(3)
     stage = StageFolder.create(
         path,
@@ -143,6 +145,8 @@ def store_of(path: Path, *, joint: bool = True) -> EmbeddingStore:
     )
     for part in range(PARTS):
         name, image = f"{part:05d}", rng.normal(size=(ROWS, 8))
+        image[list(swapped)] *= -1
+        kept = [row for row in range(ROWS) if row not in without]
         uids = [f"{part * ROWS + row:032x}" for row in range(ROWS)]
         columns = {
             "uid": uids,
@@ -151,11 +155,11 @@ def store_of(path: Path, *, joint: bool = True) -> EmbeddingStore:
             "caption": uids,
             "image_hash": uids,
         }
-        write_parquet(metadata_file(path, name), polars.DataFrame(columns))
-        write_vectors(vectors_file(path, name, "image"), unit(image))
-        write_vectors(vectors_file(path, name, "text"), unit(image + rng.normal(size=(ROWS, 8))))
+        write_parquet(metadata_file(path, name), polars.DataFrame(columns)[kept])
+        write_vectors(vectors_file(path, name, "image"), unit(image)[kept])
+        write_vectors(vectors_file(path, name, "text"), unit(image + rng.normal(size=(ROWS, 8)))[kept])
         files = [metadata_file(path, name), *(vectors_file(path, name, each) for each in ("image", "text"))]
-        stage.commit(name, files=files, facts={"rows": ROWS, "tally": {}})
+        stage.commit(name, files=files, facts={"rows": len(kept), "tally": {}})
     stage.finish({})
     return EmbeddingStore.open(path)
 
@@ -180,6 +184,25 @@ def test_a_store_is_scored_part_by_part(tmp_path: Path) -> None:
     before = (tmp_path / "out/scores/scores_00001.parquet").read_bytes()
     score_pairs(told, out=tmp_path / "out", executor=HERE)
     assert (tmp_path / "out/scores/scores_00001.parquet").read_bytes() == before
+
+
+def test_pictures_that_are_others_than_they_were_are_listed(tmp_path: Path) -> None:
+    store_of(tmp_path / "now", swapped=(4, 30))
+    store_of(tmp_path / "before", without=(7,))
+    told = {"store": str(tmp_path / "now"), "out": str(tmp_path / "out"), "executor": "local"}
+    asked = {"expected": str(tmp_path / "before"), "detectors": "changed", "worst_above": 0.1}
+    call("score", **told, **asked)  # type: ignore[arg-type]
+    table = polars.concat([polars.read_parquet(path) for path in sorted((tmp_path / "out/scores").iterdir())])
+    score_N = table["changed"].to_list()
+    assert [row for row, score in enumerate(score_N[:ROWS]) if score is None] == [7]
+    assert [row for row, score in enumerate(score_N[:ROWS]) if score and score > 1] == [4, 30]
+    assert read_keep_list(tmp_path / "out/worst.npy") == [
+        f"{part * ROWS + row:032x}" for part in range(PARTS) for row in (4, 30)
+    ]
+    with pytest.raises(ConfigError, match="and --expected, the store to compare with, go together"):
+        ScoreSettings(store=tmp_path, detectors=("changed",))
+    with pytest.raises(ConfigError, match="wanted one of them"):
+        ScoreSettings(store=tmp_path, worst=0.1, worst_above=0.5)
 
 
 def test_who_is_drawn_depends_on_names_and_seed(tmp_path: Path) -> None:

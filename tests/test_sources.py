@@ -334,3 +334,9 @@ def _sanitise(shards: list[Path], run: Path) -> list[Path]:
     rewrite = RewriteSettings(store=run / "store", verdicts=run / "scan")
     rewrite_shards(rewrite, out=run / "rewrite", executor=here)
     return kept_shards(run / "rewrite")
+
+
+@pytest.mark.parametrize("name", ["~nobody-is-called-so/0.tar", "~\0"])
+def test_homes_of_nobody_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="names the home of nobody known here"):
+        source_path(name)

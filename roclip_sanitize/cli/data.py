@@ -185,14 +185,25 @@ def score(
     out: Out,
     detectors: Annotated[
         str,
-        typer.Option(help="Of kdistance, slof, lid, dao, clip_score and rematch_rank, joined by commas."),
+        typer.Option(
+            help="Of kdistance, slof, lid, dao, clip_score, rematch_rank and changed, joined by commas."
+        ),
     ] = "slof,clip_score",
     reference: Annotated[int, typer.Option(help="Pairs that others are held against.")] = 4_096,
     neighbours: Annotated[int, typer.Option(help="Of these, how many count as near.")] = 16,
     worst: Annotated[
         float, typer.Option(help="Share of the pairs to list, the worst, in worst.npy; 0 lists none.")
     ] = 0.0,
+    worst_above: Annotated[
+        float | None, typer.Option(help="Instead of a share: list every pair with a score above this.")
+    ] = None,
     worst_by: Annotated[str, typer.Option(help="By which detector; the first if not told.")] = "",
+    expected: Annotated[
+        Path | None,
+        typer.Option(
+            help="For 'changed': store of the same shards by the same encoder, made before, or adopted."
+        ),
+    ] = None,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -210,9 +221,11 @@ def score(
         seed=seed,
         worst=worst,
         worst_by=worst_by,
+        worst_above=worst_above,
+        expected=expected,
     )
     tally = score_pairs(settings, out=out, executor=start(out, executor, workers=workers))
-    listed = {"worst": str(out / WORST_FILE)} if worst else {}
+    listed = {"worst": str(out / WORST_FILE)} if worst or worst_above is not None else {}
     finish(tally, score_limits(out), max_failed=0.0, as_json=as_json, scores=str(out / "scores"), **listed)
 
 

@@ -25,6 +25,8 @@ from roclip_sanitize.braces import expand_braces
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.ingest.expected import DIGITS_OF, Expected
 from roclip_sanitize.records import is_uid
+from roclip_sanitize.remote import is_url, source_name
+from roclip_sanitize.storage import exists, here, names_in
 
 KINDS = (".parquet", ".tsv", ".csv", ".jsonl")
 URL_NAMES = ("url", "image_url", "img_url", "link")
@@ -86,14 +88,14 @@ def url_tables(spec: str) -> list[Path]:
         DataError: one does not exist.
     """
     named = [Path(name) for part in spec.split("::") if part.strip() for name in expand_braces(part.strip())]
-    found = list(chain.from_iterable(_in_folder(path) if path.is_dir() else [path] for path in named))
+    found = list(chain.from_iterable(_in_folder(path) if _is_folder(path) else [path] for path in named))
     if not found:
         raise ConfigError(f"no URL lists in {spec!r}: wanted files that end in {', '.join(KINDS)}")
     for path in found:
         if _kind(path) not in KINDS:
             raise ConfigError(f"{path} is no URL list: wanted one of {', '.join(KINDS)}")
-        if not path.is_file():
-            raise DataError(f"{path} does not exist")
+        if path.is_dir() or not exists(path):
+            raise DataError(f"{source_name(path)} does not exist")
     return found
 
 
@@ -122,7 +124,11 @@ def slices(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _kind(path) in KINDS)
+    return [path for name in names_in(folder) if _kind(path := folder / name) in KINDS]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() or (is_url(path) and _kind(path) not in KINDS)
 
 
 def _kind(path: Path) -> str:
@@ -194,7 +200,8 @@ def _headless(first: list[str]) -> list[str] | None:
 
 
 def _text(table: Path) -> IO[str]:
-    file: Any = gzip.GzipFile(table) if table.name.endswith(".gz") else table.open("rb")
+    local = here(table)
+    file: Any = gzip.GzipFile(local) if table.name.endswith(".gz") else local.open("rb")
     return io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
 
 

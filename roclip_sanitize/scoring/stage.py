@@ -22,6 +22,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.cross_files import one_thread
 from roclip_sanitize.scan.keep_list import write_keep_list
+from roclip_sanitize.scoring.changed import Changed
 from roclip_sanitize.scoring.contract import MakeDetector, Pairs
 from roclip_sanitize.scoring.density import Density
 from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank
@@ -36,6 +37,8 @@ DETECTORS: dict[str, MakeDetector] = {
     "clip_score": ClipScore,
     "rematch_rank": RematchRank,
 }
+CHANGED = "changed"
+KNOWN = (*DETECTORS, CHANGED)
 BLOCK_PAIRS = 1_024
 WORST_FILE = "worst.npy"
 
@@ -46,13 +49,15 @@ class ScoreSettings:
 
     Attributes:
         store: an embedding store of a CLIP, with both towers.
-        detectors: of DETECTORS.
+        detectors: of KNOWN.
         reference: pairs that others are held against.
         neighbours: of these, how many count as near. Poisons of one kind are found by density as long as they
             are less than neighbours / reference of all pairs.
         seed: of the reference pairs.
         worst: share of the pairs to list in worst.npy; 0 lists none.
+        worst_above: instead of a share, the score above which pairs are listed.
         worst_by: by which detector.
+        expected: embedding store of the same shards, made before by the same encoder: for ``changed``.
     """
 
     store: Path
@@ -62,10 +67,12 @@ class ScoreSettings:
     seed: int = 0
     worst: float = 0.0
     worst_by: str = ""
+    worst_above: float | None = None
+    expected: Path | None = None
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in (*self.detectors, self.by) if name not in DETECTORS]:
-            raise ConfigError(f"no detector {unknown[0]!r}: known are {', '.join(DETECTORS)}")
+        if unknown := [name for name in (*self.detectors, self.by) if name not in KNOWN]:
+            raise ConfigError(f"no detector {unknown[0]!r}: known are {', '.join(KNOWN)}")
         if len(set(self.detectors)) < len(self.detectors):
             raise ConfigError(f"a detector is named twice in {','.join(self.detectors)}")
         if not 1 <= self.neighbours < self.reference:
@@ -74,6 +81,10 @@ class ScoreSettings:
             )
         if not 0 <= self.worst <= 1:
             raise ConfigError(f"worst is {self.worst}, wanted a share from 0 to 1")
+        if self.worst and self.worst_above is not None:
+            raise ConfigError("worst is a share and worst-above a score: wanted one of them")
+        if (CHANGED in self.detectors) != (self.expected is not None):
+            raise ConfigError(f"detector {CHANGED!r} and --expected, the store to compare with, go together")
         if self.by not in self.detectors:
             raise ConfigError(f"worst-by is {self.by!r}, wanted one of {', '.join(self.detectors)}")
 
@@ -101,13 +112,19 @@ def score_pairs(settings: ScoreSettings, *, out: Path, executor: Executor) -> Ta
             f"{store.path} has {store.rows} pairs, wanted more than neighbours, {settings.neighbours}"
         )
     told = {**asdict(settings), "store": str(settings.store), "content": StageFolder(settings.store).content}
+    for name in ("worst_above", "expected"):  # a scoring from before there were these goes on
+        if told[name] is None:
+            del told[name]
+    if settings.expected is not None:
+        told["expected"] = str(settings.expected)
+        told["expected_content"] = StageFolder.open(settings.expected, stage="embed").content
     folder = StageFolder.create(out, stage="score", settings=told)
     tally = Tally(seen=store.rows)
     if not folder.finished:
         missing = [part for part in store.parts if folder.marker(part.name) is None]
         for _ in executor.map(partial(ScorePartWorker, settings, out), missing):
             pass
-        if settings.worst:
+        if settings.worst or settings.worst_above is not None:
             _list_worst(settings, store, out)
         folder.finish({"tally": tally.to_json()})
     return tally
@@ -129,7 +146,9 @@ class ScorePartWorker:
             self._detectors = {
                 name: DETECTORS[name](reference, neighbours=settings.neighbours)
                 for name in settings.detectors
+                if name != CHANGED
             }
+        self._changed = settings.expected and Changed(self._store, settings.expected)
         self._laps = Laps()
 
     def __call__(self, part: StorePart) -> Marker:
@@ -144,9 +163,12 @@ class ScorePartWorker:
                 pairs = self._pairs(part, block)
                 for name, detector in self._detectors.items():
                     scores[name][block] = detector(pairs)
+        if self._changed:
+            scores[CHANGED] = self._changed(part)
         names = self._store.metadata(part.name, ("uid", "key", "shard"))
         path = scores_file(self._folder.path, part.name)
-        write_parquet(path, names.with_columns(polars.Series(name, each) for name, each in scores.items()))
+        columns = (polars.Series(name, each).fill_nan(None) for name, each in scores.items())
+        write_parquet(path, names.with_columns(columns))
         self._laps.lap("score")
         facts = {"rows": part.rows, WORK_KEY: self._laps.work(part.rows).to_json()}
         return self._folder.commit(part.name, files=[path], facts=facts)
@@ -167,12 +189,14 @@ def scores_file(out: Path, name: str) -> Path:
 
 
 def _list_worst(settings: ScoreSettings, store: EmbeddingStore, out: Path) -> None:
-    """The worst share of all pairs; of equals, those that come first."""
+    """The worst share of all pairs, of equals those that come first; or all above a score."""
     tables = [read_table(scores_file(out, part.name), columns=["uid", settings.by]) for part in store.parts]
-    score_N = np.concatenate([table[settings.by].to_numpy() for table in tables])
-    worst = np.argsort(-score_N, kind="stable")[: int(settings.worst * len(score_N))]
+    score_N = np.concatenate([table[settings.by].fill_null(-np.inf).to_numpy() for table in tables])
     listed_N = np.zeros(len(score_N), np.bool_)
-    listed_N[worst] = True
+    if settings.worst_above is None:
+        listed_N[np.argsort(-score_N, kind="stable")[: int(settings.worst * len(score_N))]] = True
+    else:
+        listed_N = score_N > settings.worst_above
     uids: list[list[Any]] = [
         table["uid"].filter(listed_N[part.start : part.start + part.rows]).to_list()
         for table, part in zip(tables, store.parts, strict=True)
