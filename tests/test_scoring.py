@@ -18,7 +18,7 @@ from roclip_sanitize.scan.quality import auroc
 from roclip_sanitize.scoring import ScoreSettings, score_pairs
 from roclip_sanitize.scoring.contract import Pairs
 from roclip_sanitize.scoring.density import Density, local_dimension
-from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank
+from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank, Risk
 from roclip_sanitize.scoring.reference import drawn_rows
 from roclip_sanitize.scoring.stage import DETECTORS
 from roclip_sanitize.store import EmbeddingStore, metadata_file, vectors_file, write_parquet, write_vectors
@@ -131,6 +131,16 @@ def test_mismatch_by_hand() -> None:
     )
     # The picture at 180 is nearer to the caption at 60; the caption at 350 is nearer to those at 0 and 90.
     assert RematchRank(among, neighbours=1)(among) == pytest.approx([0, 0, 2 / 3])
+
+
+def test_risk_parts_two_heaps() -> None:
+    rng = np.random.default_rng(0)
+    degrees = np.concatenate([rng.normal(20, 4, 900), rng.normal(75, 4, 100)])
+    image = on_a_circle(*np.zeros(1_000))
+    reference = pairs_of(image, on_a_circle(*degrees))
+    asked = pairs_of(image[:3], on_a_circle(15, 30, 75))
+    assert Risk(reference, neighbours=1)(asked) == pytest.approx([0, 0, 1], abs=0.02)
+    assert Risk(pairs_of(image), neighbours=1)(asked).tolist() == [0, 0, 0]
 
 
 def store_of(

@@ -186,7 +186,7 @@ def score(
     detectors: Annotated[
         str,
         typer.Option(
-            help="Of kdistance, slof, lid, dao, clip_score, rematch_rank and changed, joined by commas."
+            help="Of kdistance, slof, lid, dao, clip_score, rematch_rank, risk and changed, joined by commas."
         ),
     ] = "slof,clip_score",
     reference: Annotated[int, typer.Option(help="Pairs that others are held against.")] = 4_096,

@@ -25,7 +25,7 @@ from roclip_sanitize.scan.keep_list import write_keep_list
 from roclip_sanitize.scoring.changed import Changed
 from roclip_sanitize.scoring.contract import MakeDetector, Pairs
 from roclip_sanitize.scoring.density import Density
-from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank
+from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank, Risk
 from roclip_sanitize.scoring.reference import drawn_rows, read_rows
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, StorePart, write_parquet
 
@@ -36,6 +36,7 @@ DETECTORS: dict[str, MakeDetector] = {
     "dao": partial(Density, "dao"),
     "clip_score": ClipScore,
     "rematch_rank": RematchRank,
+    "risk": Risk,
 }
 CHANGED = "changed"
 KNOWN = (*DETECTORS, CHANGED)
