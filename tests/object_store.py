@@ -38,6 +38,7 @@ class Faulty:
 def object_store() -> Iterator[Faulty]:
     """A bucket named BUCKET, for this process and those that it starts, while the block lasts."""
     import s3fs
+    from moto.s3.models import s3_backends
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
@@ -56,3 +57,4 @@ def object_store() -> Iterator[Faulty]:
         yield faulty
         s3fs.S3FileSystem.clear_instance_cache()
     server.shutdown()
+    s3_backends.reset()  # of the whole process: another store begins empty

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.same_bytes import tree
+from roclip_sanitize.evaluation.evaluate import evaluate_arms
+from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.runfiles import read_json
 from tests.faulty import NODES, DoomedNode, wait_for
+from tests.squares import write_square_shards
 from tests.stages import SHARDS, run_stages, square_shards, stages
 from tests.trainings import VIT, settings_for
 
@@ -147,17 +152,32 @@ def test_nodes_and_drivers_that_are_taken_away_cost_nothing_but_time(
     assert tree(Path("driven")) == undisturbed["store"]
 
     for name, stage in stages(shards).items():
-        node, flag = cluster.add_node(num_cpus=1), tmp_path / f"{name} held work"
-        cluster.wait_for_nodes()
-        taker = threading.Thread(target=take_away, args=(cluster, node, flag))
-        taker.start()
-        stage(Path(name), DoomedNode(executor, node.node_id, flag))
-        taker.join()
-        assert flag.exists()
+        with_a_node_less(cluster, executor, partial(stage, Path(name)), tmp_path / f"{name} held work")
         assert tree(Path(name)) == undisturbed[name]
 
     train_without_a_node(cluster, executor, tmp_path / "nodes of ranks")
     assert trained(tree(Path("trained"))) == trained(undisturbed["trained"])
+
+    told = EvaluateSettings(
+        arms={"trained": Path("trained")},
+        test_shards=write_square_shards(tmp_path / "test", shards=NODES, pairs=16, first=1_000),
+        label="colour",
+    )
+    evaluate_arms(told, out=Path("evaluated at home"), executor=LocalExecutor())
+    evaluate = partial(evaluate_arms, told, out=Path("evaluated"))
+    with_a_node_less(cluster, executor, lambda where: evaluate(executor=where), tmp_path / "parts held")
+    assert read_json(Path("evaluated/results.json")) == read_json(Path("evaluated at home/results.json"))
+
+
+def with_a_node_less(cluster: Any, executor: Any, stage: Callable[[Any], object], flag: Path) -> None:
+    """Run a stage on the cluster and one node more, which is taken away while it holds work."""
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    taker = threading.Thread(target=take_away, args=(cluster, node, flag))
+    taker.start()
+    stage(DoomedNode(executor, node.node_id, flag))
+    taker.join()
+    assert flag.exists()
 
 
 def trained(found: dict[str, object]) -> dict[str, object]:

@@ -24,7 +24,7 @@ from tests.squares import write_square_shards
 
 pytestmark = pytest.mark.slow
 
-SHARDS = 4
+SHARDS = 3
 TOLD = ("stage.json", "complete.json", "manifest.json", "run.toml", "events.jsonl")  # of paths, and of times
 LOSING = ("embed", "scan")  # stages during which a node is taken away
 PROJECT = Path(__file__).parent.parent
