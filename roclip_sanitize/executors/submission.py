@@ -32,7 +32,11 @@ READY_WITHIN_SECONDS = 60.0
 NOT_READY = (
     "No available agent"  # what a server says while its nodes' agents start; the job is not begun then
 )
-CHATTY_LOGGERS = ("ray._private.runtime_env", "ray.dashboard.modules")  # what is packed, and that it is sent
+CHATTY_LOGGERS = (  # what is packed, that it is sent, that a connection ended as it should
+    "ray._private.runtime_env",
+    "ray.dashboard.modules",
+    "ray.dashboard.modules.job.sdk",
+)
 STOPPED, FAILED = 130, 1
 
 
