@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,8 +36,12 @@ class Faulty:
 
 
 @contextmanager
-def object_store() -> Iterator[Faulty]:
-    """A bucket named BUCKET, for this process and those that it starts, while the block lasts."""
+def object_store(cache: Path) -> Iterator[Faulty]:
+    """A bucket named BUCKET, for this process and those that it starts, while the block lasts.
+
+    Args:
+        cache: folder of the copies that they keep.
+    """
     import s3fs
     from moto.s3.models import s3_backends
     from moto.server import DomainDispatcherApplication, create_backend_app
@@ -47,6 +52,7 @@ def object_store() -> Iterator[Faulty]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell of each request
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROCLIP_CACHE", str(cache))
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")

@@ -32,8 +32,7 @@ PROJECT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    with object_store() as faulty, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    with object_store(tmp_path_factory.mktemp("cache")) as faulty:
         yield faulty
 
 

@@ -87,7 +87,7 @@ def _read_ledger(ledger: Path | None) -> polars.DataFrame:
 
     if ledger is None:
         return polars.DataFrame(schema={"uid": str, "attack": str, "cover": bool})
-    planted = read_table(ledger if ledger.suffix else ledger / "ledger.parquet")
+    planted = read_table(ledger if ledger.suffix == ".parquet" else ledger / "ledger.parquet")
     if "cover" not in planted.columns:
         planted = planted.with_columns(cover=False)
     return planted.select("uid", "attack", "cover").unique("uid", keep="first", maintain_order=True)
