@@ -1,15 +1,20 @@
 """What Ray costs, and what a second worker gives: embed and scan over the same shards, in three ways.
 
-    python -m benchmarks.scaling [--pairs 12000] [--rounds 3]
+    python -m benchmarks.scaling [--pairs 48000] [--rounds 3]
 
     local    one worker, in this process
+    alike    the same twice at once, in processes that have nothing to do with each other
     ray 1    one worker, an actor of Ray
     ray 2    two of them
 
 Each worker is pinned to a core of its own, threads included, so that a second worker is a second core. The
-ways take turns, each time in a process of its own, and start with a run over a few pairs: what is timed is
+ways take turns, each time in processes of their own, and start with a run over a few pairs: what is timed is
 the work, not the start of Ray and its actors, which is printed beside it and paid once per command. Claims
 are ratios of medians. The shards are rendered scenes. Exits with 1 if a claim does not hold.
+
+Two cores share a cache and the way to the memory, and a virtual one may share more. So twice the work of
+"local" in the time of "alike" is all that two workers of this machine can do: the ceiling that is printed
+beside the claims.
 """
 
 from __future__ import annotations
@@ -37,7 +42,8 @@ from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.scan import ScanSettings, scan_store
 
-WAYS = {"local": ("local", 1), "ray 1": ("ray", 1), "ray 2": ("ray", 2)}
+WAYS = {"local": ("local", 1), "alike": ("local", 1), "ray 1": ("ray", 1), "ray 2": ("ray", 2)}
+ALIKE = {"alike": 2}  # processes that run at once; one elsewhere
 STAGES = ("embed", "scan")
 SHARDS = 12  # more than workers by far, or the last one would run alone for long
 WARM_PAIRS = 240
@@ -98,7 +104,7 @@ def main() -> None:
     """Measure, print the table, and tell in the exit code whether all claims hold."""
     told = _arguments()
     if told.way:
-        print(json.dumps(_measure(told.way, told.folder)))
+        print(json.dumps(_measure(told.way, told.folder, told.meeting)))
         return
     with tempfile.TemporaryDirectory(dir=told.scratch) as scratch:
         folder = Path(scratch).resolve()
@@ -136,24 +142,31 @@ def _scan(folder: Path, out: Path, executor: Any) -> None:
 
 
 def _apart(way: str, folder: Path) -> dict[str, float]:
-    """One way once, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.scaling", "--way", way, "--folder", str(folder)]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
-    return found
+    """One way once, in processes of its own: the seconds of the slowest."""
+    with tempfile.TemporaryDirectory(dir=folder) as meeting:
+        command = [sys.executable, "-m", "benchmarks.scaling", "--way", way]
+        command += ["--folder", str(folder), "--meeting", meeting]
+        running = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(ALIKE.get(way, 1))
+        ]
+        told = [one.communicate()[0] for one in running]
+    if any(one.returncode for one in running):
+        raise SystemExit(f"scaling: {way} failed, see above")
+    found: list[dict[str, float]] = [json.loads(one.splitlines()[-1]) for one in told]
+    return {name: max(one[name] for one in found) for name in found[0]}
 
 
-def _measure(way: str, folder: Path) -> dict[str, float]:
+def _measure(way: str, folder: Path, meeting: Path) -> dict[str, float]:
     """Seconds of the start, a small run included, and of each stage."""
     name, workers = WAYS[way]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        out, taken = Path(scratch), Path(scratch) / "taken"
-        taken.mkdir()
-        executor = Pinned(open_executor(name, workers=workers), taken)
+        out = Path(scratch)
+        executor = Pinned(open_executor(name, workers=workers), meeting)
         found = dict[str, float]()
         for data in ("warm", "work"):
             for stage, run in {"embed": _embed, "scan": _scan}.items():
+                _meet(meeting, f"{data} {stage}", of=ALIKE.get(way, 1))
                 began = time.perf_counter()
                 run(folder / data, out / data / stage, executor)
                 found[stage] = time.perf_counter() - began
@@ -162,9 +175,17 @@ def _measure(way: str, folder: Path) -> dict[str, float]:
     return found
 
 
+def _meet(meeting: Path, occasion: str, *, of: int) -> None:
+    """Wait until so many processes have come to this."""
+    (meeting / f"{occasion} {os.getpid()}").touch()
+    while len(list(meeting.glob(f"{occasion} *"))) < of:
+        time.sleep(0.01)
+
+
 def _claims(stage: str, seconds: dict[str, dict[str, float]]) -> list[Claim]:
-    local, one, two = (seconds[way][stage] for way in WAYS)
+    local, alike, one, two = (seconds[way][stage] for way in WAYS)
     overhead, speedup = one / local - 1, one / two
+    print(f"{stage}: two processes alike do {2 * local / alike:.2f} times the work of one, the ceiling here")
     return [
         Claim(
             name=f"{stage}: seconds that Ray adds, as a share",
@@ -196,11 +217,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=12_000)
+    parser.add_argument("--pairs", type=int, default=48_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scratch", type=Path, default=None, help="folder for results")
     parser.add_argument("--way", choices=WAYS, default="", help="measure this one once; for its own use")
     parser.add_argument("--folder", type=Path, default=None, help="with --way: what main prepared")
+    parser.add_argument("--meeting", type=Path, default=None, help="with --way: where its processes meet")
     return parser.parse_args()
 
 

@@ -48,7 +48,8 @@ Vectors = NDArray[np.float32]
 
 def share_worse(own_M: Vectors, other_MR: Vectors) -> NDArray[np.float64]:
     """Share of others that fit worse than the own: (M,) float64."""
-    share_M: NDArray[np.float64] = (other_MR < own_M[:, None]).mean(axis=1)
+    worse_M = np.count_nonzero(other_MR < own_M[:, None], axis=1)  # much quicker than a mean of booleans
+    share_M: NDArray[np.float64] = worse_M / max(1, other_MR.shape[1])
     return share_M
 
 
@@ -232,7 +233,9 @@ def ridge(square_EE: NDArray[np.floating], product_ED: NDArray[np.floating]) -> 
 def fits(told_MD: Vectors, predicted_MD: Vectors, predicted_RD: Vectors) -> tuple[Vectors, Vectors]:
     """How well predictions fit, larger is nearer: of rows' own (M,), and of all references (M, R)."""
     own_M = (told_MD * predicted_MD).sum(axis=1) - half_squares(predicted_MD)
-    return own_M, told_MD @ predicted_RD.T - half_squares(predicted_RD)
+    other_MR: Vectors = told_MD @ predicted_RD.T
+    other_MR -= half_squares(predicted_RD)
+    return own_M, other_MR
 
 
 def half_squares(row_MD: Vectors) -> Vectors:

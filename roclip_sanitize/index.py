@@ -16,7 +16,7 @@ Dimension key: N rows, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,8 @@ def build_index(settings: IndexSettings, *, out: Path, executor: Executor) -> di
 def open_index(path: Path, executor: Executor) -> Iterator[ShardedIndex]:
     """Open a finished index for searching until the block ends.
 
-    One searcher per part, or as many as the executor has workers, each with a run of parts.
+    One searcher per part, or as many as the executor has workers, each with a run of parts. Where there are
+    at least twice as many workers as parts, searchers of the same part take turns with the questions.
 
     Raises:
         DataError: there is none.
@@ -211,8 +212,9 @@ def _open_folder(folder: StageFolder, executor: Executor, *, effort: int) -> Ite
         partial(Searcher, folder.path, tuple(map(str, share)), open_file=open_file, effort=effort)
         for share in shares
     ]
-    with executor.crew(makers) as crew:
-        yield ShardedIndex(crew)
+    with ExitStack() as crews:
+        copies = executor.size // len(makers)  # parts are mapped, so that copies on a node share its memory
+        yield ShardedIndex([crews.enter_context(executor.crew(makers)) for _ in range(copies)])
 
 
 def _look_facts(settings: IndexSettings, folder: StageFolder, executor: Executor) -> dict[str, int]:

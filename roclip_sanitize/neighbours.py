@@ -158,6 +158,8 @@ def best_k(rows_NC: NDArray[np.int64], cosine_NC: NDArray[np.float32], k: int) -
 
 def merge(answers: Sequence[Neighbours], k: int) -> Neighbours:
     """Turn the answers of all parts to one question into the answer of the whole."""
+    if len(answers) == 1 and answers[0].rows_NK.shape[1] == k:
+        return answers[0]  # in order already
     rows_NC = np.concatenate([answer.rows_NK for answer in answers], axis=1)
     cosine_NC = np.concatenate([answer.cosine_NK for answer in answers], axis=1)
     return best_k(rows_NC, cosine_NC, k)

@@ -12,9 +12,10 @@ Dimension key: N queries, M rows of one part, D width, K neighbours.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle, islice, tee
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,10 +71,15 @@ class PartFile(Protocol):
 
 
 class ShardedIndex:
-    """An open index, whose parts are searched side by side."""
+    """An open index, whose parts are searched side by side.
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    Args:
+        crews: each of them owns all parts, so that questions are dealt out to them in turn: where there are
+            more workers than parts, all of them have work.
+    """
+
+    def __init__(self, crews: Sequence[Crew]) -> None:
+        self._crews = crews
 
     def search(self, questions: Iterable[SearchTask]) -> Iterator[Neighbours]:
         """Answer each question, in order; ``questions`` is pulled lazily.
@@ -82,7 +88,12 @@ class ShardedIndex:
             MismatchError: queries and index come from two models, or have no common space.
             ConfigError: the rows do not exist, or an exclusion makes no sense for them.
         """
-        for answers in self._crew.ask(questions):
+        crews = len(self._crews)
+        shares = (islice(all_, turn, None, crews) for turn, all_ in enumerate(tee(questions, crews)))
+        for stream in cycle([crew.ask(share) for crew, share in zip(self._crews, shares, strict=True)]):
+            answers = next(stream, None)
+            if answers is None:
+                return
             yield merge(answers, k=answers[0].rows_NK.shape[1])
 
 

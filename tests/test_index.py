@@ -180,8 +180,31 @@ def test_a_search_that_misses_lowers_the_recall(store: EmbeddingStore) -> None:
                 everything = best_k(np.tile(np.arange(10), (rows, 1)), np.ones((rows, 10), np.float32), 10)
                 yield [everything if task.reference else Neighbours.none(rows, task.k)]
 
-    facts = measure(ShardedIndex(Careless()), store, modality="image", seed=0)
+    facts = measure(ShardedIndex([Careless()]), store, modality="image", seed=0)
     assert (facts["recall@1"], facts["recall@10"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("questions", [0, 1, 2, 7])
+def test_crews_of_the_same_parts_take_turns(questions: int) -> None:
+    from roclip_sanitize.searcher import ShardedIndex
+
+    class Crew:
+        """Answers with its number and the row that asks."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def ask(self, questions: Iterable[SearchTask]) -> Iterator[list[Neighbours]]:
+            for task in questions:
+                yield [best_k(np.array([[self.number, task.start]]), np.ones((1, 2), np.float32), 2)]
+
+    asked = [
+        SearchTask(store=Path("s"), part="00000", modality="image", start=row, stop=row + 1, k=2)
+        for row in range(questions)
+    ]
+    answers = list(ShardedIndex([Crew(-3), Crew(-2), Crew(-1)]).search(iter(asked)))
+    told = [sorted(answer.rows_NK[0].tolist()) for answer in answers]
+    assert told == [[row % 3 - 3, row] for row in range(questions)]
 
 
 def test_the_same_command_again_does_no_work(store: EmbeddingStore, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
 from roclip_sanitize.scan.columns import Columns, join_pieces
-from roclip_sanitize.scan.cross_files import MOST_LOTS, Files, fold_of, load_arrays, lots_of
+from roclip_sanitize.scan.cross_files import MOST_LOTS, Files, fold_of, load_arrays, lots_of, packed, unpacked
 from roclip_sanitize.scan.cross_rounds import cross_predict, read_judged, suspicion
 from roclip_sanitize.scan.halves import read_directions
 from roclip_sanitize.scan.looks import looks_at
@@ -90,6 +90,13 @@ class TestByHand:
         assert [part for lot in lots for part in lot.parts] == parts
         assert [len(lot.parts) for lot in lots_of(parts[:3])] == [1, 1, 1]
         assert lots_of([]) == []
+
+
+def test_symmetric_squares_survive_packing() -> None:
+    row_23MW = np.random.default_rng(0).standard_normal((2, 3, 9, 5))
+    square_23WW = np.swapaxes(row_23MW, -1, -2) @ row_23MW
+    assert packed(square_23WW).shape == (2, 3, 15)
+    assert np.array_equal(unpacked(packed(square_23WW)), square_23WW)
 
 
 @pytest.mark.parametrize("part_sizes", [(240,), (100, 140), (10, 0, 100, 1, 129)])

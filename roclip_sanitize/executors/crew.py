@@ -15,6 +15,10 @@ QUESTIONS_IN_FLIGHT = 4
 PATIENCE_SECONDS = 30.0  # for an actor to start, before a neighbour does its part
 _NOBODY = object()
 
+_Asked = tuple[
+    Any, list[tuple[Any, Any]]
+]  # a question, and of each member who was asked and where it answers
+
 
 class RayCrew:
     """Workers that each own a part, spread over actors. The part of a lost one moves to another.
@@ -45,9 +49,12 @@ class RayCrew:
                 self._move(member, self._hosts[member])
 
     def ask(self, questions: Iterable[Any]) -> Iterator[list[Any]]:
-        """See Crew.ask."""
+        """See Crew.ask. The first questions are put at once, so that several crews begin together."""
         waiting = iter(questions)
-        running = deque(self._put(question) for question in islice(waiting, QUESTIONS_IN_FLIGHT))
+        first = [self._put(question) for question in islice(waiting, QUESTIONS_IN_FLIGHT)]
+        return self._answers(deque(first), waiting)
+
+    def _answers(self, running: deque[_Asked], waiting: Iterator[Any]) -> Iterator[list[Any]]:
         while running:
             shared, asked = running.popleft()
             by_actor = [self._answer(member, shared, *told) for member, told in enumerate(asked)]
@@ -55,7 +62,7 @@ class RayCrew:
             rounds = zip_longest(*by_actor, fillvalue=_NOBODY)  # members were dealt out in turn
             yield [answer for turn in rounds for answer in turn if answer is not _NOBODY]
 
-    def _put(self, question: Any) -> tuple[Any, list[tuple[Any, Any]]]:
+    def _put(self, question: Any) -> _Asked:
         shared = ray.put(question)
         hosts = zip(self._hosts, self._recipes, strict=True)
         return shared, [(actor, recipe.put(actor, shared)) for actor, recipe in hosts]

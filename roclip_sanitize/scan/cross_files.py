@@ -6,7 +6,7 @@
     cross/references.npz                some rows of each fold, which all others are compared with
     cross/votes.npy                     of every row, one divided by the pairs that have its picture
     cross/round_0/weights.npy           of every row: how much the round learns from it
-    cross/round_0/squares_00000.npz     of one lot: sums of products of weighted rows; gone when learnt from
+    cross/round_0/squares_00000.npy     of one lot: sums of products of weighted rows, packed; then gone
     cross/round_0/learnt.npz            regressions
     cross/round_0/ranks_00000.npz       of one part, row by row
     cross/suspicion.npy                 of every row
@@ -16,11 +16,12 @@ Sums are of *lots*, runs of consecutive parts, so that however many parts there 
 on the disk. Lots depend on the store alone, and are added in order: so results are the same bytes whoever
 made them.
 
-Dimension key: N pairs.
+Dimension key: N pairs; K foldings, F folds; W rows of a square, U numbers of its upper half.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ class Files:
 
     def squares(self, number: int, name: str) -> Path:
         """One lot's sums of products, in a round."""
-        return self._round(number) / f"squares_{name}.npz"
+        return self._round(number) / f"squares_{name}.npy"
 
     def learnt(self, number: int) -> Path:
         """A round's regressions."""
@@ -151,6 +152,30 @@ def one_thread() -> Any:
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=1, user_api="blas")
+
+
+def save_array(path: Path, array: NDArray[Any]) -> Path:
+    """Write an array, whole or not at all."""
+    with atomic_file(path) as file:
+        np.save(file, array)
+    return path
+
+
+def packed(square_KFWW: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The upper halves of symmetric squares, row by row: (K, F, U), half as much to write, send and hash."""
+    upper = np.triu_indices(square_KFWW.shape[-1])
+    half_KFU: NDArray[np.float64] = square_KFWW[..., *upper]
+    return half_KFU
+
+
+def unpacked(half_KFU: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of packed()."""
+    width = math.isqrt(2 * half_KFU.shape[-1])  # U is W (W + 1) / 2
+    square_KFWW = np.zeros((*half_KFU.shape[:-1], width, width))
+    row, column = np.triu_indices(width)
+    square_KFWW[..., row, column] = half_KFU
+    square_KFWW[..., column, row] = half_KFU
+    return square_KFWW
 
 
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> Path:

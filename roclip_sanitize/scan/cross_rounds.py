@@ -57,7 +57,10 @@ from roclip_sanitize.scan.cross_files import (
     load_arrays,
     lots_of,
     one_thread,
+    packed,
+    save_array,
     save_arrays,
+    unpacked,
 )
 from roclip_sanitize.scan.halves import (
     Halves,
@@ -70,7 +73,7 @@ from roclip_sanitize.scan.halves import (
 )
 from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import Places, run_missing
-from roclip_sanitize.storage import atomic_file, exists, here, remove
+from roclip_sanitize.storage import exists, here, remove
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 STRANGE = 0.75  # ranks below are rare among matched pairs; see benchmarks/LOG.md for others
@@ -142,7 +145,7 @@ class SquareWorker:
                 for block, picture_MP, caption_ME in self._halves.blocks(part):
                     row = slice(part.start + block.start, part.start + block.stop)
                     self._add(square_KFWW, np.hstack([caption_ME, picture_MP]), row)
-        path = save_arrays(self._files.squares(self._number, lot.name), square=square_KFWW)
+        path = save_array(self._files.squares(self._number, lot.name), packed(square_KFWW))
         return self._files.commit(f"{self._number}_squares_{lot.name}", path, laps=laps)
 
     def _add(self, square_KFWW: NDArray[np.float64], both_MW: Vectors, row: slice) -> None:
@@ -161,9 +164,10 @@ def learn(files: Files, number: int, lots: Sequence[Lot], *, pictures: int, capt
     What judges a fold was learnt from the others.
     """
     width = pictures + captions
-    square_KFWW = np.zeros((FOLDINGS, FOLDS, width, width))
+    half_KFU = np.zeros((FOLDINGS, FOLDS, width * (width + 1) // 2))
     for lot in lots:
-        square_KFWW += load_arrays(files.squares(number, lot.name))["square"]
+        half_KFU += np.load(here(files.squares(number, lot.name)))
+    square_KFWW = unpacked(half_KFU)
     to_picture = np.empty((FOLDINGS, FOLDS, captions, pictures), np.float32)
     to_caption = np.empty((FOLDINGS, FOLDS, pictures, captions), np.float32)
     said, seen = slice(captions), slice(captions, None)
@@ -183,6 +187,11 @@ class RankWorker:
         self._halves = Halves(files, files.look.rounds[number])
         self._picture_N = Columns(files.places.columns).picture_N
         self._learnt = load_arrays(self._files.learnt(number))
+        self._references = {
+            (folding, fold): self._predicted_references(folding, fold)
+            for folding in range(FOLDINGS)
+            for fold in range(FOLDS)
+        }
 
     def __call__(self, part: StorePart) -> Marker:
         """Rank one part."""
@@ -210,17 +219,28 @@ class RankWorker:
         self, picture_MP: Vectors, caption_ME: Vectors, folding: int, fold: int
     ) -> list[tuple[NDArray[np.float64], Vectors]]:
         """By caption and by picture: ranks, and how well the own prediction fits."""
-        picture_RP, caption_RE = self._halves.references(folding, fold)
-        learnt_EP = self._learnt["to_picture"][folding, fold]
-        learnt_PE = self._learnt["to_caption"][folding, fold]
         found = []
-        for told, asked, reference, learnt in (
-            (picture_MP, caption_ME, caption_RE, learnt_EP),
-            (caption_ME, picture_MP, picture_RP, learnt_PE),
+        for told, asked, learnt, reference in zip(
+            (picture_MP, caption_ME),
+            (caption_ME, picture_MP),
+            self._learnt_by(folding, fold),
+            self._references[folding, fold],
+            strict=True,
         ):
-            own_M, other_MR = fits(told, asked @ learnt, reference @ learnt)
+            own_M, other_MR = fits(told, asked @ learnt, reference)
             found.append((share_worse_ties_half(own_M, other_MR), own_M))
         return found
+
+    def _learnt_by(self, folding: int, fold: int) -> tuple[Vectors, Vectors]:
+        """Regressions to pictures (E, P) and to captions (P, E)."""
+        return self._learnt["to_picture"][folding, fold], self._learnt["to_caption"][folding, fold]
+
+    def _predicted_references(self, folding: int, fold: int) -> tuple[Vectors, Vectors]:
+        """Pictures (R, P) and captions (R, E) as the other halves of one fold's references predict them."""
+        picture_RP, caption_RE = self._halves.references(folding, fold)
+        learnt_EP, learnt_PE = self._learnt_by(folding, fold)
+        with one_thread():
+            return caption_RE @ learnt_EP, picture_RP @ learnt_PE
 
 
 def weigh(files: Files, number: int, parts: Sequence[StorePart], *, first: Files) -> Path:
@@ -237,10 +257,7 @@ def weigh(files: Files, number: int, parts: Sequence[StorePart], *, first: Files
     else:
         trust_N = np.ones(len(vote_N), np.float32)
     weight_N = weights(trust_N, vote_N, left_out=files.look.rounds[number].left_out)
-    path = files.weights(number)
-    with atomic_file(path) as file:
-        np.save(file, weight_N.astype(np.float32))
-    return path
+    return save_array(files.weights(number), weight_N.astype(np.float32))
 
 
 def _trust(files: Files, number: int, parts: Sequence[StorePart]) -> NDArray[np.float32]:
@@ -262,9 +279,7 @@ def _suspect(looks: Sequence[Files], parts: Sequence[StorePart]) -> Path:
         ]
         found_N = suspicion(_mean(ranks), trust_N)
         suspicion_N[known_N] = found_N[known_N]
-    with atomic_file(first.suspicion) as file:
-        np.save(file, suspicion_N)
-    return first.suspicion
+    return save_array(first.suspicion, suspicion_N)
 
 
 def _mean(ranks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -24,10 +24,17 @@ from roclip_sanitize.cross_prediction import FOLDINGS, FOLDS, REFERENCES, Round,
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker
 from roclip_sanitize.scan.columns import Columns
-from roclip_sanitize.scan.cross_files import Files, Lot, fold_of, load_arrays, one_thread, save_arrays
+from roclip_sanitize.scan.cross_files import (
+    Files,
+    Lot,
+    fold_of,
+    load_arrays,
+    one_thread,
+    save_array,
+    save_arrays,
+)
 from roclip_sanitize.scan.directions import Directions
 from roclip_sanitize.scan.looks import HALVES, blocks
-from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import StorePart
 
 DIRECTIONS = ("mean_V", "turn_VE", "deviation_E")
@@ -119,8 +126,7 @@ def choose_references(files: Files, parts: Sequence[StorePart]) -> list[Path]:
     """
     picture_N = np.asarray(Columns(files.places.columns).picture_N)
     _, number_N, copies = np.unique(picture_N, return_inverse=True, return_counts=True)
-    with atomic_file(files.votes) as file:
-        np.save(file, (1 / copies[number_N]).astype(np.float32))
+    save_array(files.votes, (1 / copies[number_N]).astype(np.float32))
     rng, chosen = np.random.default_rng(0), dict[str, NDArray[Any]]()
     for folding in range(FOLDINGS):
         for fold in range(FOLDS):
