@@ -32,6 +32,7 @@ from roclip_sanitize.cli import checked_defaults
 from roclip_sanitize.cli.run_file import read_run_file
 from roclip_sanitize.images import square_pixels
 from roclip_sanitize.ingest.tables import Columns, read_rows
+from roclip_sanitize.known_bad import read_known_bad
 from roclip_sanitize.pairing import PAIR_SCHEMA, pairs_file, read_pairs
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, fingerprint
@@ -83,6 +84,8 @@ def all_targets(folder: Path) -> dict[str, Target]:
         "urls_text": _urls_target(folder / "urls.csv"),
         "urls_lines": _urls_target(folder / "urls.jsonl"),
         "urls_table": _urls_target(folder / "urls.parquet"),
+        "hashes_text": _hashes_target(folder / "hashes.txt"),
+        "hashes_table": _hashes_target(folder / "hashes.parquet"),
     }
 
 
@@ -203,6 +206,15 @@ def _rows(path: Path) -> object:
     rows = list(read_rows([path], Columns()))
     require_lines(row.flaw for row in rows)
     return rows
+
+
+def _hashes_target(path: Path) -> Target:
+    hashes = {"sha256": ["a" * 64], "md5": ["b" * 32], "phash": ["c" * 16]}
+    if path.suffix == ".txt":
+        path.write_text("# known\n" + "".join(f"{one},1\n" for (one,) in hashes.values()))
+    else:
+        polars.DataFrame(hashes).write_parquet(path)
+    return _through(path, lambda: read_known_bad([path], tolerance=0).counts, turn=8_000)
 
 
 # What stages leave behind

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from PIL import Image
 
+from roclip_sanitize.images import decode_image
+
 BITS = 64
-DIGITS = BITS // 4
+MAX_BITS_APART = 10  # of pictures that count as the same; benchmarks/LOG.md says what it costs and catches
+ENOUGH_PX = 64  # a side: a large JPEG need not be decoded whole
+DIGITS_OF = {"sha256": 64, "md5": 32, "phash": BITS // 4}  # what lists of pictures tell them by, in hex
 
 
 def perceptual_hash(image: Image.Image) -> str:
@@ -17,6 +21,15 @@ def perceptual_hash(image: Image.Image) -> str:
     import imagehash
 
     return str(imagehash.phash(image))
+
+
+def encoded_hash(data: bytes) -> str:
+    """perceptual_hash() of an encoded picture.
+
+    Raises:
+        BadPair: it is none, or one that images.decode_image() refuses.
+    """
+    return perceptual_hash(decode_image(data, enough=ENOUGH_PX))
 
 
 def bits_apart(first: str, second: str) -> int:

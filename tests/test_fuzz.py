@@ -18,7 +18,7 @@ from roclip_sanitize.errors import ConfigError
 PARSERS = (
     *("tar", "shard", "fields", "caption", "picture", "shard_names", "attack", "run_file", "marker"),
     *("stage", "ledger", "ledger_table", "keep_list", "vectors", "pairs", "failures"),
-    *("urls_text", "urls_lines", "urls_table"),
+    *("urls_text", "urls_lines", "urls_table", "hashes_text", "hashes_table"),
 )
 
 

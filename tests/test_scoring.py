@@ -16,6 +16,7 @@ from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.keep_list import read_keep_list
 from roclip_sanitize.scan.quality import auroc
 from roclip_sanitize.scoring import ScoreSettings, score_pairs
+from roclip_sanitize.scoring.band import Band
 from roclip_sanitize.scoring.contract import Pairs
 from roclip_sanitize.scoring.density import Density, local_dimension
 from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank, Risk
@@ -121,6 +122,43 @@ def test_a_reference_that_is_too_large_turns_density_round() -> None:
     for measure, turned in (("kdistance", 0.2), ("slof", 0.5), ("dao", 0.5)):
         assert found(measure, few) > 0.97
         assert found(measure, np.arange(6_000)) < turned
+
+
+def test_the_band_by_hand() -> None:
+    band = Band(most_poisons=0.01, rarest_kind=0.1)
+    assert (band.lowest, band.highest, band.exists) == pytest.approx((0.03, 0.06, True))
+    assert (band.neighbours(4_096), band.neighbours(100), band.neighbours(2)) == (123, 3, 1)
+    assert band.warning(4_096) == ""
+    none = Band(most_poisons=0.01, rarest_kind=0.02)
+    assert not none.exists
+    assert none.warning(4_096) == (
+        "density has no setting for poisons of up to 1.00% beside kinds of picture as rare as 2.00%: "
+        "with 123 of 4,096 as near it suspects these, too"
+    )
+
+
+def test_within_the_band_many_poisons_are_found_that_a_fixed_number_of_neighbours_misses(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    modes = rng.normal(size=(6, 32))
+    clean = unit(modes[rng.integers(0, 6, 2_850)] + 0.7 * rng.normal(size=(2_850, 32)))
+    poison = unit(rng.normal(size=(1, 32)) + 0.05 * rng.normal(size=(150, 32)))  # 5 %
+    pool = pairs_of(np.concatenate([clean, poison]))
+    few, band = ScoreSettings(store=tmp_path), ScoreSettings(store=tmp_path, most_poisons=0.05)
+    assert (few.near, band.near) == (16, 615)
+    found = [
+        float(auroc(score[2_850:], score[:2_850]))
+        for told in (few, band)
+        if len(score := Density("slof", pool, neighbours=min(told.near, 450))(pool).astype(float))
+    ]
+    assert found[0] < 0.7
+    assert found[1] > 0.99
+    store_of(tmp_path / "store")
+    told = {"store": str(tmp_path / "store"), "out": str(tmp_path / "out"), "executor": "local"}
+    call("score", **told, reference=50, most_poisons=0.1, rarest_kind=0.2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="most_poisons is 2, wanted a share"):
+        ScoreSettings(store=tmp_path, most_poisons=2)
 
 
 def test_mismatch_by_hand() -> None:

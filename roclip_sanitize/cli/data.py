@@ -19,13 +19,13 @@ from roclip_sanitize.cli.options import (
     Threads,
     Workers,
 )
-from roclip_sanitize.cli.output import finish, show
+from roclip_sanitize.cli.output import finish, say, show
 from roclip_sanitize.cli.starting import start
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (embed, adopt, retry_failed, scan, score, explain, rewrite):
+    for command in (embed, adopt, retry_failed, scan, score, explain, screen, rewrite):
         app.command()(command)
 
 
@@ -181,16 +181,30 @@ def scan(
 
 
 def score(
-    store: Annotated[Path, typer.Option(help="Embedding store of a CLIP, made by 'roclip embed'.")],
+    store: Annotated[Path, typer.Option(help="Embedding store, made by 'roclip embed'.")],
     out: Out,
     detectors: Annotated[
         str,
         typer.Option(
-            help="Of kdistance, slof, lid, dao, clip_score, rematch_rank, risk and changed, joined by commas."
+            help="Joined by commas: kdistance, slof, lid, dao, clip_score, rematch_rank, risk (of a CLIP's "
+            "store), perplexity, burst, repetition, changed."
         ),
     ] = "slof,clip_score",
     reference: Annotated[int, typer.Option(help="Pairs that others are held against.")] = 4_096,
     neighbours: Annotated[int, typer.Option(help="Of these, how many count as near.")] = 16,
+    most_poisons: Annotated[
+        float,
+        typer.Option(
+            help="Instead: share of the pairs that may be poisons of one kind. As many count as near as "
+            "find these."
+        ),
+    ] = 0.0,
+    rarest_kind: Annotated[
+        float,
+        typer.Option(
+            help="With it: share of the rarest kind of picture. Says so if density cannot spare it."
+        ),
+    ] = 1.0,
     worst: Annotated[
         float, typer.Option(help="Share of the pairs to list, the worst, in worst.npy; 0 lists none.")
     ] = 0.0,
@@ -218,12 +232,16 @@ def score(
         detectors=tuple(name.strip() for name in detectors.split(",") if name.strip()),
         reference=reference,
         neighbours=neighbours,
+        most_poisons=most_poisons,
+        rarest_kind=rarest_kind,
         seed=seed,
         worst=worst,
         worst_by=worst_by,
         worst_above=worst_above,
         expected=expected,
     )
+    if settings.band and (warning := settings.band.warning(settings.reference)):
+        say(warning)
     tally = score_pairs(settings, out=out, executor=start(out, executor, workers=workers))
     listed = {"worst": str(out / WORST_FILE)} if worst or worst_above is not None else {}
     finish(tally, score_limits(out), max_failed=0.0, as_json=as_json, scores=str(out / "scores"), **listed)
@@ -243,6 +261,35 @@ def explain(
         return
     for line in found.lines():
         print(line)
+
+
+def screen(
+    shards: Shards,
+    known_bad: Annotated[
+        list[Path],
+        typer.Option(
+            help="List of hashes: text, a sha256, md5 or pHash a line, or a .parquet with such columns. "
+            "May be given several times."
+        ),
+    ],
+    out: Out,
+    tolerance: Annotated[
+        int, typer.Option(help="Bits of 64 in which pHashes of the same picture may differ.")
+    ] = 10,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    max_failed: MaxFailed = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Find the pictures that are on lists of known-bad ones, by their bytes or their looks."""
+    from roclip_sanitize.screen import LISTED_FILE, ScreenSettings, screen_limits, screen_shards
+    from roclip_sanitize.shards import expand_shards
+
+    settings = ScreenSettings(
+        shards=tuple(expand_shards(shards)), known_bad=tuple(known_bad), tolerance=tolerance
+    )
+    tally = screen_shards(settings, out=out, executor=start(out, executor, workers=workers))
+    finish(tally, screen_limits(out), max_failed=max_failed, as_json=as_json, listed=str(out / LISTED_FILE))
 
 
 def rewrite(

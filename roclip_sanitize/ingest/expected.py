@@ -6,8 +6,7 @@ poisoning; Carlini et al., Poisoning Web-Scale Training Datasets is Practical, 2
     sha256, md5    the same bytes: the same picture
     phash          other bytes that look the same: scaled or encoded again, which hosts do all the time
 
-The exact hashes alone throw away every picture that was only encoded again. The tolerance is that of
-MAX_BITS_APART: benchmarks/LOG.md says what it costs and catches.
+The exact hashes alone throw away every picture that was only encoded again.
 
 Pure.
 """
@@ -18,10 +17,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from roclip_sanitize.hashes import DIGITS, bits_apart
-
-MAX_BITS_APART = 10  # of 64
-DIGITS_OF = {"sha256": 64, "md5": 32, "phash": DIGITS}
+from roclip_sanitize.hashes import bits_apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

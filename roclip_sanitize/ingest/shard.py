@@ -25,8 +25,7 @@ from typing import Any
 
 from roclip_sanitize.captions import decode_caption
 from roclip_sanitize.errors import BadPair
-from roclip_sanitize.hashes import perceptual_hash
-from roclip_sanitize.images import decode_image
+from roclip_sanitize.hashes import encoded_hash
 from roclip_sanitize.ingest.expected import Expected, mismatch
 from roclip_sanitize.ingest.fetching import Fetcher, FetchError, FetchSettings
 from roclip_sanitize.ingest.resizing import Resized, ResizeMode, Resizer, key_of
@@ -38,7 +37,6 @@ from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.store import failures_file, write_parquet
 
 STEPS = ("fetch", "write")
-ENOUGH_PX = 64  # a side, for a perceptual hash: a large JPEG need not be decoded whole for it
 HASH_MISMATCH, BAD_HASH = "hash_mismatch", "bad_expected_hash"
 PAIR_SCHEMA: dict[str, Any] = dict.fromkeys(("url", "caption", "uid", "key", "sha256", "phash"), str)
 FAILURE_SCHEMA: dict[str, Any] = {
@@ -158,7 +156,7 @@ class IngestWorker:
         Raises:
             BadPair: they are no picture, or too large a one.
         """
-        phash = perceptual_hash(decode_image(data, enough=ENOUGH_PX))
+        phash = encoded_hash(data)
         if why := mismatch(data, lambda: phash, expected, tolerance=self._pictures.tolerance):
             return Failed(reason=HASH_MISMATCH, detail=why, fetched=True)
         return Had(picture=self._resize(data), sha256=hashlib.sha256(data).hexdigest(), phash=phash)

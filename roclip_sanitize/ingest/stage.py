@@ -21,8 +21,7 @@ from urllib.parse import urlsplit
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.hashes import BITS
-from roclip_sanitize.ingest.expected import MAX_BITS_APART
+from roclip_sanitize.hashes import BITS, MAX_BITS_APART
 from roclip_sanitize.ingest.fetching import FetchSettings
 from roclip_sanitize.ingest.resizing import ResizeMode
 from roclip_sanitize.ingest.shard import STEPS, IngestWorker, PictureSettings, ShardOfRows, pairs_file

@@ -23,7 +23,8 @@ from typing import IO, Any
 from roclip_sanitize.artefacts import table_batches, table_columns
 from roclip_sanitize.braces import expand_braces
 from roclip_sanitize.errors import ConfigError, DataError
-from roclip_sanitize.ingest.expected import DIGITS_OF, Expected
+from roclip_sanitize.hashes import DIGITS_OF
+from roclip_sanitize.ingest.expected import Expected
 from roclip_sanitize.records import is_uid
 from roclip_sanitize.remote import is_url, source_name
 from roclip_sanitize.storage import exists, here, names_in

@@ -1,12 +1,14 @@
-"""Embedding store of a CLIP → what published detectors say of every pair: the ``score`` stage.
+"""Embedding store → what published detectors say of every pair: the ``score`` stage.
 
 scores/scores_00000.parquet   uid, key, shard, and a column of each detector
+captions/…                    what captions are judged by, see caption_counts.py
 worst.npy                     uids of the worst share by one of them, if that was asked for
 done/00000.json               rows; written last
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +24,15 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.cross_files import one_thread
 from roclip_sanitize.scan.keep_list import write_keep_list
+from roclip_sanitize.scan.parts import run_missing
+from roclip_sanitize.scoring.band import Band
+from roclip_sanitize.scoring.caption_counts import CaptionCounts, count_captions
 from roclip_sanitize.scoring.changed import Changed
-from roclip_sanitize.scoring.contract import MakeDetector, Pairs
+from roclip_sanitize.scoring.contract import MakeDetector, Pairs, Scores
 from roclip_sanitize.scoring.density import Density
 from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank, Risk
 from roclip_sanitize.scoring.reference import drawn_rows, read_rows
+from roclip_sanitize.scoring.wording import WORDINGS, Wording
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, StorePart, write_parquet
 
 DETECTORS: dict[str, MakeDetector] = {
@@ -39,8 +45,10 @@ DETECTORS: dict[str, MakeDetector] = {
     "risk": Risk,
 }
 CHANGED = "changed"
-KNOWN = (*DETECTORS, CHANGED)
+KNOWN = (*DETECTORS, *WORDINGS, CHANGED)
+LATER = {"worst_above": None, "expected": None, "most_poisons": 0.0, "rarest_kind": 1.0}
 BLOCK_PAIRS = 1_024
+CAPTIONS = "captions"
 WORST_FILE = "worst.npy"
 
 
@@ -49,11 +57,14 @@ class ScoreSettings:
     """What to score, by what.
 
     Attributes:
-        store: an embedding store of a CLIP, with both towers.
+        store: an embedding store; of a CLIP, with both towers, for DETECTORS.
         detectors: of KNOWN.
         reference: pairs that others are held against.
         neighbours: of these, how many count as near. Poisons of one kind are found by density as long as they
             are less than neighbours / reference of all pairs.
+        most_poisons: share of the pairs that may be poisons of one kind: if told, ``neighbours`` is not
+            looked at, and as many count as near as find these; see band.py.
+        rarest_kind: with it, the share of the rarest kind of picture that density should leave alone.
         seed: of the reference pairs.
         worst: share of the pairs to list in worst.npy; 0 lists none.
         worst_above: instead of a share, the score above which pairs are listed.
@@ -65,6 +76,8 @@ class ScoreSettings:
     detectors: tuple[str, ...] = ("slof", "clip_score")
     reference: int = 4_096
     neighbours: int = 16
+    most_poisons: float = 0.0
+    rarest_kind: float = 1.0
     seed: int = 0
     worst: float = 0.0
     worst_by: str = ""
@@ -76,18 +89,38 @@ class ScoreSettings:
             raise ConfigError(f"no detector {unknown[0]!r}: known are {', '.join(KNOWN)}")
         if len(set(self.detectors)) < len(self.detectors):
             raise ConfigError(f"a detector is named twice in {','.join(self.detectors)}")
-        if not 1 <= self.neighbours < self.reference:
-            raise ConfigError(
-                f"neighbours is {self.neighbours}, wanted 1 or more, fewer than reference ({self.reference})"
-            )
-        if not 0 <= self.worst <= 1:
-            raise ConfigError(f"worst is {self.worst}, wanted a share from 0 to 1")
+        self._require_ranges()
         if self.worst and self.worst_above is not None:
             raise ConfigError("worst is a share and worst-above a score: wanted one of them")
         if (CHANGED in self.detectors) != (self.expected is not None):
             raise ConfigError(f"detector {CHANGED!r} and --expected, the store to compare with, go together")
         if self.by not in self.detectors:
             raise ConfigError(f"worst-by is {self.by!r}, wanted one of {', '.join(self.detectors)}")
+
+    def _require_ranges(self) -> None:
+        if not 1 <= self.near < self.reference:
+            raise ConfigError(
+                f"neighbours is {self.near}, wanted 1 or more, fewer than reference ({self.reference})"
+            )
+        for name in ("worst", "most_poisons", "rarest_kind"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted a share from 0 to 1")
+
+    def asked(self, of: Iterable[str]) -> list[str]:
+        """Which of some detectors are to score."""
+        return [name for name in self.detectors if name in of]
+
+    @property
+    def near(self) -> int:
+        """How many reference pairs count as near."""
+        return self.band.neighbours(self.reference) if self.band else self.neighbours
+
+    @property
+    def band(self) -> Band | None:
+        """What bounds that number, if it was told."""
+        if not self.most_poisons:
+            return None
+        return Band(most_poisons=self.most_poisons, rarest_kind=self.rarest_kind)
 
     @property
     def by(self) -> str:
@@ -101,33 +134,27 @@ def score_pairs(settings: ScoreSettings, *, out: Path, executor: Executor) -> Ta
     Raises:
         ConfigError: the store has no more pairs than ``neighbours``.
         DataError: there is no store.
-        MismatchError: it is no CLIP's, lacks a tower, or ``out`` was made otherwise.
+        MismatchError: a detector looks at vectors, and they are no CLIP's, or lack a tower; or ``out`` was
+            made otherwise.
         StorageError: the disk is full.
 
-    Memory: of the driver 20 bytes a pair; of a worker the reference pairs, and blocks of them by 1,024.
+    Memory: of the driver 20 bytes a pair, 60 where captions are counted; of a worker the reference pairs, and
+    blocks of them by 1,024.
     """
     store = EmbeddingStore.open(settings.store)
-    store.require_joint("scoring by published detectors")
-    if store.rows <= settings.neighbours:
-        raise ConfigError(
-            f"{store.path} has {store.rows} pairs, wanted more than neighbours, {settings.neighbours}"
-        )
-    told = {**asdict(settings), "store": str(settings.store), "content": StageFolder(settings.store).content}
-    for name in ("worst_above", "expected"):  # a scoring from before there were these goes on
-        if told[name] is None:
-            del told[name]
-    if settings.expected is not None:
-        told["expected"] = str(settings.expected)
-        told["expected_content"] = StageFolder.open(settings.expected, stage="embed").content
+    _require_scorable(settings, store)
+    told = _decisive(settings)
     folder = StageFolder.create(out, stage="score", settings=told)
     tally = Tally(seen=store.rows)
-    if not folder.finished:
-        missing = [part for part in store.parts if folder.marker(part.name) is None]
-        for _ in executor.map(partial(ScorePartWorker, settings, out), missing):
-            pass
-        if settings.worst or settings.worst_above is not None:
-            _list_worst(settings, store, out)
-        folder.finish({"tally": tally.to_json()})
+    if folder.finished:
+        return tally
+    if settings.asked(WORDINGS):
+        counts = StageFolder.create(out / CAPTIONS, stage="caption-counts", settings=told)
+        count_captions(store, counts.path, executor)
+    run_missing(partial(ScorePartWorker, settings, out), store.parts, folder, "", executor)
+    if settings.worst or settings.worst_above is not None:
+        _list_worst(settings, store, out)
+    folder.finish({"tally": tally.to_json()})
     return tally
 
 
@@ -141,14 +168,9 @@ class ScorePartWorker:
 
     def __init__(self, settings: ScoreSettings, out: Path) -> None:
         self._store, self._folder = EmbeddingStore.open(settings.store), StageFolder(out)
-        self._row_R = drawn_rows(self._store, count=settings.reference, seed=settings.seed)
-        reference = read_rows(self._store, self._row_R)
-        with one_thread():
-            self._detectors = {
-                name: DETECTORS[name](reference, neighbours=settings.neighbours)
-                for name in settings.detectors
-                if name != CHANGED
-            }
+        self._settings = settings
+        self._vectors = settings.asked(DETECTORS) and _Vectors(settings, self._store)
+        self._wording = settings.asked(WORDINGS) and Wording(CaptionCounts.open(out / CAPTIONS))
         self._changed = settings.expected and Changed(self._store, settings.expected)
         self._laps = Laps()
 
@@ -157,6 +179,35 @@ class ScorePartWorker:
         import polars
 
         self._laps.start()
+        scores = self._vectors(part) if self._vectors else {}
+        if self._wording:
+            captions = self._store.metadata(part.name, ("caption",))["caption"].to_list()
+            scores |= self._wording(self._settings.asked(WORDINGS), captions, start=part.start)
+        if self._changed:
+            scores[CHANGED] = self._changed(part)
+        names = self._store.metadata(part.name, ("uid", "key", "shard"))
+        path = scores_file(self._folder.path, part.name)
+        columns = (polars.Series(name, scores[name]).fill_nan(None) for name in self._settings.detectors)
+        write_parquet(path, names.with_columns(columns))
+        self._laps.lap("score")
+        facts = {"rows": part.rows, WORK_KEY: self._laps.work(part.rows).to_json()}
+        return self._folder.commit(part.name, files=[path], facts=facts)
+
+
+class _Vectors:
+    """Those detectors that look at vectors, and the pairs that they hold others against."""
+
+    def __init__(self, settings: ScoreSettings, store: EmbeddingStore) -> None:
+        self._store = store
+        self._row_R = drawn_rows(store, count=settings.reference, seed=settings.seed)
+        reference = read_rows(store, self._row_R)
+        with one_thread():
+            self._detectors = {
+                name: DETECTORS[name](reference, neighbours=settings.near)
+                for name in settings.asked(DETECTORS)
+            }
+
+    def __call__(self, part: StorePart) -> dict[str, Scores]:
         scores = {name: np.empty(part.rows, np.float32) for name in self._detectors}
         with one_thread():
             for start in range(0, part.rows, BLOCK_PAIRS):
@@ -164,15 +215,7 @@ class ScorePartWorker:
                 pairs = self._pairs(part, block)
                 for name, detector in self._detectors.items():
                     scores[name][block] = detector(pairs)
-        if self._changed:
-            scores[CHANGED] = self._changed(part)
-        names = self._store.metadata(part.name, ("uid", "key", "shard"))
-        path = scores_file(self._folder.path, part.name)
-        columns = (polars.Series(name, each).fill_nan(None) for name, each in scores.items())
-        write_parquet(path, names.with_columns(columns))
-        self._laps.lap("score")
-        facts = {"rows": part.rows, WORK_KEY: self._laps.work(part.rows).to_json()}
-        return self._folder.commit(part.name, files=[path], facts=facts)
+        return scores
 
     def _pairs(self, part: StorePart, block: slice) -> Pairs:
         row_M = np.arange(part.start + block.start, part.start + block.stop)
@@ -182,6 +225,28 @@ class ScorePartWorker:
         )
         own_M = np.where(self._row_R[place_M] == row_M, place_M, -1)
         return Pairs(image_MD=image_MD, text_MD=text_MD, own_M=own_M)
+
+
+def _require_scorable(settings: ScoreSettings, store: EmbeddingStore) -> None:
+    """Refuse a store that the detectors can say nothing of."""
+    of_vectors = settings.asked(DETECTORS)
+    if not of_vectors:
+        return
+    store.require_joint(f"scoring by {', '.join(of_vectors)}")
+    if store.rows <= settings.near:
+        raise ConfigError(
+            f"{store.path} has {store.rows} pairs, wanted more than neighbours, {settings.near}"
+        )
+
+
+def _decisive(settings: ScoreSettings) -> dict[str, Any]:
+    """What decides the bytes. What is as it always was is left out: older scorings can be gone on with."""
+    told = {**asdict(settings), "store": str(settings.store), "content": StageFolder(settings.store).content}
+    told = {name: value for name, value in told.items() if name not in LATER or value != LATER[name]}
+    if settings.expected is not None:
+        told["expected"] = str(settings.expected)
+        told["expected_content"] = StageFolder.open(settings.expected, stage="embed").content
+    return told
 
 
 def scores_file(out: Path, name: str) -> Path:
