@@ -232,10 +232,16 @@ def ridge(square_EE: NDArray[np.floating], product_ED: NDArray[np.floating]) -> 
 
 def fits(told_MD: Vectors, predicted_MD: Vectors, predicted_RD: Vectors) -> tuple[Vectors, Vectors]:
     """How well predictions fit, larger is nearer: of rows' own (M,), and of all references (M, R)."""
-    own_M = (told_MD * predicted_MD).sum(axis=1) - half_squares(predicted_MD)
+    own_M = own_fits(told_MD, predicted_MD)
     other_MR: Vectors = told_MD @ predicted_RD.T
     other_MR -= half_squares(predicted_RD)
     return own_M, other_MR
+
+
+def own_fits(told_MD: Vectors, predicted_MD: Vectors) -> Vectors:
+    """How well each row's own prediction fits it: (M,), as fits() counts."""
+    own_M: Vectors = (told_MD * predicted_MD).sum(axis=1) - half_squares(predicted_MD)
+    return own_M
 
 
 def half_squares(row_MD: Vectors) -> Vectors:

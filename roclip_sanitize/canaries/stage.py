@@ -167,7 +167,9 @@ def _scan_again(
     known = {each.name for each in fields(ScanSettings)} - {"store", "index", "second_look"}
     same: dict[str, Any] = {name: value for name, value in scan.settings.items() if name in known}
     same["detectors"] = tuple(same["detectors"])
-    same["budget"] = min(1.0, (same["budget"] * pairs + canaries) / EmbeddingStore.open(store).rows)
+    allowed = scan.facts.get("allowed", same["budget"] * pairs)
+    same["budget"] = min(1.0, (allowed + canaries) / EmbeddingStore.open(store).rows)
+    same["times_mismatched"] = 0.0  # the canaries would raise the estimate
     scan_store(ScanSettings(store=store, index=out / "index", **same), out=out / "scan", executor=executor)
 
 

@@ -143,6 +143,13 @@ def scan(
     budget: Annotated[
         float, typer.Option(help="Share of pairs that cross_prediction and agreement may quarantine.")
     ] = 0.06,
+    times_mismatched: Annotated[
+        float,
+        typer.Option(
+            help="And no more than so many times the share that is estimated not to belong together; "
+            "0: the budget alone."
+        ),
+    ] = 3.0,
     captions_per_picture: Annotated[
         int, typer.Option(help="So many captions of one picture are a collision.")
     ] = 4,
@@ -162,7 +169,7 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Score every pair and decide which to set aside, with the reason in words."""
-    from roclip_sanitize.scan.stage import ScanSettings, scan_limits, scan_store
+    from roclip_sanitize.scan.stage import ScanSettings, mismatched_share, scan_limits, scan_store
 
     settings = ScanSettings(
         store=store,
@@ -170,14 +177,17 @@ def scan(
         detectors=tuple(name.strip() for name in detectors.split(",") if name.strip()),
         neighbours=neighbours,
         budget=budget,
+        times_mismatched=times_mismatched,
         captions_per_picture=captions_per_picture,
         pictures_per_caption=pictures_per_caption,
         near_copy_cosine=near_copy_cosine,
         second_look=second_look,
     )
     tally = scan_store(settings, out=out, executor=start(out, executor, workers=workers))
+    share = mismatched_share(out)
+    told = {} if share is None else {"mismatched_at_most": share if as_json else f"{share:.2%}"}
     verdicts = str(out / "verdicts")
-    finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, verdicts=verdicts)
+    finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, **told, verdicts=verdicts)
 
 
 def score(

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.cross_prediction import FOLDS
+from roclip_sanitize.cross_prediction import FOLDINGS, FOLDS
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker
 from roclip_sanitize.scan.looks import Look
@@ -66,6 +66,19 @@ def fold_of(picture_N: NDArray[np.uint64], folding: int) -> NDArray[np.uint64]:
     """Which fold each picture lies in: a bit of its code, so that copies share it."""
     fold_N: NDArray[np.uint64] = (picture_N >> np.uint64(folding)) % np.uint64(FOLDS)
     return fold_N
+
+
+def strangers(picture_M: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Of each row another, whose picture lies in the same fold of every folding: (M,) places.
+
+    A row that is alone in its folds gets itself.
+    """
+    folds_M = picture_M % np.uint64(FOLDS**FOLDINGS)  # see fold_of()
+    other_M = np.arange(len(picture_M))
+    for folds in np.unique(folds_M):
+        mine = np.flatnonzero(folds_M == folds)
+        other_M[mine] = np.roll(mine, -1)
+    return other_M
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

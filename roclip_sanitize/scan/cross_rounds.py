@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from roclip_sanitize.cross_prediction import (
     FOLDINGS,
     FOLDS,
     fits,
+    own_fits,
     ridge,
     share_worse_ties_half,
     tie_broken,
@@ -60,8 +61,10 @@ from roclip_sanitize.scan.cross_files import (
     packed,
     save_array,
     save_arrays,
+    strangers,
     unpacked,
 )
+from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.halves import (
     Halves,
     HalvesWorker,
@@ -117,6 +120,19 @@ def read_judged(
     rank_N2 = _mean(ranks) if ranks else np.zeros((part.rows, 2), np.float32)
     rank_N2[np.isnan(suspicion_N)] = np.nan
     return suspicion_N, rank_N2
+
+
+def count_strangers(places: Places, parts: Sequence[StorePart], *, second: Path | None = None) -> Strangers:
+    """What all looks' last rounds say of strangers, after cross_predict(). Memory: one part's ranks."""
+    looks = [Files(places=places, look=look) for look in looks_at(places.store, second)]
+    looked = [files for files in looks if exists(files.learnt(files.look.last))]
+    counted = Strangers()
+    for part in parts if looks[0] in looked else ():
+        told = [load_arrays(files.last_ranks(part.name)) for files in looked]
+        rank_N2, stranger_N2 = (_mean([each[name] for each in told]) for name in ("rank", "strangers"))
+        rank_N2[~load_arrays(looks[0].halves(part.name))["known"]] = np.nan
+        counted += Strangers.counted(rank_N2, stranger_N2)
+    return counted
 
 
 def suspicion(rank_N2: NDArray[np.float32], trust_N: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -179,6 +195,13 @@ def learn(files: Files, number: int, lots: Sequence[Lot], *, pictures: int, capt
     return save_arrays(files.learnt(number), to_picture=to_picture, to_caption=to_caption)
 
 
+class _Judged(NamedTuple):
+    """Some pairs' halves: pictures (M, P), captions (M, E)."""
+
+    picture_MP: Vectors
+    caption_ME: Vectors
+
+
 class RankWorker:
     """Ranks parts' pairs, for one round."""
 
@@ -194,41 +217,53 @@ class RankWorker:
         }
 
     def __call__(self, part: StorePart) -> Marker:
-        """Rank one part."""
-        laps = Laps()
-        rank_N2, order_N2 = np.zeros((2, part.rows, 2))
+        """Rank one part; in the last round its strangers, too."""
+        laps, last = Laps(), self._number == self._files.look.last
+        rank_N2, order_N2, stranger_N2 = np.zeros((3, part.rows, 2))
         with one_thread():
             for block, picture_MP, caption_ME in self._halves.blocks(part):
                 row = slice(part.start + block.start, part.start + block.stop)
+                other_M = strangers(self._picture_N[row])
                 for folding in range(FOLDINGS):
                     fold_M = fold_of(self._picture_N[row], folding)
                     for fold in range(FOLDS):
                         judged = np.flatnonzero(fold_M == fold)
-                        found = self._ranks(picture_MP[judged], caption_ME[judged], folding, fold)
-                        for direction, (rank_M, own_M) in enumerate(found):
+                        told = _Judged(picture_MP[judged], caption_ME[judged])
+                        met = np.searchsorted(judged, other_M[judged]) if last else None
+                        found = self._ranks(told, folding, fold, met)
+                        for direction, (rank_M, own_M, met_M) in enumerate(found):
                             rank_N2[block][judged, direction] += rank_M / FOLDINGS
                             order_N2[block][judged, direction] += tie_broken(rank_M, own_M)
+                            stranger_N2[block][judged, direction] += met_M / FOLDINGS
+                stranger_N2[block][other_M == np.arange(len(other_M))] = np.nan  # they are none
+        ranks = {"rank": rank_N2, "order": order_N2, **({"strangers": stranger_N2} if last else {})}
         path = save_arrays(
             self._files.ranks(self._number, part.name),
-            rank=rank_N2.astype(np.float32),
-            order=order_N2.astype(np.float32),
+            **{name: each_N2.astype(np.float32) for name, each_N2 in ranks.items()},
         )
         return self._files.commit(f"{self._number}_ranks_{part.name}", path, laps=laps)
 
     def _ranks(
-        self, picture_MP: Vectors, caption_ME: Vectors, folding: int, fold: int
-    ) -> list[tuple[NDArray[np.float64], Vectors]]:
-        """By caption and by picture: ranks, and how well the own prediction fits."""
-        found = []
-        for told, asked, learnt, reference in zip(
-            (picture_MP, caption_ME),
-            (caption_ME, picture_MP),
-            self._learnt_by(folding, fold),
-            self._references[folding, fold],
-            strict=True,
-        ):
-            own_M, other_MR = fits(told, asked @ learnt, reference)
-            found.append((share_worse_ties_half(own_M, other_MR), own_M))
+        self, told: _Judged, folding: int, fold: int, met: NDArray[np.int64] | None
+    ) -> list[tuple[NDArray[np.float64], Vectors, NDArray[np.float64]]]:
+        """By caption and by picture: ranks, how well the own prediction fits, and ranks of strangers.
+
+        Args:
+            told: the pairs.
+            folding: how they were folded.
+            fold: theirs.
+            met: whose caption each picture gets as a stranger; None if nobody asks, and zeros are told.
+        """
+        found, mine = [], np.arange(len(told.picture_MP))
+        for direction, (told_MD, asked_ME) in enumerate((told, told[::-1])):
+            predicted_MD = asked_ME @ self._learnt_by(folding, fold)[direction]
+            own_M, other_MR = fits(told_MD, predicted_MD, self._references[folding, fold][direction])
+            met_M = np.zeros(len(mine))
+            if met is not None:  # the picture is the row's own, and the caption that of the one it met
+                is_told, predicts = (mine, met) if direction == 0 else (met, mine)
+                met_own_M = own_fits(told_MD[is_told], predicted_MD[predicts])
+                met_M = share_worse_ties_half(met_own_M, other_MR[is_told])
+            found.append((share_worse_ties_half(own_M, other_MR), own_M, met_M))
         return found
 
     def _learnt_by(self, folding: int, fold: int) -> tuple[Vectors, Vectors]:

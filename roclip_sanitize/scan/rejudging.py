@@ -22,6 +22,7 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.collisions import Collisions
+from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.scoring import WEIGHED
 from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut, judge
@@ -60,7 +61,9 @@ class Rejudged:
         self._reasons = [reason for detector, reason in WEIGHED.items() if detector in settings["detectors"]]
         self._rankings = {reason: self._ranking(reason) for reason in self._reasons}
         rows = sum(marker.facts["rows"] for marker in self._markers)
-        self.allowed = math.floor(settings["budget"] * rows + 1e-9)
+        self.allowed = Strangers.from_json(scan.facts.get("strangers", {})).allowed(
+            pairs=rows, budget=settings["budget"], times=settings.get("times_mismatched", 0.0)
+        )
         self.cut = self._find_cut(rows)
 
     def verdicts(self, marker: Marker) -> list[Verdict]:

@@ -30,7 +30,8 @@ from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.columns import Columns, join_pieces
-from roclip_sanitize.scan.cross_rounds import cross_predict
+from roclip_sanitize.scan.cross_rounds import count_strangers, cross_predict
+from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.judging import JudgeWorker, table_file
 from roclip_sanitize.scan.looks import require_same_pairs
 from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, run_missing, weigh_words
@@ -60,6 +61,8 @@ class ScanSettings:
         detectors: which of DETECTORS to run.
         neighbours: pictures that agreement asks about each caption.
         budget: share of all pairs, from 0 to 1, that cross prediction and agreement may quarantine together.
+        times_mismatched: they may not quarantine more than so many times the share of pairs that are
+            estimated not to belong together, see estimate.py; 0 asks for no estimate.
         captions_per_picture: so many different captions of one picture, near-copies included, are
             a collision. Two or three are what shops do with their own photos.
         pictures_per_caption: so many near-identical pictures under one caption are a collision.
@@ -76,6 +79,7 @@ class ScanSettings:
     detectors: tuple[str, ...] = DETECTORS
     neighbours: int = 40
     budget: float = 0.06
+    times_mismatched: float = 3.0
     captions_per_picture: int = 4
     pictures_per_caption: int = 8
     near_copy_cosine: float = 0.998
@@ -87,21 +91,26 @@ class ScanSettings:
             raise ConfigError(
                 f"detectors are {', '.join(self.detectors) or 'none'}, wanted some of {', '.join(DETECTORS)}"
             )
+        self._require_ranges()
+        if self.second_look is not None and "cross_prediction" not in self.detectors:
+            raise ConfigError(
+                "second-look goes with the detector cross_prediction, but detectors are "
+                f"{', '.join(self.detectors)}"
+            )
+
+    def _require_ranges(self) -> None:
         if self.neighbours < 1:
             raise ConfigError(f"neighbours is {self.neighbours}, wanted 1 or more")
         if not 0 <= self.budget <= 1:
             raise ConfigError(f"budget is {self.budget}, wanted a share from 0 to 1")
+        if not 0 <= self.times_mismatched < math.inf:
+            raise ConfigError(f"times_mismatched is {self.times_mismatched}, wanted 0 or more")
         for name in ("captions_per_picture", "pictures_per_caption"):
             if getattr(self, name) < 2:
                 raise ConfigError(f"{name} is {getattr(self, name)}, wanted 2 or more: every pair has one")
         if not 0 < self.near_copy_cosine <= 1:
             raise ConfigError(
                 f"near_copy_cosine is {self.near_copy_cosine}, wanted more than 0 and at most 1"
-            )
-        if self.second_look is not None and "cross_prediction" not in self.detectors:
-            raise ConfigError(
-                "second-look goes with the detector cross_prediction, but detectors are "
-                f"{', '.join(self.detectors)}"
             )
 
     @property
@@ -155,13 +164,15 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     places = Places(store=settings.store, work=work.path)
     _score(settings, store, places, executor)
     laps = Laps()
-    cut = _rank(settings, store, places)
+    strangers = _strangers(settings, store, places)
+    allowed = strangers.allowed(pairs=store.rows, budget=settings.budget, times=settings.times_mismatched)
+    cut = _rank(settings, store, places, allowed=allowed)
     laps.lap("score")
     ranking = laps.work(0, workers=executor.size)
     reasons = _reasons(settings.detectors)
     judging = partial(JudgeWorker, places, out, cut, settings.thresholds, reasons)
     run_missing(judging, store.parts, folder, "", executor)
-    return _finish(folder, cut, ranking)
+    return _finish(folder, cut, ranking, strangers=strangers.to_json(), allowed=allowed)
 
 
 def scan_limits(out: Path) -> Limits:
@@ -169,6 +180,12 @@ def scan_limits(out: Path) -> Limits:
     folder, work = StageFolder(out), StageFolder(out / "work")
     facts = [marker.facts for marker in (*folder.markers(), *work.markers())]
     return Limits.noted([*facts, folder.facts], order=STEPS)
+
+
+def mismatched_share(out: Path) -> float | None:
+    """What a finished scan estimates of pairs that do not belong together; None where it cannot."""
+    share: float | None = StageFolder.open(out, stage="scan").facts.get("strangers", {}).get("share")
+    return share
 
 
 def verdict_tables(out: Path, columns: Sequence[str] = VERDICT_COLUMNS) -> Iterator[polars.DataFrame]:
@@ -237,7 +254,13 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
     run_missing(scoring, store.parts, work, "scores_", executor)
 
 
-def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places) -> Cut:
+def _strangers(settings: ScanSettings, store: EmbeddingStore, places: Places) -> Strangers:
+    if "cross_prediction" not in settings.detectors:
+        return Strangers()
+    return count_strangers(places, store.parts, second=settings.second_look)
+
+
+def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allowed: int) -> Cut:
     """Rank all suspicions, and find the least that is still flagged."""
     rankings = {}
     for reason in _reasons(settings.detectors):
@@ -253,7 +276,6 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places) -> Cut:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
         combined_N[block] = combined(scores.weighed, rankings)
         candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
-    allowed = math.floor(settings.budget * store.rows + 1e-9)  # 0.29 * 100 is 28.999…
     uids_of = Columns(places.columns).uids
     return find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)
 
@@ -263,11 +285,11 @@ def _reasons(detectors: Sequence[str]) -> list[Reason]:
     return [reason for detector, reason in WEIGHED.items() if detector in detectors]
 
 
-def _finish(folder: StageFolder, cut: Cut, ranking: Work) -> Tally:
+def _finish(folder: StageFolder, cut: Cut, ranking: Work, **told: Any) -> Tally:
     markers = folder.markers()
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
     reasons = _total(marker.facts["reasons"] for marker in markers)
-    facts = {"tally": tally.to_json(), "reasons": reasons, "cut": asdict(cut)}
+    facts = {"tally": tally.to_json(), "reasons": reasons, "cut": asdict(cut), **told}
     folder.finish({**facts, WORK_KEY: ranking.to_json()})
     return tally
 
