@@ -11,18 +11,28 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from roclip_sanitize.cross_prediction import FOLDINGS, share_worse_ties_half, trust_by_folds, trust_of
+from roclip_sanitize.cross_prediction import FOLDINGS, fits, share_worse_ties_half, trust_by_folds, trust_of
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
 from roclip_sanitize.scan.columns import Columns, join_pieces
-from roclip_sanitize.scan.cross_files import MOST_LOTS, Files, fold_of, load_arrays, lots_of, packed, unpacked
+from roclip_sanitize.scan.cross_files import (
+    MOST_LOTS,
+    Files,
+    fold_of,
+    load_arrays,
+    lots_of,
+    packed,
+    strangers,
+    unpacked,
+)
 from roclip_sanitize.scan.cross_rounds import cross_predict, read_judged, suspicion
-from roclip_sanitize.scan.halves import read_directions
+from roclip_sanitize.scan.halves import Halves, read_directions
 from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import PieceWorker, Places
+from roclip_sanitize.scan.stage import mismatched_share
 from roclip_sanitize.store import (
     EmbeddingStore,
     StorePart,
@@ -171,6 +181,41 @@ def test_swapped_pairs_are_flagged_and_explained(scanned: Path) -> None:
     scores = read_scores(scanned)
     assert (scores["cross_prediction"][: len(SWAPPED)] > 0.95).all()
     assert scores["agreement"].null_count() == PAIRS
+
+
+def test_the_share_of_swapped_pairs_is_estimated(scanned: Path) -> None:
+    """They are 3.3 % of all. The budget of as many is not lowered."""
+    facts = StageFolder.open(scanned, stage="scan").facts
+    assert facts["allowed"] == len(SWAPPED)
+    assert facts["strangers"]["strangers"] == facts["strangers"]["pairs"] == PAIRS
+    share = mismatched_share(scanned)
+    assert share is not None
+    assert 0.02 < share < 0.15
+
+
+def test_strangers_are_ranked_as_if_they_were_pairs(tmp_path: Path) -> None:
+    """By the last round's regressions, one by one: each picture with the caption that it met."""
+    store = make_world(tmp_path / "store", (PAIRS,))
+    files, part = predicted(store, tmp_path / "work"), store.parts[0]
+    picture_N, last = Columns(files.places.columns).picture_N, files.look.last
+    other_N = strangers(picture_N)
+    halves, learnt = Halves(files, files.look.rounds[last]), load_arrays(files.learnt(last))
+    ((_, picture_NP, caption_NE),) = halves.blocks(part)
+    rank_N2 = load_arrays(files.last_ranks(part.name))["strangers"]
+    for row in range(0, PAIRS, 17):
+        wanted = np.zeros(2)
+        for folding in range(FOLDINGS):
+            fold = int(fold_of(picture_N[row : row + 1], folding)[0])
+            picture_RP, caption_RE = halves.references(folding, fold)
+            shown, said = picture_NP[row : row + 1], caption_NE[other_N[row]][None]
+            for direction, (told, asked, asked_RE, name) in enumerate(
+                ((shown, said, caption_RE, "to_picture"), (said, shown, picture_RP, "to_caption"))
+            ):
+                by = learnt[name][folding, fold]
+                wanted[direction] += (
+                    share_worse_ties_half(*fits(told, asked @ by, asked_RE @ by))[0] / FOLDINGS
+                )
+        assert rank_N2[row] == pytest.approx(wanted, abs=2e-3)
 
 
 def second_store(path: Path, first: EmbeddingStore) -> EmbeddingStore:

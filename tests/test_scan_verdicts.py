@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,6 +83,11 @@ class TestTwoDetectors:
         # Shares that are at least as suspicious: 1/4, 2/4, 4/4, 3/4 and 3/3, 2/3, 1/3, none said.
         wanted = [1 - 1 / 4, 1 - 1 / 2 * (2 / 3) ** (1 / 3), 1 - (1 / 3) ** (1 / 3), np.nan]
         np.testing.assert_allclose(combined(self.weighed, self.rankings), wanted)
+
+    def test_two_looks_count_twice_as_much_as_one(self) -> None:
+        twice_N = combined(self.weighed, self.rankings, looks=2)
+        assert twice_N[1] == pytest.approx(1 - 1 / 2 * (2 / 3) ** (1 / 6))
+        assert twice_N[0] == combined(self.weighed, self.rankings)[0]
 
     def test_reasons_are_those_of_suspicious_detectors(self) -> None:
         uids, suspicion_N = [f"{place:032x}" for place in range(4)], combined(self.weighed, self.rankings)

@@ -71,6 +71,7 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
     facts = {
         **_pairs(settings.scan, store),
         "budget": scan.settings["budget"],
+        **_estimate(scan),
         "detectors": scan.settings["detectors"],
         "clusters": worst_clusters(lambda: _tables(settings.scan, store)),
         "sources": {name: _source(path) for name, path in settings.sources.items()},
@@ -86,6 +87,14 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
     if settings.ledger is not None:
         facts |= against_ledger(settings.scan, Ledger.open(settings.ledger))
     return {**facts, "rules": rules_for(facts)}
+
+
+def _estimate(scan: StageFolder) -> dict[str, Any]:
+    """What the scan counted of strangers, and what it made of its budget; nothing of older scans."""
+    told = scan.facts.get("strangers", {})
+    if told.get("share") is None:
+        return {}
+    return {"estimate": {**told, "allowed": scan.facts["allowed"]}}
 
 
 def _pairs(scan: Path, store: EmbeddingStore) -> dict[str, Any]:

@@ -22,6 +22,13 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "rule": "a caption counts once for each of its words; of words in 20 captions or more, the share "
         "whose pair was set aside",
     },
+    "estimate": {
+        "files": "complete.json of the scan",
+        "columns": "strangers, allowed",
+        "rule": "share: pairs whose lower rank is below 1/4, as a share of all that have ranks, divided by "
+        "the same of strangers, each a picture with another one's caption: an upper bound on pairs that do "
+        "not belong together. Allowed: pairs that suspicion may set aside, by the budget and this share.",
+    },
     "labels": {
         "files": "verdicts/*.parquet of the scan; the shards of its store",
         "columns": "kept; the field of each pair's JSON that the audit was given as label",

@@ -49,10 +49,17 @@ class JudgeWorker:
     """Judges scored parts, and writes their tables."""
 
     def __init__(
-        self, places: Places, out: Path, cut: Cut, thresholds: Thresholds, reasons: Sequence[Reason]
+        self,
+        places: Places,
+        out: Path,
+        cut: Cut,
+        thresholds: Thresholds,
+        reasons: Sequence[Reason],
+        *,
+        looks: int = 1,
     ) -> None:
         self._places, self._folder = places, StageFolder(out)
-        self._cut, self._thresholds = cut, thresholds
+        self._cut, self._thresholds, self._looks = cut, thresholds, looks
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
         self._rankings = {reason: np.load(here(places.ranking(reason)), mmap_mode="r") for reason in reasons}
@@ -64,7 +71,7 @@ class JudgeWorker:
         scores = Scores.read(self._places.scores(part.name))
         verdicts = judge(
             names["uid"].to_list(),
-            combined(scores.weighed, self._rankings),
+            combined(scores.weighed, self._rankings, looks=self._looks),
             scores.weighed,
             scores.collisions,
             cut=self._cut,
@@ -131,7 +138,8 @@ class JudgeWorker:
     def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
         """What orders all pairs: collisions first, then what the other detectors say together."""
         flags = collided(scores.collisions, self._thresholds).values()
-        return np.where(np.logical_or.reduce(list(flags)), 1.0, fused(scores.weighed, self._rankings))
+        fused_N = fused(scores.weighed, self._rankings, looks=self._looks)
+        return np.where(np.logical_or.reduce(list(flags)), 1.0, fused_N)
 
     def _percentiles(self, scores: Scores, reason: Reason) -> NDArray[np.float32]:
         """Share of the store's suspicions that are lower, in per cent; NaN without one."""

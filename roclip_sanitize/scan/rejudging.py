@@ -59,6 +59,7 @@ class Rejudged:
             pictures_per_caption=settings["pictures_per_caption"],
         )
         self._reasons = [reason for detector, reason in WEIGHED.items() if detector in settings["detectors"]]
+        self._looks = scan.facts.get("looks", 1)  # older scans weighed agreement as after one, however many
         self._rankings = {reason: self._ranking(reason) for reason in self._reasons}
         rows = sum(marker.facts["rows"] for marker in self._markers)
         self.allowed = Strangers.from_json(scan.facts.get("strangers", {})).allowed(
@@ -71,7 +72,7 @@ class Rejudged:
         scores = self._scores(marker)
         return judge(
             self._uids(marker),
-            combined(scores.weighed, self._rankings),
+            combined(scores.weighed, self._rankings, looks=self._looks),
             scores.weighed,
             scores.collisions,
             cut=self.cut,
@@ -87,7 +88,7 @@ class Rejudged:
     def _find_cut(self, rows: int) -> Cut:
         combined_N, candidate_N = np.empty(rows), np.empty(rows, np.bool_)
         for block, scores in zip(self._blocks(), map(self._scores, self._markers), strict=True):
-            combined_N[block] = combined(scores.weighed, self._rankings)
+            combined_N[block] = combined(scores.weighed, self._rankings, looks=self._looks)
             candidate_N[block] = candidates(combined_N[block], scores.collisions, self._thresholds)
         return find_cut(combined_N, candidate_N, allowed=self.allowed, uids_of=self._uids_of)
 

@@ -114,6 +114,11 @@ class ScanSettings:
             )
 
     @property
+    def looks(self) -> int:
+        """How often cross prediction looks."""
+        return 1 if self.second_look is None else 2
+
+    @property
     def thresholds(self) -> Thresholds:
         """From which count on a collision is one."""
         return Thresholds(
@@ -170,9 +175,10 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     laps.lap("score")
     ranking = laps.work(0, workers=executor.size)
     reasons = _reasons(settings.detectors)
-    judging = partial(JudgeWorker, places, out, cut, settings.thresholds, reasons)
+    judging = partial(JudgeWorker, places, out, cut, settings.thresholds, reasons, looks=settings.looks)
     run_missing(judging, store.parts, folder, "", executor)
-    return _finish(folder, cut, ranking, strangers=strangers.to_json(), allowed=allowed)
+    told = {"strangers": strangers.to_json(), "allowed": allowed, "looks": settings.looks}
+    return _finish(folder, cut, ranking, **told)
 
 
 def scan_limits(out: Path) -> Limits:
@@ -274,7 +280,7 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allo
     combined_N, candidate_N = np.empty(store.rows), np.empty(store.rows, np.bool_)
     for part in store.parts:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
-        combined_N[block] = combined(scores.weighed, rankings)
+        combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks)
         candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
     uids_of = Columns(places.columns).uids
     return find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)

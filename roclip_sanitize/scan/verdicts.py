@@ -8,8 +8,8 @@ could spend it on decoys. The budget is a ceiling, not a quota: a pair that no d
 Where several detectors share the budget, pairs are ranked by the product of what each says: the share of
 all pairs that it suspects at least as much, to the power of the detector's weight (after Fisher 1925, who
 combines tests so). A pair that one suspects most of all needs no other, and one that two suspect a little
-counts as well. Agreement weighs a third, since it is blind to what covers whole pictures: to weigh it as
-much as cross prediction costs more there than it gains with patches (benchmarks/LOG.md).
+counts as well. Agreement weighs a third of a look of cross prediction, since it is blind to what covers whole
+pictures: to weigh it as much costs more there than it gains with patches (benchmarks/LOG.md).
 
 Pure: no files.
 
@@ -28,7 +28,7 @@ from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.agreement import NEUTRAL
 from roclip_sanitize.scan.collisions import Collisions
 
-WEIGHTS = {Reason.PICTURE_AND_CAPTION_DISAGREE: 1.0, Reason.NEIGHBOURS_DISAGREE: 1 / 3}
+AGREEMENT_WEIGHT = 1 / 3  # of one look of cross prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,31 +70,39 @@ def collided(collisions: Collisions, thresholds: Thresholds) -> dict[Reason, NDA
 
 
 def fused(
-    weighed: Mapping[Reason, NDArray[np.float32]], rankings: Mapping[Reason, NDArray[np.float32]]
+    weighed: Mapping[Reason, NDArray[np.float32]],
+    rankings: Mapping[Reason, NDArray[np.float32]],
+    *,
+    looks: int = 1,
 ) -> NDArray[np.float64]:
     """One score of each pair from those of all detectors that share the budget.
 
     Args:
         weighed: suspicions by reason, float32; NaN where there is none.
         rankings: all suspicions of the store, ascending, without NaN; of the reasons that count.
+        looks: how often cross prediction looked.
 
     Returns:
         (N,) float64 from 0 to 1: 1 less the product of shares.
     """
+    weights = {Reason.PICTURE_AND_CAPTION_DISAGREE: 1.0, Reason.NEIGHBOURS_DISAGREE: AGREEMENT_WEIGHT / looks}
     product_N = np.ones(max(map(len, weighed.values()), default=0))
     for reason, ranking in rankings.items():
         suspicion_N = weighed[reason]
         share_N = 1 - np.searchsorted(ranking, suspicion_N) / max(1, len(ranking))
-        product_N = product_N * np.where(np.isnan(suspicion_N), 1.0, share_N) ** WEIGHTS[reason]
+        product_N = product_N * np.where(np.isnan(suspicion_N), 1.0, share_N) ** weights[reason]
     score_N: NDArray[np.float64] = 1 - product_N
     return score_N
 
 
 def combined(
-    weighed: Mapping[Reason, NDArray[np.float32]], rankings: Mapping[Reason, NDArray[np.float32]]
+    weighed: Mapping[Reason, NDArray[np.float32]],
+    rankings: Mapping[Reason, NDArray[np.float32]],
+    *,
+    looks: int = 1,
 ) -> NDArray[np.float64]:
     """fused(), of those pairs that a detector suspects; NaN of the others."""
-    score_N = fused(weighed, rankings)
+    score_N = fused(weighed, rankings, looks=looks)
     suspicious_N = np.zeros(len(score_N), np.bool_)
     for reason in rankings:
         suspicious_N |= weighed[reason] > NEUTRAL
