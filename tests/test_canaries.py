@@ -16,7 +16,7 @@ from roclip_sanitize.canaries.planting import FAMILIES, spec_of
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json
-from roclip_sanitize.scan import read_verdicts
+from roclip_sanitize.scan import ScanSettings, read_verdicts, scan_store
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification import verify_folder
 from tests.commands import Roclip
@@ -121,6 +121,28 @@ class TestOfAScan:
         poisoned_scan(run / "other")
         with pytest.raises(MismatchError, match=r"canaries was made of .*scan, wanted of .*other/scan"):
             measure(AuditSettings(scan=run / "other" / "scan", canaries=run / "canaries"))
+
+    def test_a_second_look_is_taken_at_them_too(self, run: Path, tmp_path: Path) -> None:
+        settings = ScanSettings(store=run / "store", index=run / "index", second_look=run / "store")
+        scan_store(settings, out=tmp_path / "scan", executor=LocalExecutor())
+        with pytest.raises(ConfigError, match="looked twice: wanted young, the folder of the CLIP"):
+            count_canaries(
+                CanarySettings(scan=tmp_path / "scan"), out=tmp_path / "none", executor=LocalExecutor()
+            )
+        told = CanarySettings(scan=tmp_path / "scan", families=("patch",), share=0.05, young="plain")
+        (family,) = count_canaries(told, out=tmp_path / "out", executor=LocalExecutor())
+        assert family.planted == 15
+        scan = read_json(tmp_path / "out" / "scan" / "stage.json")["settings"]
+        assert scan["second_look"] == str(tmp_path / "out" / "young_store")
+        assert EmbeddingStore.open(tmp_path / "out" / "young_store").rows == family.planted + (
+            EmbeddingStore.open(run / "store").rows - 15
+        )
+        with pytest.raises(ConfigError, match="looked once: there is no young CLIP"):
+            count_canaries(
+                CanarySettings(scan=run / "scan", young="plain"),
+                out=tmp_path / "once",
+                executor=LocalExecutor(),
+            )
 
     def test_the_command(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         roclip = Roclip(capsys)

@@ -2,13 +2,15 @@
 
     labelled/ poison/ canaries/     what was planted, and its ledger
     embedded/ store/ index/ scan/   the same stages as those of the scan that is asked about
+    young_embedded/ young_store/    the same for its second look, if it had one
     canaries.json                   a line per family: planted, found, recall with its 95 % interval
 
 Recall depends on how many poisons of a kind there are: a few are told by what is odd about each, many also by
 being alike, or hide one another. So canaries are planted as a share of the pairs, which is said with the
 recall, and the recall is that of an attack of about this size. It also depends on which class an attack is
 after: another seed asks about others. The scan gets room for them beside its budget, so that no pair of the
-user's and no canary stand in each other's way.
+user's and no canary stand in each other's way. A young CLIP that looked again looks at them as it is: poisons
+that it saw while it was trained may hide from it a little better.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class CanarySettings:
         families: which attacks; see planting.FAMILIES.
         share: canaries of each family, as a share of the scan's pairs; at least 15 and at most 300.
         encoder: what made the scan's store, as ``roclip embed`` was told.
+        young: what made the store of its second look; wanted where it had one.
         seed: of all choices.
     """
 
@@ -52,6 +55,7 @@ class CanarySettings:
     families: tuple[str, ...] = tuple(FAMILIES)
     share: float = 0.003
     encoder: str = PLAIN
+    young: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -93,17 +97,24 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
         A line per family.
 
     Raises:
-        ConfigError: a family is unknown; or the scan looked twice, which is not done again here.
+        ConfigError: a family is unknown; or the scan looked twice, and nobody told what with.
         DataError: there is no scan, or its shards have too few pairs to plant in.
         MismatchError: the store was made by another encoder.
 
     Cost: the scan once more, its index, a copy of its store, and embedding the canaries.
     """
     scan = StageFolder.open(settings.scan, stage="scan")
-    if scan.settings.get("second_look"):
-        raise ConfigError(f"{settings.scan} looked twice: canaries go with a scan of one look so far")
+    second = scan.settings.get("second_look")
+    if second and not settings.young:
+        raise ConfigError(
+            f"{settings.scan} looked twice: wanted young, the folder of the CLIP that looked again"
+        )
+    if settings.young and not second:
+        raise ConfigError(f"{settings.scan} looked once: there is no young CLIP to name")
     store = EmbeddingStore.open(Path(scan.settings["store"]))
     told = {**asdict(settings), "scan": str(settings.scan), "families": list(settings.families)}
+    if not settings.young:  # canaries from before there was one go on
+        del told["young"]
     folder = StageFolder.create(out, stage=CANARIES_STAGE, settings=told)
     if folder.finished:
         return read_canaries(out)
@@ -111,14 +122,13 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     planted, ledger = plant_canaries(
         store, settings.families, each=each, seed=settings.seed, out=out, executor=executor
     )
-    embed_shards(
-        EmbedSettings(shards=(planted,), encoder=settings.encoder), out=out / "embedded", executor=executor
-    )
-    beside = store_with(
-        store, EmbeddingStore.open(out / "embedded"), without=ledger.planted(), out=out / "store"
-    )
+    beside = _beside(store, planted, ledger, settings.encoder, out=out, executor=executor)
+    young = None
+    if second:
+        seen = EmbeddingStore.open(Path(second))
+        young = _beside(seen, planted, ledger, settings.young, out=out, executor=executor, prefix="young_")
     attacks = ledger.poisons
-    _scan_again(scan, beside, out, executor, pairs=store.rows, canaries=len(attacks))
+    _scan_again(scan, beside, out, executor, pairs=store.rows, canaries=len(attacks), second_look=young)
     families = recount(out, attacks)
     if not families:
         raise DataError(f"none of the {len(attacks)} canaries in {planted} could be scanned")
@@ -157,8 +167,32 @@ def recount(out: Path, attacks: Mapping[str, str] | None = None) -> list[Family]
     return [_family(name, seen[name], found[name]) for name in FAMILIES if seen[name]]
 
 
+def _beside(
+    store: EmbeddingStore,
+    planted: Path,
+    ledger: Ledger,
+    encoder: str,
+    *,
+    out: Path,
+    executor: Executor,
+    prefix: str = "",
+) -> Path:
+    """A copy of a store with the canaries in it, as its encoder sees them."""
+    embedded = out / f"{prefix}embedded"
+    embed_shards(EmbedSettings(shards=(planted,), encoder=encoder), out=embedded, executor=executor)
+    canaries = EmbeddingStore.open(embedded)
+    return store_with(store, canaries, without=ledger.planted(), out=out / f"{prefix}store")
+
+
 def _scan_again(
-    scan: StageFolder, store: Path, out: Path, executor: Executor, *, pairs: int, canaries: int
+    scan: StageFolder,
+    store: Path,
+    out: Path,
+    executor: Executor,
+    *,
+    pairs: int,
+    canaries: int,
+    second_look: Path | None,
 ) -> None:
     """Index and scan a store as the scan's own was, with room for the canaries beside the budget."""
     index = inspect_index(Path(scan.settings["index"]))
@@ -170,7 +204,8 @@ def _scan_again(
     allowed = scan.facts.get("allowed", same["budget"] * pairs)
     same["budget"] = min(1.0, (allowed + canaries) / EmbeddingStore.open(store).rows)
     same["times_mismatched"] = 0.0  # the canaries would raise the estimate
-    scan_store(ScanSettings(store=store, index=out / "index", **same), out=out / "scan", executor=executor)
+    again = ScanSettings(store=store, index=out / "index", second_look=second_look, **same)
+    scan_store(again, out=out / "scan", executor=executor)
 
 
 def _family(name: str, planted: int, found: int) -> Family:

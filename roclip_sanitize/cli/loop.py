@@ -71,6 +71,9 @@ def canaries(
     encoder: Annotated[
         str, typer.Option(help="What made the scan's store, as 'roclip embed' was told.")
     ] = "plain",
+    young: Annotated[
+        str, typer.Option(help="Of a scan that looked twice: the CLIP that looked again, OUT/young/model.")
+    ] = "",
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -85,7 +88,7 @@ def canaries(
     from roclip_sanitize.canaries import FAMILIES, CanarySettings, count_canaries
 
     named = tuple(name.strip() for name in families.split(",") if name.strip()) or tuple(FAMILIES)
-    settings = CanarySettings(scan=scan, families=named, share=share, encoder=encoder, seed=seed)
+    settings = CanarySettings(scan=scan, families=named, share=share, encoder=encoder, young=young, seed=seed)
     found = count_canaries(settings, out=out, executor=start(out, executor, workers=workers))
     if as_json:
         show({"families": [asdict(family) for family in found]}, as_json=True)
