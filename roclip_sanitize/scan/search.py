@@ -33,7 +33,7 @@ from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 SPARE = 2  # so many times the neighbours wanted are fetched, since some are each other's copies
-BLOCK_ROWS = 512  # rows of one question: the index transforms them in such batches
+BLOCK_ROWS = 2_048  # rows of one question: whole batches of the index, and few enough questions to hand over
 
 What = Literal["neighbours", "copies"]
 
