@@ -15,9 +15,8 @@ QUESTIONS_IN_FLIGHT = 4
 PATIENCE_SECONDS = 30.0  # for an actor to start, before a neighbour does its part
 _NOBODY = object()
 
-_Asked = tuple[
-    Any, list[tuple[Any, Any]]
-]  # a question, and of each member who was asked and where it answers
+_Asked = tuple[Any, list[tuple[Any, Any]]]
+"""A question, and of each member who was asked and where the answer will be."""
 
 
 class RayCrew:

@@ -71,13 +71,13 @@ def fold_of(picture_N: NDArray[np.uint64], folding: int) -> NDArray[np.uint64]:
 def strangers(picture_M: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Of each row another, whose picture lies in the same fold of every folding: (M,) places.
 
-    A row that is alone in its folds gets itself.
+    Not a neighbour, which may come from the same page. A row that is alone in its folds gets itself.
     """
     folds_M = picture_M % np.uint64(FOLDS**FOLDINGS)  # see fold_of()
     other_M = np.arange(len(picture_M))
     for folds in np.unique(folds_M):
         mine = np.flatnonzero(folds_M == folds)
-        other_M[mine] = np.roll(mine, -1)
+        other_M[mine] = np.roll(mine, len(mine) // 2)
     return other_M
 
 
