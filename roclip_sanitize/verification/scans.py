@@ -42,8 +42,16 @@ def verify_scan(folder: StageFolder) -> Iterator[str]:
     require_equal_counts(told.quarantined, removed, what="pairs quarantined as", where=folder.path)
     yield (
         f"{removed.total():,} pairs are set aside, as counted; {by_budget:,} of them by the budget of "
-        f"{folder.settings['budget']:.1%}, which allows {rejudged.allowed:,}"
+        f"{folder.settings['budget']:.1%}{_lowered(folder, rows, rejudged.allowed)}, which allows "
+        f"{rejudged.allowed:,}"
     )
+
+
+def _lowered(folder: StageFolder, rows: int, allowed: int) -> str:
+    """What made the budget smaller than it was told, if anything did."""
+    if allowed >= int(folder.settings["budget"] * rows):
+        return ""
+    return f", lowered to {folder.settings['times_mismatched']:g} times the estimate of mismatched pairs"
 
 
 def _verify_inputs(folder: StageFolder) -> Iterator[str]:
