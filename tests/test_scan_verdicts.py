@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from roclip_sanitize.records import Reason
 from roclip_sanitize.scan.collisions import Collisions
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut, judge
+from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut, fused, judge
 
 THRESHOLDS = Thresholds(captions_per_picture=4, pictures_per_caption=8)
 SCORES = st.one_of(st.sampled_from([0.2, 0.5, 0.6, 0.7, 0.9, float("nan")]))
@@ -88,6 +88,15 @@ class TestTwoDetectors:
         twice_N = combined(self.weighed, self.rankings, looks=2)
         assert twice_N[1] == pytest.approx(1 - 1 / 2 * (2 / 3) ** (1 / 6))
         assert twice_N[0] == combined(self.weighed, self.rankings)[0]
+
+    def test_a_lift_divides_by_its_root(self) -> None:
+        lift_N = np.array([1, 4, 1 / 9, 1], np.float32)
+        plain_N, lifted_N = (fused(self.weighed, self.rankings, lift_N=lift) for lift in (None, lift_N))
+        assert lifted_N[0] == plain_N[0]
+        assert 1 - lifted_N[1] == pytest.approx((1 - plain_N[1]) / 2)
+        assert lifted_N[2] == 0, "less than nothing is nothing"
+        unsuspected_N = np.isnan(combined(self.weighed, self.rankings, lift_N=np.full(4, 99, np.float32)))
+        assert unsuspected_N.tolist() == [False, False, False, True], "no lift makes a pair suspicious"
 
     def test_reasons_are_those_of_suspicious_detectors(self) -> None:
         uids, suspicion_N = [f"{place:032x}" for place in range(4)], combined(self.weighed, self.rankings)

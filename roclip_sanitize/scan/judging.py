@@ -71,7 +71,7 @@ class JudgeWorker:
         scores = Scores.read(self._places.scores(part.name))
         verdicts = judge(
             names["uid"].to_list(),
-            combined(scores.weighed, self._rankings, looks=self._looks),
+            combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N),
             scores.weighed,
             scores.collisions,
             cut=self._cut,
@@ -127,6 +127,7 @@ class JudgeWorker:
             "cross_prediction_percentile": self._percentiles(scores, Reason.PICTURE_AND_CAPTION_DISAGREE),
             "agreement": scores.agreement_N,
             "agreement_percentile": self._percentiles(scores, Reason.NEIGHBOURS_DISAGREE),
+            "word_lift": scores.lift_N,
         }
         return names.with_columns(
             *(polars.Series(name, values, polars.Float32).fill_nan(None) for name, values in weighed.items()),
@@ -138,7 +139,7 @@ class JudgeWorker:
     def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
         """What orders all pairs: collisions first, then what the other detectors say together."""
         flags = collided(scores.collisions, self._thresholds).values()
-        fused_N = fused(scores.weighed, self._rankings, looks=self._looks)
+        fused_N = fused(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N)
         return np.where(np.logical_or.reduce(list(flags)), 1.0, fused_N)
 
     def _percentiles(self, scores: Scores, reason: Reason) -> NDArray[np.float32]:

@@ -54,6 +54,11 @@ class Places:
         """How much each word should show: (W,) float32."""
         return self.work / "word_weights.npy"
 
+    @property
+    def mismatched_words(self) -> Path:
+        """How often each word is used by pairs that do not match."""
+        return self.work / "mismatched_words.npz"
+
     def evidence(self, name: str) -> Path:
         """What the neighbours say to each word of one part's captions."""
         return self.work / "evidence" / f"evidence_{name}.npz"

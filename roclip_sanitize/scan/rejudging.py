@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import polars
 
 COUNTS = ("captions_of_picture", "pictures_of_caption")
+LIFT, LIFT_SINCE = "word_lift", 4  # tables of that layout have it; before, it was 1 for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class _PartScores:
     """One part's scores, as judging takes them."""
 
     weighed: dict[Reason, NDArray[np.float32]]
+    lift_N: NDArray[np.float32]
     collisions: Collisions
 
 
@@ -72,7 +74,7 @@ class Rejudged:
         scores = self._scores(marker)
         return judge(
             self._uids(marker),
-            combined(scores.weighed, self._rankings, looks=self._looks),
+            combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N),
             scores.weighed,
             scores.collisions,
             cut=self.cut,
@@ -88,7 +90,9 @@ class Rejudged:
     def _find_cut(self, rows: int) -> Cut:
         combined_N, candidate_N = np.empty(rows), np.empty(rows, np.bool_)
         for block, scores in zip(self._blocks(), map(self._scores, self._markers), strict=True):
-            combined_N[block] = combined(scores.weighed, self._rankings, looks=self._looks)
+            combined_N[block] = combined(
+                scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N
+            )
             candidate_N[block] = candidates(combined_N[block], scores.collisions, self._thresholds)
         return find_cut(combined_N, candidate_N, allowed=self.allowed, uids_of=self._uids_of)
 
@@ -114,11 +118,13 @@ class Rejudged:
         return uids
 
     def _scores(self, marker: Marker) -> _PartScores:
-        table = self._table(marker, (*WEIGHED, *COUNTS))
+        lifted = (LIFT,) if self._scan.settings["tables"] >= LIFT_SINCE else ()
+        table = self._table(marker, (*WEIGHED, *COUNTS, *lifted))
         weighed = {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in WEIGHED.items()}
         captions_N, pictures_N = (table[column].to_numpy() for column in COUNTS)
         collisions = Collisions(captions_of_picture_N=captions_N, pictures_of_caption_N=pictures_N)
-        return _PartScores(weighed=weighed, collisions=collisions)
+        lift_N = table[LIFT].to_numpy() if lifted else np.ones(len(table), np.float32)
+        return _PartScores(weighed=weighed, lift_N=lift_N, collisions=collisions)
 
     def _table(self, marker: Marker, columns: Sequence[str]) -> polars.DataFrame:
         return read_table(table_file(self._scan.path, "scores", marker.name), columns=list(columns))

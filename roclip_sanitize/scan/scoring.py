@@ -20,6 +20,7 @@ from roclip_sanitize.scan.collisions import Collisions, count_collisions
 from roclip_sanitize.scan.columns import Columns, read_sparse
 from roclip_sanitize.scan.cross_rounds import read_judged
 from roclip_sanitize.scan.parts import Places, rows_of
+from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import StorePart
 
@@ -37,12 +38,14 @@ class Scores:
         agreement_N: float32, see agreement.suspicion(); NaN where there is none.
         cross_prediction_N: float32, see cross_rounds.suspicion(); NaN where there is none.
         rank_N2: float32, by caption and by picture, as there.
+        lift_N: float32, see word_lift.py; 1 where nobody looked.
         collisions: counts, zeros where nobody looked.
     """
 
     agreement_N: NDArray[np.float32]
     cross_prediction_N: NDArray[np.float32]
     rank_N2: NDArray[np.float32]
+    lift_N: NDArray[np.float32]
     collisions: Collisions
 
     @property
@@ -61,6 +64,7 @@ class Scores:
                 agreement=self.agreement_N,
                 cross_prediction=self.cross_prediction_N,
                 rank=self.rank_N2,
+                lift=self.lift_N,
                 captions_of_picture=self.collisions.captions_of_picture_N,
                 pictures_of_caption=self.collisions.pictures_of_caption_N,
             )
@@ -73,6 +77,7 @@ class Scores:
                 agreement_N=arrays["agreement"],
                 cross_prediction_N=arrays["cross_prediction"],
                 rank_N2=arrays["rank"],
+                lift_N=arrays["lift"],
                 collisions=Collisions(
                     captions_of_picture_N=arrays["captions_of_picture"],
                     pictures_of_caption_N=arrays["pictures_of_caption"],
@@ -87,6 +92,8 @@ class ScoreWorker:
         self._places, self._second_look = places, second_look
         self._detectors = detectors
         self._columns = Columns(places.columns)
+        judged = "cross_prediction" in detectors
+        self._words = MismatchedWords.read(places.mismatched_words) if judged else None
         self._weight_W = np.load(here(places.word_weights)) if "agreement" in detectors else None
 
     def __call__(self, part: StorePart) -> Marker:
@@ -97,10 +104,16 @@ class ScoreWorker:
             agreement_N=self._agreement(part),
             cross_prediction_N=cross_prediction_N,
             rank_N2=rank_N2,
+            lift_N=self._lift(part, rank_N2),
             collisions=self._collisions(part),
         ).write(path)
         laps.lap("score")
         return self._places.commit(f"scores_{part.name}", path, rows=part.rows, laps=laps)
+
+    def _lift(self, part: StorePart, rank_N2: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._words is None:
+            return np.ones(part.rows, np.float32)
+        return self._words.lifts(self._columns.words(rows_of(part)), rank_N2, self._columns.word_counts_W)
 
     def _agreement(self, part: StorePart) -> NDArray[np.float32]:
         if self._weight_W is None:

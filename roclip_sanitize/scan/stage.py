@@ -2,7 +2,7 @@
 
     scores/scores_00000.parquet       uid, key, shard, suspicion, cross_prediction,
                                       cross_prediction_percentile, agreement, agreement_percentile,
-                                      captions_of_picture, pictures_of_caption, neighbours
+                                      word_lift, captions_of_picture, pictures_of_caption, neighbours
     verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
     done/00000.json                   rows, tally, reasons; written last
     work/                             columns, neighbours and raw scores, with markers of their own
@@ -30,14 +30,22 @@ from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.columns import Columns, join_pieces
-from roclip_sanitize.scan.cross_rounds import count_strangers, cross_predict
+from roclip_sanitize.scan.cross_rounds import count_strangers, cross_predict, read_judged
 from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.judging import JudgeWorker, table_file
 from roclip_sanitize.scan.looks import require_same_pairs
-from roclip_sanitize.scan.parts import EvidenceWorker, PieceWorker, Places, run_missing, weigh_words
+from roclip_sanitize.scan.parts import (
+    EvidenceWorker,
+    PieceWorker,
+    Places,
+    rows_of,
+    run_missing,
+    weigh_words,
+)
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
 from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut
+from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import EmbeddingStore
 
@@ -46,7 +54,7 @@ if TYPE_CHECKING:
 
 DETECTORS = ("cross_prediction", "agreement", "collisions")
 VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
-TABLES = 3  # of this layout: a scan does not go on in a folder of another
+TABLES = 4  # of this layout: a scan does not go on in a folder of another
 STEPS = ("columns", "cross", "search", "evidence", "score", "judge")
 NEIGHBOURS_BESIDE = 10  # that sentences quote, where agreement asks none
 
@@ -233,6 +241,11 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
         places.commit("columns", *files, rows=store.rows, laps=laps, workers=executor.size)
     if "cross_prediction" in settings.detectors:
         cross_predict(store, places, executor, second=settings.second_look)
+        if work.marker("mismatched_words") is None:
+            laps = Laps()
+            counted = _mismatched_words(settings, store, places).write(places.mismatched_words)
+            laps.lap("cross")
+            places.commit("mismatched_words", counted, rows=store.rows, laps=laps, workers=executor.size)
     beside = 0 if "agreement" in settings.detectors else NEIGHBOURS_BESIDE
     searches = {
         "agreement": Search(
@@ -260,6 +273,14 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
     run_missing(scoring, store.parts, work, "scores_", executor)
 
 
+def _mismatched_words(settings: ScanSettings, store: EmbeddingStore, places: Places) -> MismatchedWords:
+    columns = Columns(places.columns)
+    return MismatchedWords.counted(
+        (columns.words(rows_of(part)), read_judged(places, part, second=settings.second_look)[1])
+        for part in store.parts
+    )
+
+
 def _strangers(settings: ScanSettings, store: EmbeddingStore, places: Places) -> Strangers:
     if "cross_prediction" not in settings.detectors:
         return Strangers()
@@ -280,7 +301,7 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allo
     combined_N, candidate_N = np.empty(store.rows), np.empty(store.rows, np.bool_)
     for part in store.parts:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
-        combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks)
+        combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, lift_N=scores.lift_N)
         candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
     uids_of = Columns(places.columns).uids
     return find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)

@@ -11,6 +11,8 @@ combines tests so). A pair that one suspects most of all needs no other, and one
 counts as well. Agreement weighs a third of a look of cross prediction, since it is blind to what covers whole
 pictures: to weigh it as much costs more there than it gains with patches (benchmarks/LOG.md).
 
+That product is divided by the root of the pair's lift, see word_lift.py: what its words say of it beforehand.
+
 Pure: no files.
 
 Dimension key: N pairs.
@@ -29,6 +31,9 @@ from roclip_sanitize.scan.agreement import NEUTRAL
 from roclip_sanitize.scan.collisions import Collisions
 
 AGREEMENT_WEIGHT = 1 / 3  # of one look of cross prediction
+LIFT_WEIGHT = (
+    1 / 2
+)  # 1 were Bayes' rule, if a word's share were known and not estimated; see benchmarks/LOG.md
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,7 @@ def fused(
     rankings: Mapping[Reason, NDArray[np.float32]],
     *,
     looks: int = 1,
+    lift_N: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float64]:
     """One score of each pair from those of all detectors that share the budget.
 
@@ -81,9 +87,10 @@ def fused(
         weighed: suspicions by reason, float32; NaN where there is none.
         rankings: all suspicions of the store, ascending, without NaN; of the reasons that count.
         looks: how often cross prediction looked.
+        lift_N: of each pair's words, more than 0; 1 for all if not told.
 
     Returns:
-        (N,) float64 from 0 to 1: 1 less the product of shares.
+        (N,) float64 from 0 to 1: 1 less the product of shares, by the root of the lift.
     """
     weights = {Reason.PICTURE_AND_CAPTION_DISAGREE: 1.0, Reason.NEIGHBOURS_DISAGREE: AGREEMENT_WEIGHT / looks}
     product_N = np.ones(max(map(len, weighed.values()), default=0))
@@ -91,6 +98,8 @@ def fused(
         suspicion_N = weighed[reason]
         share_N = 1 - np.searchsorted(ranking, suspicion_N) / max(1, len(ranking))
         product_N = product_N * np.where(np.isnan(suspicion_N), 1.0, share_N) ** weights[reason]
+    if lift_N is not None:
+        product_N = np.minimum(1.0, product_N / lift_N.astype(np.float64) ** LIFT_WEIGHT)
     score_N: NDArray[np.float64] = 1 - product_N
     return score_N
 
@@ -100,9 +109,10 @@ def combined(
     rankings: Mapping[Reason, NDArray[np.float32]],
     *,
     looks: int = 1,
+    lift_N: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float64]:
     """fused(), of those pairs that a detector suspects; NaN of the others."""
-    score_N = fused(weighed, rankings, looks=looks)
+    score_N = fused(weighed, rankings, looks=looks, lift_N=lift_N)
     suspicious_N = np.zeros(len(score_N), np.bool_)
     for reason in rankings:
         suspicious_N |= weighed[reason] > NEUTRAL
