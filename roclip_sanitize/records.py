@@ -48,7 +48,7 @@ class FailureReason(StrEnum):
 class Reason(StrEnum):
     """Why a pair was quarantined. The words appear in reports and folder names.
 
-    Scans give the first four; the last two come from lists of uids that a rewriting was given.
+    Scans give all but ``listed`` and ``not_listed``: these come from lists that a rewriting was given.
     """
 
     NEIGHBOURS_DISAGREE = "neighbours_disagree"
@@ -57,6 +57,7 @@ class Reason(StrEnum):
     MANY_PICTURES_ONE_CAPTION = "many_pictures_one_caption"
     LISTED = "listed"
     NOT_LISTED = "not_listed"
+    WORD_OF_MISMATCHED_PAIRS = "word_of_mismatched_pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

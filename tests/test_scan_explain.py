@@ -39,13 +39,13 @@ def test_the_half_that_tells_less_is_named() -> None:
 
 def test_each_reason_has_its_sentence() -> None:
     told = explain(
-        Verdict(uid="0" * 32, reasons=tuple(Reason)[:4]),
-        caption="watch",
+        Verdict(uid="0" * 32, reasons=(*tuple(Reason)[:4], Reason.WORD_OF_MISMATCHED_PAIRS)),
+        caption="watch strap",
         neighbour_captions=["red bag", "red bag"],
-        captions_of_picture=30,
-        pictures_of_caption=12,
+        counts=(30, 12),
         ranks=(0.25, 0.4),
         frequency=frequency,
+        lift=lambda word: 7.6 if word == "strap" else 1.0,
     )
     assert told.split("; ") == [
         "none of the 2 pictures most like this one has a caption that shares a word with it",
@@ -54,4 +54,5 @@ def test_each_reason_has_its_sentence() -> None:
         "the pictures most like this one say 'bag' (2), 'red' (2)",
         "this picture, near-copies included, appears with 30 different captions",
         "this caption stands under 12 near-identical pictures",
+        "pairs that say 'strap' fail to match 8 times as often as others",
     ]

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from roclip_sanitize.records import Reason
 from roclip_sanitize.scan.collisions import Collisions
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut, fused, judge
+from roclip_sanitize.scan.verdicts import (
+    TELLING_LIFT,
+    Cut,
+    Thresholds,
+    candidates,
+    combined,
+    find_cut,
+    fused,
+    judge,
+)
 
 THRESHOLDS = Thresholds(captions_per_picture=4, pictures_per_caption=8)
 SCORES = st.one_of(st.sampled_from([0.2, 0.5, 0.6, 0.7, 0.9, float("nan")]))
@@ -95,8 +104,26 @@ class TestTwoDetectors:
         assert lifted_N[0] == plain_N[0]
         assert 1 - lifted_N[1] == pytest.approx((1 - plain_N[1]) / 2)
         assert lifted_N[2] == 0, "less than nothing is nothing"
-        unsuspected_N = np.isnan(combined(self.weighed, self.rankings, lift_N=np.full(4, 99, np.float32)))
-        assert unsuspected_N.tolist() == [False, False, False, True], "no lift makes a pair suspicious"
+
+    def test_a_word_may_be_a_reason(self) -> None:
+        """The last pair is suspicious to no detector, but most pairs with one of its words do not match."""
+        lift_N = np.array([1, 1, TELLING_LIFT, TELLING_LIFT], np.float32)
+        suspicion_N = combined(self.weighed, self.rankings, lift_N=lift_N)
+        assert np.isnan(combined(self.weighed, self.rankings)).tolist() == [False, False, False, True]
+        assert not np.isnan(suspicion_N).any()
+        uids = [f"{place:032x}" for place in range(4)]
+        verdicts = judge(
+            uids,
+            suspicion_N,
+            self.weighed,
+            Collisions.none(4),
+            cut=Cut(suspicion=0.0),
+            thresholds=THRESHOLDS,
+            lift_N=lift_N,
+        )
+        assert verdicts[2].reasons == (Reason.NEIGHBOURS_DISAGREE, Reason.WORD_OF_MISMATCHED_PAIRS)
+        assert verdicts[3].reasons == (Reason.WORD_OF_MISMATCHED_PAIRS,)
+        assert np.isnan(combined(self.weighed, {}, lift_N=lift_N)).all(), "without detectors no word counts"
 
     def test_reasons_are_those_of_suspicious_detectors(self) -> None:
         uids, suspicion_N = [f"{place:032x}" for place in range(4)], combined(self.weighed, self.rankings)

@@ -92,7 +92,11 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def evidence(item: GalleryItem) -> str:
     """What the small pictures are: near-copies where these alone speak against it, else neighbours."""
-    weighed = {Reason.NEIGHBOURS_DISAGREE, Reason.PICTURE_AND_CAPTION_DISAGREE}
+    weighed = {
+        Reason.NEIGHBOURS_DISAGREE,
+        Reason.PICTURE_AND_CAPTION_DISAGREE,
+        Reason.WORD_OF_MISMATCHED_PAIRS,
+    }
     copies = item.reasons and weighed.isdisjoint(item.reasons)
     return "Near-copies of it came with" if copies else "The pictures most like it came with"
 

@@ -17,10 +17,10 @@ def explain(
     *,
     caption: str,
     neighbour_captions: Sequence[str],
-    captions_of_picture: int,
-    pictures_of_caption: int,
+    counts: tuple[int, int],
     ranks: tuple[float, float],
     frequency: Callable[[str], float],
+    lift: Callable[[str], float],
 ) -> str:
     """Why a pair was set aside.
 
@@ -28,15 +28,16 @@ def explain(
         verdict: with at least one reason.
         caption: the pair's.
         neighbour_captions: of the pictures most like its own.
-        captions_of_picture: different captions of this picture.
-        pictures_of_caption: near-identical pictures with this caption.
+        counts: different captions of this picture, and near-identical pictures with this caption.
         ranks: share of other captions that tell less of this picture than its own, and of other pictures that
             tell less of this caption, 0 to 1.
         frequency: share of all captions that use a word.
+        lift: how much oftener than others the pairs that use a word do not match.
 
     Returns:
         One sentence per reason, the first letter small, joined by semicolons; no full stop.
     """
+    captions_of_picture, pictures_of_caption = counts
     sentences = {
         Reason.MANY_CAPTIONS_ONE_PICTURE: lambda: (
             f"this picture, near-copies included, appears with {captions_of_picture} different captions"
@@ -46,6 +47,7 @@ def explain(
         ),
         Reason.PICTURE_AND_CAPTION_DISAGREE: lambda: mismatch(ranks, neighbour_captions, frequency),
         Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, frequency),
+        Reason.WORD_OF_MISMATCHED_PAIRS: lambda: worst_word(caption, lift),
     }
     return "; ".join(sentences[reason]() for reason in verdict.reasons)
 
@@ -76,6 +78,13 @@ def mismatch(
         subject = f"{share} of other pictures tell more of this caption than its own does"
     told = telling_words([set(caption_words(other)) for other in neighbour_captions], frequency)
     return subject + (f"; the pictures most like this one say {', '.join(told)}" if told else "")
+
+
+def worst_word(caption: str, lift: Callable[[str], float]) -> str:
+    """Which of its words stands for pairs that do not match."""
+    lifts = {word: lift(word) for word in sorted(set(caption_words(caption)))}
+    word = max(lifts, key=lambda word: lifts[word])
+    return f"pairs that say '{word}' fail to match {lifts[word]:.0f} times as often as others"
 
 
 def disagreement(caption: str, neighbour_captions: Sequence[str], frequency: Callable[[str], float]) -> str:

@@ -17,19 +17,22 @@ from numpy.typing import NDArray
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.records import Reason, Tally, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
-from roclip_sanitize.scan.columns import Columns
+from roclip_sanitize.scan.columns import Columns, word_number
 from roclip_sanitize.scan.explain import explain
 from roclip_sanitize.scan.parts import Places
 from roclip_sanitize.scan.scoring import Scores
 from roclip_sanitize.scan.verdicts import Cut, Thresholds, collided, combined, fused, judge
-from roclip_sanitize.storage import here
+from roclip_sanitize.scan.word_lift import MismatchedWords
+from roclip_sanitize.storage import exists, here
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
 
 if TYPE_CHECKING:
     import polars
 
 NEIGHBOURS_SHOWN = 4
-NEIGHBOURS_TESTIFY = frozenset({Reason.NEIGHBOURS_DISAGREE, Reason.PICTURE_AND_CAPTION_DISAGREE})
+NEIGHBOURS_TESTIFY = frozenset(
+    {Reason.NEIGHBOURS_DISAGREE, Reason.PICTURE_AND_CAPTION_DISAGREE, Reason.WORD_OF_MISMATCHED_PAIRS}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,8 @@ class JudgeWorker:
         self._cut, self._thresholds, self._looks = cut, thresholds, looks
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
+        path = places.mismatched_words
+        self._words = MismatchedWords.read(path) if exists(path) else MismatchedWords.counted([])
         self._rankings = {reason: np.load(here(places.ranking(reason)), mmap_mode="r") for reason in reasons}
 
     def __call__(self, part: StorePart) -> Marker:
@@ -76,6 +81,7 @@ class JudgeWorker:
             scores.collisions,
             cut=self._cut,
             thresholds=self._thresholds,
+            lift_N=scores.lift_N,
         )
         findings = self._findings(part, verdicts, scores)
         files = [table_file(self._folder.path, what, part.name) for what in ("scores", "verdicts")]
@@ -104,15 +110,22 @@ class JudgeWorker:
                 verdict,
                 caption=self._columns.captions(np.array([part.start + place]))[0],
                 neighbour_captions=self._columns.captions(neighbours_K),
-                captions_of_picture=int(scores.collisions.captions_of_picture_N[place]),
-                pictures_of_caption=int(scores.collisions.pictures_of_caption_N[place]),
+                counts=(
+                    int(scores.collisions.captions_of_picture_N[place]),
+                    int(scores.collisions.pictures_of_caption_N[place]),
+                ),
                 ranks=(float(scores.rank_N2[place, 0]), float(scores.rank_N2[place, 1])),
                 frequency=self._columns.frequency,
+                lift=self._lift,
             )
             copies_testify = NEIGHBOURS_TESTIFY.isdisjoint(verdict.reasons) and len(copies_K)
             witnesses = self._columns.uids(copies_K if copies_testify else neighbours_K)
             findings[place] = Finding(sentence=sentence, witnesses=tuple(witnesses))
         return findings
+
+    def _lift(self, word: str) -> float:
+        number = word_number(word)
+        return self._words.lift(number, int(self._columns.word_counts_W[number]))
 
     def _score_table(
         self, names: polars.DataFrame, scores: Scores, findings: Mapping[int, Finding]

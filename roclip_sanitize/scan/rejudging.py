@@ -79,6 +79,7 @@ class Rejudged:
             scores.collisions,
             cut=self.cut,
             thresholds=self._thresholds,
+            lift_N=scores.lift_N,
         )
 
     def _ranking(self, reason: Reason) -> NDArray[np.float32]:

@@ -3,7 +3,8 @@
 Collisions are judged by a threshold, the other detectors by a budget: the worst pairs of the whole store,
 as many as the budget allows. Pairs that collisions flag anyway use none of it up, or an attacker
 could spend it on decoys. The budget is a ceiling, not a quota: a pair that no detector gives more than
-1/2 is never flagged. Nor is one without a score.
+1/2 is never flagged, unless pairs with one of its words fail to match four times as often as others. Nor is
+one without a score.
 
 Where several detectors share the budget, pairs are ranked by the product of what each says: the share of
 all pairs that it suspects at least as much, to the power of the detector's weight (after Fisher 1925, who
@@ -31,9 +32,8 @@ from roclip_sanitize.scan.agreement import NEUTRAL
 from roclip_sanitize.scan.collisions import Collisions
 
 AGREEMENT_WEIGHT = 1 / 3  # of one look of cross prediction
-LIFT_WEIGHT = (
-    1 / 2
-)  # 1 were Bayes' rule, if a word's share were known and not estimated; see benchmarks/LOG.md
+LIFT_WEIGHT = 1 / 2  # 1 were Bayes' rule, were a word's share known (benchmarks/LOG.md)
+TELLING_LIFT = 4.0  # from which on a word is a reason of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +111,13 @@ def combined(
     looks: int = 1,
     lift_N: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float64]:
-    """fused(), of those pairs that a detector suspects; NaN of the others."""
+    """fused(), of those pairs that a detector or a word suspects; NaN of the others."""
     score_N = fused(weighed, rankings, looks=looks, lift_N=lift_N)
     suspicious_N = np.zeros(len(score_N), np.bool_)
     for reason in rankings:
         suspicious_N |= weighed[reason] > NEUTRAL
+    if lift_N is not None and rankings:
+        suspicious_N |= lift_N >= TELLING_LIFT
     return np.where(suspicious_N, score_N, np.nan)
 
 
@@ -161,8 +163,9 @@ def judge(
     *,
     cut: Cut,
     thresholds: Thresholds,
+    lift_N: NDArray[np.float32] | None = None,
 ) -> list[Verdict]:
-    """Give every pair its verdict; a counted reason comes before a weighed one.
+    """Give every pair its verdict; a counted reason comes before a weighed one, and that before a word's.
 
     Args:
         uids: the pairs' names.
@@ -171,11 +174,14 @@ def judge(
         collisions: counts.
         cut: where the budget ends.
         thresholds: of counts.
+        lift_N: of each pair's words; 1 for all if not told.
     """
-    flags = collided(collisions, thresholds)
-    flagged = [cut.flags(score, uid) for uid, score in zip(uids, suspicion_N.tolist(), strict=True)]
+    flags, ranked = collided(collisions, thresholds), zip(uids, suspicion_N.tolist(), strict=True)
+    flagged_N = np.array([cut.flags(score, uid) for uid, score in ranked], np.bool_)
     for reason, own_N in weighed.items():
-        flags[reason] = np.array(flagged, np.bool_) & (own_N > NEUTRAL)
+        flags[reason] = flagged_N & (own_N > NEUTRAL)
+    if lift_N is not None:
+        flags[Reason.WORD_OF_MISMATCHED_PAIRS] = flagged_N & (lift_N >= TELLING_LIFT)
     return [
         Verdict(uid=uid, reasons=tuple(reason for reason, flag_N in flags.items() if flag_N[place]))
         for place, uid in enumerate(uids)

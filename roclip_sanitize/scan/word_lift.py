@@ -68,6 +68,18 @@ class MismatchedWords:
         """Write the counts, whole or not at all."""
         return save_arrays(path, below_W=self.below_W, pairs=np.array(self.pairs), below=np.array(self.below))
 
+    def lift(self, word: int, count: int) -> float:
+        """The lift of a word, of all its pairs.
+
+        Args:
+            word: its number.
+            count: captions that use it, in the whole store.
+        """
+        if not self.below:
+            return 1.0
+        mean = self.below / self.pairs
+        return (int(self.below_W[word]) + ORDINARY_PAIRS * mean) / (count + ORDINARY_PAIRS) / mean
+
     def lifts(
         self, words_NW: Any, rank_N2: NDArray[np.floating], count_W: NDArray[np.int64]
     ) -> NDArray[np.float32]:
