@@ -249,7 +249,7 @@ class TestOfAScan:
 
     def test_all_numbers_have_a_rule(self, run: Path) -> None:
         facts = read_json(run / "audit" / "audit.json")
-        groups = {"pairs", "reasons", "words", "domains", "clusters", "attacks"}
+        groups = {"pairs", "reasons", "words", "domains", "clusters", "attacks", "estimate"}
         assert set(facts["rules"]) == groups
         others = {"budget", "detectors", "sources", "rules", "shown", "planted", "clean_lost", "covers"}
         assert set(facts) == groups | others

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roclip_sanitize.captions import caption_words, normalise_caption
@@ -114,6 +114,7 @@ def test_repetition_and_burst_by_hand(tmp_path: Path) -> None:
 TITLE = st.lists(st.sampled_from(["red", "blue", "Shoe", "shirt", "7", "of"]), max_size=5).map(" ".join)
 
 
+@settings(max_examples=8)  # each writes tables for any corpus, 150 MB
 @given(st.lists(TITLE, min_size=1, max_size=12), st.integers(0, 12))
 def test_scores_are_what_their_formulas_say(
     tmp_path_factory: pytest.TempPathFactory, titles: list[str], cut: int
