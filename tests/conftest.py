@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -24,3 +25,11 @@ def _power_stays_on() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray_ends_before_python() -> Iterator[None]:
+    """One of Ray's threads may answer a question while the process is taken down around it, and crash it."""
+    yield
+    if ray := sys.modules.get("ray"):
+        ray.shutdown()
