@@ -126,11 +126,10 @@ def test_a_reference_that_is_too_large_turns_density_round() -> None:
 
 def test_the_band_by_hand() -> None:
     band = Band(most_poisons=0.01, rarest_kind=0.1)
-    assert (band.lowest, band.highest, band.exists) == pytest.approx((0.03, 0.06, True))
+    assert (band.lowest, band.highest) == pytest.approx((0.03, 0.06))
     assert (band.neighbours(4_096), band.neighbours(100), band.neighbours(2)) == (123, 3, 1)
     assert band.warning(4_096) == ""
     none = Band(most_poisons=0.01, rarest_kind=0.02)
-    assert not none.exists
     assert none.warning(4_096) == (
         "density has no setting for poisons of up to 1.00% beside kinds of picture as rare as 2.00%: "
         "with 123 of 4,096 as near it suspects these, too"

@@ -36,11 +36,6 @@ class Band:
         """Of k / R."""
         return LESS_THAN_RAREST * self.rarest_kind
 
-    @property
-    def exists(self) -> bool:
-        """Whether any setting does both."""
-        return self.lowest <= self.highest
-
     def neighbours(self, reference: int) -> int:
         """The least k, of so many reference pairs, that finds the poisons: 1 or more, but not all."""
         return max(1, min(math.ceil(self.lowest * reference - 1e-9), reference - 1))
