@@ -1,4 +1,4 @@
-"""What Ray costs, and what a second worker gives: embed and scan over the same shards, in three ways.
+"""What Ray costs, and what a second worker gives: embed and scan over the same shards, in four ways.
 
     python -m benchmarks.scaling [--pairs 48000] [--rounds 3]
 

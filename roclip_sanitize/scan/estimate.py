@@ -46,10 +46,10 @@ class Strangers:
     def counted(cls, rank_N2: NDArray[np.floating], stranger_N2: NDArray[np.floating]) -> Self:
         """Count ranks, of pairs and of strangers; NaN where there is none."""
         return cls(
-            pairs=_known(rank_N2),
-            pairs_below=_below(rank_N2),
-            strangers=_known(stranger_N2),
-            strangers_below=_below(stranger_N2),
+            pairs=int(has_ranks(rank_N2).sum()),
+            pairs_below=int(is_below(rank_N2).sum()),
+            strangers=int(has_ranks(stranger_N2).sum()),
+            strangers_below=int(is_below(stranger_N2).sum()),
         )
 
     def __add__(self, other: Strangers) -> Strangers:
@@ -93,9 +93,13 @@ class Strangers:
         return min(1.0, pairs_below / self.pairs * self.strangers / self.strangers_below)
 
 
-def _known(rank_N2: NDArray[np.floating]) -> int:
-    return int((~np.isnan(rank_N2).any(axis=1)).sum())
+def has_ranks(rank_N2: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which pairs have both ranks."""
+    known_N: NDArray[np.bool_] = ~np.isnan(rank_N2).any(axis=1)
+    return known_N
 
 
-def _below(rank_N2: NDArray[np.floating]) -> int:
-    return int((rank_N2.min(axis=1) < BELOW).sum())  # NaN is not
+def is_below(rank_N2: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which pairs have a rank below BELOW; those without ranks have none."""
+    below_N: NDArray[np.bool_] = rank_N2.min(axis=1) < BELOW  # NaN is not
+    return below_N

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.scan.columns import WORD_NUMBERS
 from roclip_sanitize.scan.cross_files import load_arrays, save_arrays
-from roclip_sanitize.scan.estimate import BELOW
+from roclip_sanitize.scan.estimate import has_ranks, is_below
 
 ORDINARY_PAIRS = 30
 
@@ -53,7 +53,7 @@ class MismatchedWords:
         below_W, pairs, below = np.zeros(WORD_NUMBERS, np.int64), 0, 0
         for words_NW, rank_N2 in parts:
             below_N = is_below(rank_N2)
-            pairs += int((~np.isnan(rank_N2).any(axis=1)).sum())
+            pairs += int(has_ranks(rank_N2).sum())
             below += int(below_N.sum())
             below_W += np.bincount(words_NW[below_N].indices, minlength=WORD_NUMBERS)
         return cls(below_W=below_W, pairs=pairs, below=below)
@@ -99,9 +99,3 @@ class MismatchedWords:
         largest_N = np.zeros(len(rank_N2), np.float32)
         np.maximum.at(largest_N, row, lift.astype(np.float32))
         return np.where(largest_N > 0, largest_N, np.float32(1))
-
-
-def is_below(rank_N2: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which pairs have a rank below 1/4; those without ranks have none."""
-    below_N: NDArray[np.bool_] = rank_N2.min(axis=1) < BELOW  # NaN is not
-    return below_N
