@@ -1,13 +1,13 @@
 """How much of each known attack a scan finds, at what price, and which detector finds it.
 
     python -m benchmarks.detection fashion --run runs/detection
-    python -m benchmarks.detection fashion --only blended sig_badclip --shares 0.005 --seeds 0 --second-look
+    python -m benchmarks.detection fashion --only blended sig_badclip --shares 0.005 --seeds 0 --young-clips 2
     python -m benchmarks.detection my.toml --executor local --part 1/2
 
 Each attack of a sweep file (benchmarks/sweep/sweep_file.py; its rates, methods and training play no part)
 is planted alone, as a share of the pairs, with each seed; the copy is embedded, indexed and scanned with the
-sweep's [scan] settings, and compared with its ledger. Nothing is trained, but with --second-look the young
-CLIP that looks again, for one epoch.
+sweep's [scan] settings, and compared with its ledger. Nothing is trained, but with --young-clips the CLIPs
+that look again, for one epoch each.
 
 What counts is recall at a price: the share of poisons whose score exceeds that of all but 2, 5 or 10 % of
 the clean pairs, whatever the budget; beside it the area under the curve, and what the budget made of it.
@@ -52,6 +52,7 @@ from roclip_sanitize.scan import read_scores, read_verdicts
 from roclip_sanitize.scan.quality import auroc
 from roclip_sanitize.scan.stage import ScanSettings, scan_store
 from roclip_sanitize.store import EmbeddingStore, write_parquet
+from roclip_sanitize.trained import model_folder
 
 if TYPE_CHECKING:
     import polars
@@ -76,7 +77,7 @@ class Copy:
         share: poisons, as a share of the pairs, that was asked for.
         seed: of the poisons.
         scan: settings of the scan.
-        second_look: whether a young CLIP looks again.
+        young_clips: how many CLIPs look again.
     """
 
     corpus: Corpus
@@ -85,7 +86,7 @@ class Copy:
     share: float
     seed: int
     scan: dict[str, Any]
-    second_look: bool
+    young_clips: int
 
     @property
     def name(self) -> str:
@@ -100,7 +101,7 @@ class Copy:
             "specs": list(self.specs),
             "seed": self.seed,
             "scan": self.scan,
-            "second_look": self.second_look,
+            "young_clips": self.young_clips,
         }
 
 
@@ -141,7 +142,9 @@ class CopyWorker:
         store = self._embedded(shards, "plain", scratch / "store")
         index = IndexSettings(store=store, modality="image", transform="pca96")
         build_index(index, out=scratch / "index", executor=self._here)
-        second = self._young(shards, scratch, copy.seed) if copy.second_look else None
+        second = tuple(
+            self._young(shards, scratch, number, copy.seed + number) for number in range(copy.young_clips)
+        )
         settings = ScanSettings(store=store, index=scratch / "index", second_look=second, **copy.scan)
         scan_store(settings, out=scratch / "scan", executor=self._here)
         ledger = Ledger.open(scratch / "poison")
@@ -159,10 +162,10 @@ class CopyWorker:
         embed_shards(EmbedSettings(shards=shards, encoder=encoder), out=out, executor=self._here)
         return out
 
-    def _young(self, shards: tuple[Path, ...], scratch: Path, seed: int) -> Path:
-        pairs = EmbeddingStore.open(scratch / "store").rows
-        train_young(shards, pairs=pairs, seed=seed, out=scratch / "young", executor=self._here)
-        return self._embedded(shards, str(scratch / "young" / "model"), scratch / "young_store")
+    def _young(self, shards: tuple[Path, ...], scratch: Path, number: int, seed: int) -> Path:
+        pairs, out = EmbeddingStore.open(scratch / "store").rows, scratch / f"young_{number}"
+        train_young(shards, pairs=pairs, seed=seed, out=out, executor=self._here)
+        return self._embedded(shards, str(model_folder(out)), scratch / f"young_{number}_store")
 
 
 def measured(
@@ -228,7 +231,7 @@ def copies_of(sweep: Sweep, corpus: Corpus, told: argparse.Namespace, *, pairs: 
                     share=share,
                     seed=seed,
                     scan=dict(sweep.scan),
-                    second_look=told.second_look,
+                    young_clips=told.young_clips,
                 )
 
 
@@ -315,7 +318,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], metavar="ATTACK", help="of the sweep's attacks")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the pairs")
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    parser.add_argument("--second-look", action="store_true", help="train a CLIP for an epoch, to look again")
+    parser.add_argument(
+        "--young-clips", type=int, default=0, help="train so many for an epoch, to look again; sanitize: 2"
+    )
     parser.add_argument("--part", metavar="I/N", help="every N-th copy, for N processes side by side")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--executor", default="ray")

@@ -1,10 +1,11 @@
 """Shards in, kept and quarantined shards out: the stages that clean a dataset, in one folder.
 
     shards ─▶ embed ─▶ index ─────────────▶ scan ─▶ rewrite
-                └─▶ train ─▶ embed again ─────┘        (with look_twice)
+                └─▶ train ─▶ embed again ─────┘        (with look_twice, once for each young CLIP)
 
     OUT/store/ OUT/index/ OUT/scan/
-    OUT/young/ OUT/young_store/       with look_twice: a CLIP that saw little, and the pairs in its vectors
+    OUT/young_1/ OUT/young_1_store/   with look_twice: a CLIP that saw little, and the pairs in its vectors
+    OUT/young_2/ …                    another one, of another seed
     OUT/rewrite/                      kept/*.tar, quarantined/*.tar, keep.npy, manifest.json
 
 Each stage is the public one, with its folder, and resumes by itself: the same call goes on where it was.
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.machine import Watch
@@ -36,6 +39,7 @@ YOUNG: Mapping[str, Any] = {  # it sees the trusted half of the pairs, and each 
     "rewritten": 0.0,
     "augmentation": "mixing",
 }
+YOUNG_CLIPS = 2  # one judges worse, three hardly better (benchmarks/LOG.md)
 HELD_IN_MEMORY = 500_000  # pairs; beyond, scans judge which ones the young CLIP sees
 
 
@@ -45,19 +49,28 @@ class SanitizeSettings:
 
     Attributes:
         shards: WebDataset shards.
-        look_twice: whether a CLIP of one epoch looks again at what the first look saw: it finds triggers
-            that cover whole pictures, and costs an epoch of training and a second embedding.
-        seed: of the index's sample, and of the young CLIP.
+        look_twice: whether CLIPs of one epoch look again at what the first look saw: they find triggers
+            that cover whole pictures, and each costs an epoch of training and another embedding.
+        young_clips: how many of them, with seeds of their own; what counts is the mean.
+        seed: of the index's sample, and of the first young CLIP; those after it count on.
         scan: further settings of the scan, by the names of ScanSettings.
     """
 
     shards: tuple[Path, ...]
     look_twice: bool = False
+    young_clips: int = YOUNG_CLIPS
     seed: int = 0
     scan: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.young_clips < 1:
+            raise ConfigError(f"young_clips is {self.young_clips}, wanted 1 or more")
         self.scan_settings(Path())  # refuses what makes no sense, before anything is embedded
+
+    @property
+    def young(self) -> list[str]:
+        """Names of the young CLIPs' folders."""
+        return [f"young_{n}" for n in range(1, self.young_clips + 1)] if self.look_twice else []
 
     def scan_settings(self, out: Path) -> ScanSettings:
         """What the scan of a run in ``out`` is told.
@@ -65,7 +78,7 @@ class SanitizeSettings:
         Raises:
             ConfigError: one of its settings is out of range.
         """
-        second = out / "young_store" if self.look_twice else None
+        second = tuple(out / f"{name}_store" for name in self.young)
         return ScanSettings(store=out / "store", index=out / "index", second_look=second, **self.scan)
 
 
@@ -113,7 +126,7 @@ def train_young(shards: tuple[Path, ...], *, pairs: int, seed: int, out: Path, e
 
 def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[str, Callable[[], Any]]:
     """The stages by name, in their order. The last one gives the tally of all."""
-    store, young = out / "store", out / "young"
+    store = out / "store"
 
     def embed(encoder: str, name: str) -> Tally:
         told = EmbedSettings(shards=settings.shards, encoder=encoder, seed=settings.seed)
@@ -123,9 +136,9 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
         told = IndexSettings(store=store, transform="pca96", seed=settings.seed)
         build_index(told, out=out / "index", executor=executor)
 
-    def train() -> Tally:
+    def train(name: str, seed: int) -> Tally:
         pairs = EmbeddingStore.open(store).rows
-        return train_young(settings.shards, pairs=pairs, seed=settings.seed, out=young, executor=executor)
+        return train_young(settings.shards, pairs=pairs, seed=seed, out=out / name, executor=executor)
 
     def scan() -> Tally:
         return scan_store(settings.scan_settings(out), out=out / "scan", executor=executor)
@@ -134,6 +147,8 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
         told = RewriteSettings(store=store, verdicts=out / "scan")
         return rewrite_shards(told, out=out / "rewrite", executor=executor)
 
-    first = {"embed": lambda: embed("plain", "store"), "index": index}
-    again = {"train": train, "embed again": lambda: embed(str(model_folder(young)), "young_store")}
-    return {**first, **(again if settings.look_twice else {}), "scan": scan, "rewrite": rewrite}
+    stages: dict[str, Callable[[], Any]] = {"embed": lambda: embed("plain", "store"), "index": index}
+    for seed, name in enumerate(settings.young, start=settings.seed):
+        stages[f"train {name}"] = partial(train, name, seed)
+        stages[f"embed by {name}"] = partial(embed, str(model_folder(out / name)), f"{name}_store")
+    return {**stages, "scan": scan, "rewrite": rewrite}

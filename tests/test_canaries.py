@@ -123,23 +123,23 @@ class TestOfAScan:
             measure(AuditSettings(scan=run / "other" / "scan", canaries=run / "canaries"))
 
     def test_a_second_look_is_taken_at_them_too(self, run: Path, tmp_path: Path) -> None:
-        settings = ScanSettings(store=run / "store", index=run / "index", second_look=run / "store")
+        settings = ScanSettings(store=run / "store", index=run / "index", second_look=(run / "store",))
         scan_store(settings, out=tmp_path / "scan", executor=LocalExecutor())
-        with pytest.raises(ConfigError, match="looked twice: wanted young, the folder of the CLIP"):
+        with pytest.raises(ConfigError, match="0 young CLIPs are named, wanted 1: those whose vectors"):
             count_canaries(
                 CanarySettings(scan=tmp_path / "scan"), out=tmp_path / "none", executor=LocalExecutor()
             )
-        told = CanarySettings(scan=tmp_path / "scan", families=("patch",), share=0.05, young="plain")
+        told = CanarySettings(scan=tmp_path / "scan", families=("patch",), share=0.05, young=("plain",))
         (family,) = count_canaries(told, out=tmp_path / "out", executor=LocalExecutor())
         assert family.planted == 15
         scan = read_json(tmp_path / "out" / "scan" / "stage.json")["settings"]
-        assert scan["second_look"] == str(tmp_path / "out" / "young_store")
-        assert EmbeddingStore.open(tmp_path / "out" / "young_store").rows == family.planted + (
+        assert scan["second_look"] == [str(tmp_path / "out" / "young_1")]
+        assert EmbeddingStore.open(tmp_path / "out" / "young_1").rows == family.planted + (
             EmbeddingStore.open(run / "store").rows - 15
         )
-        with pytest.raises(ConfigError, match="looked once: there is no young CLIP"):
+        with pytest.raises(ConfigError, match="1 young CLIPs are named, wanted 0"):
             count_canaries(
-                CanarySettings(scan=run / "scan", young="plain"),
+                CanarySettings(scan=run / "scan", young=("plain",)),
                 out=tmp_path / "once",
                 executor=LocalExecutor(),
             )

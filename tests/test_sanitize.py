@@ -43,6 +43,8 @@ def test_one_command_gives_kept_and_quarantined_shards(tmp_path: Path, roclip: R
 def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_done() -> None:
     with pytest.raises(ConfigError, match=r"budget is 7\.0, wanted a share from 0 to 1"):
         SanitizeSettings(shards=(Path("a.tar"),), scan={"budget": 7.0})
+    with pytest.raises(ConfigError, match="young_clips is 0, wanted 1 or more"):
+        SanitizeSettings(shards=(Path("a.tar"),), look_twice=True, young_clips=0)
 
 
 def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
@@ -52,8 +54,14 @@ def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
     tally = sanitize_shards(told, out=tmp_path / "out", executor=LocalExecutor(), say=lines.append)
     assert tally.seen == 160
     assert [line for line in lines if line.endswith("…")] == [
-        f"{stage} …" for stage in ("embed", "index", "train", "embed again", "scan", "rewrite")
+        f"{stage} …"
+        for stage in (
+            *("embed", "index", "train young_1", "embed by young_1", "train young_2", "embed by young_2"),
+            *("scan", "rewrite"),
+        )
     ]
     scan = read_json(tmp_path / "out" / "scan" / "stage.json")["settings"]
-    assert scan["second_look"] == str(tmp_path / "out" / "young_store")
+    assert scan["second_look"] == [str(tmp_path / "out" / f"young_{n}_store") for n in (1, 2)]
+    seeds = [read_json(tmp_path / "out" / f"young_{n}" / "stage.json")["settings"]["seed"] for n in (1, 2)]
+    assert seeds == [0, 1], "two of the same seed would be one"
     assert len(read_verdicts(tmp_path / "out" / "scan")) == 160

@@ -70,7 +70,7 @@ def make_world(path: Path, part_sizes: Sequence[int]) -> EmbeddingStore:
     return make_store(path, image_ND, image_ND, part_sizes, captions=captions, image_hashes=hashes)
 
 
-def predicted(store: EmbeddingStore, work: Path, second: Path | None = None) -> Files:
+def predicted(store: EmbeddingStore, work: Path, second: Sequence[Path] = ()) -> Files:
     """Cross prediction alone, without an index."""
     places = Places(store=store.path, work=work)
     StageFolder.create(work, stage="scan-work", settings={})
@@ -78,7 +78,7 @@ def predicted(store: EmbeddingStore, work: Path, second: Path | None = None) -> 
         PieceWorker(places)(part)
     join_pieces(places.columns, [part.name for part in store.parts])
     cross_predict(store, places, LocalExecutor(), second=second)
-    return Files(places=places, look=looks_at(store.path, None)[0])
+    return Files(places=places, look=looks_at(store.path)[0])
 
 
 def joined(store: EmbeddingStore, path_of: Callable[[str], Path], name: str) -> NDArray[Any]:
@@ -218,9 +218,9 @@ def test_strangers_are_ranked_as_if_they_were_pairs(tmp_path: Path) -> None:
         assert rank_N2[row] == pytest.approx(wanted, abs=2e-3)
 
 
-def second_store(path: Path, first: EmbeddingStore) -> EmbeddingStore:
+def second_store(path: Path, first: EmbeddingStore, *, seed: int = 3) -> EmbeddingStore:
     """A model's vectors of the same pairs: both halves show the kind, but of those that were swapped."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     frame = first.all_metadata(("caption", "image_hash"))
     said_N = np.array([KINDS.index(caption.split()[1]) for caption in frame["caption"]])
     shown_N = np.where(np.isin(np.arange(PAIRS), SWAPPED), (said_N + 2) % len(KINDS), said_N)
@@ -232,16 +232,17 @@ def second_store(path: Path, first: EmbeddingStore) -> EmbeddingStore:
     return make_store(path, image_ND, text_ND, sizes, captions=captions, image_hashes=hashes)
 
 
-def test_second_look_is_the_mean_of_both(tmp_path: Path) -> None:
-    """The second agrees with the arithmetic in memory, started from what the first found."""
+@pytest.mark.parametrize("models", [1, 2])
+def test_second_look_is_the_mean_of_all(tmp_path: Path, models: int) -> None:
+    """Each look again agrees with the arithmetic in memory, started from what the first found."""
     store = make_world(tmp_path / "store", (100, 0, 140))
-    second = second_store(tmp_path / "second", store)
-    first = predicted(store, tmp_path / "work", second=second.path)
+    second = [second_store(tmp_path / f"second_{n}", store, seed=3 + n).path for n in range(models)]
+    first = predicted(store, tmp_path / "work", second=second)
     code_N = Columns(first.places.columns).picture_N
     picture_N = np.unique(code_N, return_inverse=True)[1]
     folds = [fold_of(code_N, folding).astype(np.int64) for folding in range(FOLDINGS)]
     trusts = []
-    for look in looks_at(store.path, second.path):
+    for look in looks_at(store.path, second):
         files = Files(places=first.places, look=look)
         order_N2 = joined(store, files.last_ranks, "order")
         trusts.append(trust_of(order_N2[:, 0], order_N2[:, 1]))
@@ -261,7 +262,16 @@ def test_second_look_is_the_mean_of_both(tmp_path: Path) -> None:
             rank=share_worse_ties_half,
         )
         assert np.corrcoef(trusts[-1], trust_N)[0, 1] > 0.999
-    suspicion_N = np.concatenate([read_judged(first.places, part)[0] for part in store.parts])
+    assert len(trusts) == 1 + models
+    if models > 1:
+        assert not np.array_equal(trusts[1], trusts[2]), "each looks in vectors of its own"
+    judged = [read_judged(first.places, part, second=second) for part in store.parts]
+    suspicion_N, rank_N2 = (np.concatenate(each) for each in zip(*judged, strict=True))
+    ranks = [
+        joined(store, Files(places=first.places, look=look).last_ranks, "rank")
+        for look in looks_at(store.path, second)
+    ]
+    assert rank_N2 == pytest.approx(np.mean(ranks, axis=0), abs=1e-6, nan_ok=True)
     worst_first = np.argsort(-suspicion_N, kind="stable")
     assert set(worst_first[: len(SWAPPED)]) == set(SWAPPED)
     assert np.corrcoef(np.sum(trusts, axis=0), -suspicion_N)[0, 1] > 0.9
@@ -275,10 +285,10 @@ def test_a_second_look_at_other_pairs_is_refused(settings: ScanSettings, tmp_pat
     for second, words in ((other, "one by one"), (few, "has 1 parts, wanted the 3")):
         with pytest.raises(MismatchError, match=words):
             scan_store(
-                replace(settings, second_look=second.path), out=tmp_path / "out", executor=LocalExecutor()
+                replace(settings, second_look=(second.path,)), out=tmp_path / "out", executor=LocalExecutor()
             )
     with pytest.raises(ConfigError, match="goes with the detector cross_prediction"):
-        replace(settings, detectors=("collisions",), second_look=other.path)
+        replace(settings, detectors=("collisions",), second_look=(other.path,))
 
 
 @pytest.mark.parametrize("tasks", [20, 60, 75])
@@ -286,7 +296,7 @@ def test_second_look_killed_and_resumed_gives_the_same_bytes(
     settings: ScanSettings, tmp_path: Path, tasks: int
 ) -> None:
     second = second_store(tmp_path / "second", EmbeddingStore.open(settings.store))
-    twice = replace(settings, second_look=second.path)
+    twice = replace(settings, second_look=(second.path,))
     scan_store(twice, out=tmp_path / "whole", executor=LocalExecutor())
     with pytest.raises(KeyboardInterrupt):
         scan_store(twice, out=tmp_path / "killed", executor=DyingExecutor(tasks))

@@ -172,7 +172,7 @@ def _scan(shards: tuple[Path, ...], scratch: Path, cell: Cell, executor: Executo
     from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 
     told = dict(cell.scan)
-    look_twice, seed = bool(told.pop("look_twice", False)), cell.poisoning.seed
-    settings = SanitizeSettings(shards=shards, look_twice=look_twice, seed=seed, scan=told)
+    again = {name: told.pop(name) for name in ("look_twice", "young_clips") if name in told}
+    settings = SanitizeSettings(shards=shards, seed=cell.poisoning.seed, scan=told, **again)
     sanitize_shards(settings, out=scratch, executor=executor, say=lambda line: None)
     return tuple(kept_shards(scratch / "rewrite"))

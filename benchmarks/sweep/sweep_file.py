@@ -20,7 +20,8 @@
     epochs = 4
 
     [scan]                          # settings of the scan, for methods that train on what it keeps
-    look_twice = true               # and whether a CLIP of one epoch looks again
+    look_twice = true               # and whether CLIPs of one epoch look again
+    young_clips = 2                 # how many
 
     [method.often]                  # a method of one's own
     method = "roclip"
@@ -48,7 +49,7 @@ PRESETS = Path(__file__).parent
 ATTACK_KEYS = ("name", "spec", "together", "rates", "seeds")
 RENDERED_KEYS = ("pairs", "shards", "test_pairs", "seed")
 RESOURCE_KEYS = ("cores", "gpus", "ranks")
-SCAN_KEYS = (*SCAN_DEFAULTS, "look_twice")
+SCAN_KEYS = (*SCAN_DEFAULTS, "look_twice", "young_clips")
 
 
 def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:

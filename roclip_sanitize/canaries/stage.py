@@ -2,7 +2,7 @@
 
     labelled/ poison/ canaries/     what was planted, and its ledger
     embedded/ store/ index/ scan/   the same stages as those of the scan that is asked about
-    young_embedded/ young_store/    the same for its second look, if it had one
+    young_1_embedded/ young_1/      the same for each CLIP that looked again, if any did
     canaries.json                   a line per family: planted, found, recall with its 95 % interval
 
 Recall depends on how many poisons of a kind there are: a few are told by what is odd about each, many also by
@@ -30,6 +30,7 @@ from roclip_sanitize.evaluation.intervals import wilson
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index, inspect_index
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.stage import ScanSettings, scan_store, verdict_tables
 from roclip_sanitize.store import EmbeddingStore
 
@@ -47,7 +48,7 @@ class CanarySettings:
         families: which attacks; see planting.FAMILIES.
         share: canaries of each family, as a share of the scan's pairs; at least 15 and at most 300.
         encoder: what made the scan's store, as ``roclip embed`` was told.
-        young: what made the store of its second look; wanted where it had one.
+        young: what made each store of its second look, in the same order; wanted where it had one.
         seed: of all choices.
     """
 
@@ -55,7 +56,7 @@ class CanarySettings:
     families: tuple[str, ...] = tuple(FAMILIES)
     share: float = 0.003
     encoder: str = PLAIN
-    young: str = ""
+    young: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -104,13 +105,12 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     Cost: the scan once more, its index, a copy of its store, and embedding the canaries.
     """
     scan = StageFolder.open(settings.scan, stage="scan")
-    second = scan.settings.get("second_look")
-    if second and not settings.young:
+    second = told_second(scan.settings)
+    if len(second) != len(settings.young):
         raise ConfigError(
-            f"{settings.scan} looked twice: wanted young, the folder of the CLIP that looked again"
+            f"{len(settings.young)} young CLIPs are named, wanted {len(second)}: those whose vectors "
+            f"{settings.scan} looked again in, in its order"
         )
-    if settings.young and not second:
-        raise ConfigError(f"{settings.scan} looked once: there is no young CLIP to name")
     store = EmbeddingStore.open(Path(scan.settings["store"]))
     told = {**asdict(settings), "scan": str(settings.scan), "families": list(settings.families)}
     if not settings.young:  # canaries from before there was one go on
@@ -123,10 +123,12 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
         store, settings.families, each=each, seed=settings.seed, out=out, executor=executor
     )
     beside = _beside(store, planted, ledger, settings.encoder, out=out, executor=executor)
-    young = None
-    if second:
-        seen = EmbeddingStore.open(Path(second))
-        young = _beside(seen, planted, ledger, settings.young, out=out, executor=executor, prefix="young_")
+    young = tuple(
+        _beside(
+            EmbeddingStore.open(seen), planted, ledger, encoder, out=out, executor=executor, name=f"young_{n}"
+        )
+        for n, (seen, encoder) in enumerate(zip(second, settings.young, strict=True), start=1)
+    )
     attacks = ledger.poisons
     _scan_again(scan, beside, out, executor, pairs=store.rows, canaries=len(attacks), second_look=young)
     families = recount(out, attacks)
@@ -175,13 +177,13 @@ def _beside(
     *,
     out: Path,
     executor: Executor,
-    prefix: str = "",
+    name: str = "",
 ) -> Path:
     """A copy of a store with the canaries in it, as its encoder sees them."""
-    embedded = out / f"{prefix}embedded"
+    embedded = out / (f"{name}_embedded" if name else "embedded")
     embed_shards(EmbedSettings(shards=(planted,), encoder=encoder), out=embedded, executor=executor)
     canaries = EmbeddingStore.open(embedded)
-    return store_with(store, canaries, without=ledger.planted(), out=out / f"{prefix}store")
+    return store_with(store, canaries, without=ledger.planted(), out=out / (name or "store"))
 
 
 def _scan_again(
@@ -192,7 +194,7 @@ def _scan_again(
     *,
     pairs: int,
     canaries: int,
-    second_look: Path | None,
+    second_look: tuple[Path, ...],
 ) -> None:
     """Index and scan a store as the scan's own was, with room for the canaries beside the budget."""
     index = inspect_index(Path(scan.settings["index"]))

@@ -158,9 +158,10 @@ def scan(
     ] = 8,
     near_copy_cosine: Annotated[float, typer.Option(help="Pictures closer than this are copies.")] = 0.998,
     second_look: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Store of the same pairs by a CLIP of one epoch: look at them again in its vectors."
+            help="Store of the same pairs by a CLIP of one epoch: look at them again in its vectors. "
+            "As often as there are such CLIPs."
         ),
     ] = None,
     executor: ExecutorName = "ray",
@@ -181,7 +182,7 @@ def scan(
         captions_per_picture=captions_per_picture,
         pictures_per_caption=pictures_per_caption,
         near_copy_cosine=near_copy_cosine,
-        second_look=second_look,
+        second_look=tuple(second_look or ()),
     )
     tally = scan_store(settings, out=out, executor=start(out, executor, workers=workers))
     share = mismatched_share(out)

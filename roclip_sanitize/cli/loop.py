@@ -25,9 +25,12 @@ def sanitize(
     look_twice: Annotated[
         bool,
         typer.Option(
-            "--look-twice", help="Train a CLIP for an epoch and look again in its vectors: finds more."
+            "--look-twice", help="Train CLIPs for an epoch and look again in their vectors: finds more."
         ),
     ] = False,
+    young_clips: Annotated[
+        int, typer.Option(help="How many of them; each takes an epoch, and what counts is the mean.")
+    ] = 2,
     budget: Annotated[float, typer.Option(help="Share of pairs that may be set aside as suspicious.")] = 0.06,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
@@ -45,7 +48,11 @@ def sanitize(
     from roclip_sanitize.shards import expand_shards
 
     settings = SanitizeSettings(
-        shards=tuple(expand_shards(shards)), look_twice=look_twice, seed=seed, scan={"budget": budget}
+        shards=tuple(expand_shards(shards)),
+        look_twice=look_twice,
+        young_clips=young_clips,
+        seed=seed,
+        scan={"budget": budget},
     )
     where = start(out, executor, workers=workers, gpus_per_worker=gpus_per_worker)
     tally = sanitize_shards(settings, out=out, executor=where, say=lambda line: say(f"sanitize: {line}"))
@@ -72,8 +79,12 @@ def canaries(
         str, typer.Option(help="What made the scan's store, as 'roclip embed' was told.")
     ] = "plain",
     young: Annotated[
-        str, typer.Option(help="Of a scan that looked twice: the CLIP that looked again, OUT/young/model.")
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            help="Of a scan that looked twice: the CLIP that looked again, OUT/young_1/model; each of them, "
+            "in their order."
+        ),
+    ] = None,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -88,7 +99,9 @@ def canaries(
     from roclip_sanitize.canaries import FAMILIES, CanarySettings, count_canaries
 
     named = tuple(name.strip() for name in families.split(",") if name.strip()) or tuple(FAMILIES)
-    settings = CanarySettings(scan=scan, families=named, share=share, encoder=encoder, young=young, seed=seed)
+    settings = CanarySettings(
+        scan=scan, families=named, share=share, encoder=encoder, young=tuple(young or ()), seed=seed
+    )
     found = count_canaries(settings, out=out, executor=start(out, executor, workers=workers))
     if as_json:
         show({"families": [asdict(family) for family in found]}, as_json=True)

@@ -83,7 +83,7 @@ STRANGE = 0.75  # ranks below are rare among matched pairs; see benchmarks/LOG.m
 
 
 def cross_predict(
-    store: EmbeddingStore, places: Places, executor: Executor, *, second: Path | None = None
+    store: EmbeddingStore, places: Places, executor: Executor, *, second: Sequence[Path] = ()
 ) -> None:
     """Judge all pairs of a store, or go on with it; see read_judged(). The columns are there already.
 
@@ -91,7 +91,7 @@ def cross_predict(
         store: whose pairs.
         places: of the scan.
         executor: where the workers run.
-        second: store of the same pairs by a young model, to look at them again; see looks.py.
+        second: stores of the same pairs by young models, to look at them again; see looks.py.
 
     Memory: of the driver about 80 bytes a pair, and 450 MB; of a worker blocks, and one part's halves.
     """
@@ -105,7 +105,7 @@ def cross_predict(
 
 
 def read_judged(
-    places: Places, part: StorePart, *, second: Path | None = None
+    places: Places, part: StorePart, *, second: Sequence[Path] = ()
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What became of one part.
 
@@ -122,7 +122,7 @@ def read_judged(
     return suspicion_N, rank_N2
 
 
-def count_strangers(places: Places, parts: Sequence[StorePart], *, second: Path | None = None) -> Strangers:
+def count_strangers(places: Places, parts: Sequence[StorePart], *, second: Sequence[Path] = ()) -> Strangers:
     """What all looks' last rounds say of strangers, after cross_predict(). Memory: one part's ranks."""
     looks = [Files(places=places, look=look) for look in looks_at(places.store, second)]
     looked = [files for files in looks if exists(files.learnt(files.look.last))]

@@ -1,18 +1,19 @@
 """As what cross prediction looks at pictures and captions, and how each part is read as that.
 
     first   pictures as the store's vectors, captions as their words
-    second  both as a young model's vectors, where there are such, starting from what the first found
+    second  both as a young model's vectors, where there are such, starting from what the first found;
+            where there are several young models, once for each of them, and what counts is the mean
 
 A young model is a CLIP that saw little, and that little trusted: it sees content where thumbnails show
 colours and outlines, and has not met a trigger often enough to see nothing else. After a longer training
-it judges worse, not better (benchmarks/LOG.md).
+it judges worse, not better; two of them, of different seeds, judge better than one (benchmarks/LOG.md).
 
 Dimension key: M rows of a block, V numbers of a row: the width of vectors, or the words of the vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,8 +72,8 @@ class Look:
         return pictures, VectorSource(self.captions, "text")
 
 
-def looks_at(store: Path, second: Path | None) -> tuple[Look, ...]:
-    """The looks at a store: the first, and one in a young model's vectors, if there are any."""
+def looks_at(store: Path, second: Sequence[Path] = ()) -> tuple[Look, ...]:
+    """The looks at a store: the first, and one in each young model's vectors."""
     first = Look(
         name="",
         rounds=FROM_NOTHING,
@@ -80,16 +81,23 @@ def looks_at(store: Path, second: Path | None) -> tuple[Look, ...]:
         captions=None,
         widths=(PICTURE_WIDTH, CAPTION_WIDTH),
     )
-    if second is None:
-        return (first,)
-    again = Look(
-        name="second",
-        rounds=FROM_TRUST,
-        store=second,
-        captions=second,
-        widths=(MODEL_WIDTH, MODEL_WIDTH),
-    )
-    return first, again
+    again = [
+        Look(
+            name="second" if number == 1 else f"second_{number}",
+            rounds=FROM_TRUST,
+            store=young,
+            captions=young,
+            widths=(MODEL_WIDTH, MODEL_WIDTH),
+        )
+        for number, young in enumerate(second, start=1)
+    ]
+    return first, *again
+
+
+def told_second(settings: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The young models' stores that a scan's stage.json names; older ones name one at the most."""
+    named = settings.get("second_look", ())
+    return tuple(Path(path) for path in ([named] if isinstance(named, str) else named))
 
 
 def require_same_pairs(store: EmbeddingStore, second: EmbeddingStore) -> None:

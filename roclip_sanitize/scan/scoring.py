@@ -88,7 +88,7 @@ class Scores:
 class ScoreWorker:
     """Scores parts with the chosen detectors."""
 
-    def __init__(self, places: Places, detectors: Sequence[str], second_look: Path | None = None) -> None:
+    def __init__(self, places: Places, detectors: Sequence[str], second_look: Sequence[Path] = ()) -> None:
         self._places, self._second_look = places, second_look
         self._detectors = detectors
         self._columns = Columns(places.columns)

@@ -78,8 +78,8 @@ class ScanSettings:
         near_copy_cosine: pictures closer than this are copies. Among 12,000 catalogue photos in
             half-whitened pixel space, JPEG quality 75 and halving the size leave 99 % of pictures
             above 0.998, while 0.05 % of clean pairs reach four captions there (0.25 % at 0.995).
-        second_look: embedding store of the same pairs, made by a CLIP that was trained for an epoch or less
-            on pairs that are trusted: cross prediction looks at them again in its vectors.
+        second_look: embedding stores of the same pairs, each made by a CLIP that was trained for an epoch or
+            less on pairs that are trusted: cross prediction looks at them again in the vectors of each.
     """
 
     store: Path
@@ -91,7 +91,7 @@ class ScanSettings:
     captions_per_picture: int = 4
     pictures_per_caption: int = 8
     near_copy_cosine: float = 0.998
-    second_look: Path | None = None
+    second_look: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.detectors) - set(DETECTORS))
@@ -100,7 +100,7 @@ class ScanSettings:
                 f"detectors are {', '.join(self.detectors) or 'none'}, wanted some of {', '.join(DETECTORS)}"
             )
         self._require_ranges()
-        if self.second_look is not None and "cross_prediction" not in self.detectors:
+        if self.second_look and "cross_prediction" not in self.detectors:
             raise ConfigError(
                 "second-look goes with the detector cross_prediction, but detectors are "
                 f"{', '.join(self.detectors)}"
@@ -124,7 +124,7 @@ class ScanSettings:
     @property
     def looks(self) -> int:
         """How often cross prediction looks."""
-        return 1 if self.second_look is None else 2
+        return 1 + len(self.second_look)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -144,11 +144,11 @@ class ScanSettings:
             "store_content": _content(self.store, "embed"),
             "index_content": _content(self.index, "index"),
         }
-        if self.second_look is None:  # a scan from before there was one goes on
+        if not self.second_look:  # a scan from before there was one goes on
             del told["second_look"]
             return told
-        seen = _content(self.second_look, "embed")
-        return {**told, "second_look": str(self.second_look), "second_look_content": seen}
+        seen = [_content(store, "embed") for store in self.second_look]
+        return {**told, "second_look": list(map(str, self.second_look)), "second_look_content": seen}
 
 
 def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tally:
@@ -168,8 +168,8 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     """
     store = EmbeddingStore.open(settings.store)
     require_index_of(store, settings.index)
-    if settings.second_look is not None:
-        require_same_pairs(store, EmbeddingStore.open(settings.second_look))
+    for second in settings.second_look:
+        require_same_pairs(store, EmbeddingStore.open(second))
     folder = StageFolder.create(out, stage="scan", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])

@@ -66,7 +66,8 @@ class JudgementMaker:
         folder, plain = window_folder(self.out, look), self.out / FOLDER / "plain"
         store = self._embedded("plain", plain / "store")
         pictures = self._indexed(store, "image", plain / "index_image")
-        second = self._embedded(str(folder / "weights"), folder / "store") if look == SECOND_LOOK else None
+        weights, seen = str(folder / "weights"), folder / "store"
+        second = (self._embedded(weights, seen),) if look == SECOND_LOOK else ()
         told = ScanSettings(store=store, index=pictures, detectors=("cross_prediction",), second_look=second)
         scan_store(told, out=folder / "scan", executor=self.executor)
         facts = {"scan": str(folder / "scan")}

@@ -12,6 +12,7 @@ from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.judging import table_file
+from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.rejudging import Rejudged
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import polars
 
 COUNTED = frozenset({Reason.MANY_CAPTIONS_ONE_PICTURE.value, Reason.MANY_PICTURES_ONE_CAPTION.value})
-INPUTS = {"store": "embed", "index": "index", "second_look": "embed"}
+INPUTS = {"store": "embed", "index": "index"}
 
 
 def verify_scan(folder: StageFolder) -> Iterator[str]:
@@ -56,23 +57,25 @@ def _lowered(folder: StageFolder, rows: int, allowed: int) -> str:
 
 def _verify_inputs(folder: StageFolder) -> Iterator[str]:
     """What it was made from is still what it was; what is gone cannot be compared, and that is said."""
-    for name, stage in INPUTS.items():
-        if name not in folder.settings:
-            continue
-        path = Path(folder.settings[name])
+    for name, path, wanted in _inputs(folder):
         if not exists(path):
             yield f"its {name}, {path}, is gone and was not compared"
             continue
-        content = StageFolder.open(path, stage=stage).content
-        require_equal(
-            content,
-            folder.settings[f"{name}_content"],
-            what=f"content since {folder.path} was made",
-            where=path,
-        )
+        content = StageFolder.open(path, stage=INPUTS.get(name, "embed")).content
+        require_equal(content, wanted, what=f"content since {folder.path} was made", where=path)
         yield f"its {name}, {path}, has not changed since"
     if exists(Path(folder.settings["store"])):
         _require_pairs_of_store(folder)
+
+
+def _inputs(folder: StageFolder) -> Iterator[tuple[str, Path, str]]:
+    """What a scan was made from: its name there, where it lay, and its content then."""
+    settings = folder.settings
+    for name in INPUTS:
+        yield name, Path(settings[name]), settings[f"{name}_content"]
+    seen = settings.get("second_look_content", [])
+    for path, content in zip(told_second(settings), [seen] if isinstance(seen, str) else seen, strict=True):
+        yield "second_look", path, content
 
 
 def _require_pairs_of_store(folder: StageFolder) -> None:
