@@ -30,7 +30,7 @@ from roclip_sanitize.scan.cross_files import (
 )
 from roclip_sanitize.scan.cross_rounds import cross_predict, read_judged, suspicion
 from roclip_sanitize.scan.halves import Halves, read_directions
-from roclip_sanitize.scan.looks import looks_at
+from roclip_sanitize.scan.looks import looks_at, told_second
 from roclip_sanitize.scan.parts import PieceWorker, Places
 from roclip_sanitize.scan.stage import mismatched_share
 from roclip_sanitize.store import (
@@ -289,6 +289,14 @@ def test_a_second_look_at_other_pairs_is_refused(settings: ScanSettings, tmp_pat
             )
     with pytest.raises(ConfigError, match="goes with the detector cross_prediction"):
         replace(settings, detectors=("collisions",), second_look=(other.path,))
+    with pytest.raises(ConfigError, match=r"second-look names .*other 2 times"):
+        replace(settings, second_look=(other.path, few.path, other.path))
+
+
+def test_stores_of_second_looks_are_told_as_they_ever_were() -> None:
+    assert told_second({}) == ()
+    assert told_second({"second_look": "a/store"}) == (Path("a/store"),)
+    assert told_second({"second_look": ["a/store", "b/store"]}) == (Path("a/store"), Path("b/store"))
 
 
 @pytest.mark.parametrize("tasks", [20, 60, 75])

@@ -105,6 +105,9 @@ class ScanSettings:
                 "second-look goes with the detector cross_prediction, but detectors are "
                 f"{', '.join(self.detectors)}"
             )
+        for store, count in Counter(self.second_look).items():
+            if count > 1:
+                raise ConfigError(f"second-look names {store} {count} times, wanted a store once")
 
     def _require_ranges(self) -> None:
         if self.neighbours < 1:
