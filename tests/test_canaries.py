@@ -125,7 +125,7 @@ class TestOfAScan:
     def test_a_second_look_is_taken_at_them_too(self, run: Path, tmp_path: Path) -> None:
         settings = ScanSettings(store=run / "store", index=run / "index", second_look=(run / "store",))
         scan_store(settings, out=tmp_path / "scan", executor=LocalExecutor())
-        assert any("its second_look" in line for line in verify_folder(tmp_path / "scan"))
+        assert any("its second_look" in check.what for check in verify_folder(tmp_path / "scan"))
         with pytest.raises(ConfigError, match="0 young CLIPs are named, wanted 1: those whose vectors"):
             count_canaries(
                 CanarySettings(scan=tmp_path / "scan"), out=tmp_path / "none", executor=LocalExecutor()
