@@ -3,7 +3,7 @@
     neighbours/neighbours_00000.npy   (N, K) int64: pictures most like each, copies left out
     copies/copies_00000.npy           (N, 32) int64: pictures all but equal to each
 
-Who looks for copies sees some neighbours beside them: they are noted too where nobody looks for more.
+One search finds both. Who looks for copies alone sees some neighbours beside them: they are noted too.
 
 -1 fills up where there are fewer. Only rows are kept: who is near is all that detectors ask.
 
@@ -13,7 +13,7 @@ Dimension key: N pairs of a part, K neighbours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,7 @@ from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.agreement import one_vote_per_picture
 from roclip_sanitize.scan.collisions import NEAR_COPIES
-from roclip_sanitize.storage import atomic_file
+from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 SPARE = 2  # so many times the neighbours wanted are fetched, since some are each other's copies
@@ -43,22 +43,29 @@ class Search:
     """What to look for.
 
     Attributes:
-        what: "neighbours": the pictures most like each, neither byte-identical nor near-copies of
-            it, and different from each other; "copies": its near-copies that are not byte-identical.
-        k: how many for each.
+        neighbours: how many of the pictures most like each, neither byte-identical nor near-copies of it,
+            and different from each other; 0 for none.
+        copies: whether to look for near-copies that are not byte-identical.
         near_copy_cosine: pictures at more than this are near-copies.
-        beside: so many neighbours are noted too, as far as a search for copies sees them.
+        beside: so many neighbours are noted too, as far as a search for copies alone sees them.
     """
 
-    what: What
-    k: int
+    neighbours: int = 0
+    copies: bool = False
     near_copy_cosine: float
     beside: int = 0
 
-    @classmethod
-    def for_copies(cls, near_copy_cosine: float, *, beside: int = 0) -> Search:
-        """Look for near-copies."""
-        return cls(what="copies", k=NEAR_COPIES, near_copy_cosine=near_copy_cosine, beside=beside)
+    @property
+    def name(self) -> str:
+        """What parts are marked with."""
+        if self.neighbours and self.copies:
+            return "searched"
+        return "neighbours" if self.neighbours else "copies"
+
+    @property
+    def k(self) -> int:
+        """Rows that a question asks for."""
+        return self.neighbours * SPARE + (NEAR_COPIES if self.copies else 0)
 
     def questions(self, store: EmbeddingStore, part: StorePart) -> Iterator[SearchTask]:
         """One question for each block of a part's rows."""
@@ -69,27 +76,38 @@ class Search:
                 modality="image",
                 start=start,
                 stop=min(start + BLOCK_ROWS, part.rows),
-                k=self.k * SPARE if self.what == "neighbours" else self.k,
+                k=self.k,
                 exclude_self=True,
                 exclude_hash=True,
-                max_cosine=self.near_copy_cosine if self.what == "neighbours" else None,
+                max_cosine=None if self.copies else self.near_copy_cosine,
             )
 
     def rows(
         self, answers: Sequence[Neighbours], picture: NDArray[np.uint64]
     ) -> dict[What, NDArray[np.int64]]:
         """The rows that a part's answers name: (N, K) each, -1 for none."""
-        width = self.k * SPARE if self.what == "neighbours" else self.k
-        row_NK = np.concatenate([np.empty((0, width), np.int64), *(one.rows_NK for one in answers)])
-        if self.what == "neighbours":
-            return {"neighbours": one_vote_per_picture(row_NK, picture, keep=self.k)}
-        cosine_NK = np.concatenate([np.empty((0, width), np.float32), *(one.cosine_NK for one in answers)])
-        near_NK = cosine_NK > np.float32(self.near_copy_cosine)
-        found: dict[What, NDArray[np.int64]] = {"copies": np.where(near_NK, row_NK, -1)}
-        if self.beside:
+        row_NK = np.concatenate([np.empty((0, self.k), np.int64), *(one.rows_NK for one in answers)])
+        if not self.copies:
+            return {"neighbours": one_vote_per_picture(row_NK, picture, keep=self.neighbours)}
+        near_NK, found = self._near(answers), dict[What, NDArray[np.int64]]()
+        found["copies"] = np.where(near_NK, row_NK, -1)[:, :NEAR_COPIES]
+        if keep := self.neighbours or self.beside:
             others_NK = np.where(near_NK, -1, row_NK)
-            found["neighbours"] = one_vote_per_picture(others_NK, picture, keep=self.beside)
+            if self.neighbours:  # as many as without near-copies, which are nearest and come first
+                order_NK = np.argsort(near_NK, axis=1, kind="stable")[:, : self.neighbours * SPARE]
+                others_NK = np.take_along_axis(others_NK, order_NK, axis=1)
+            found["neighbours"] = one_vote_per_picture(others_NK, picture, keep=keep)
         return found
+
+    def crowded(self, answers: Sequence[Neighbours]) -> NDArray[np.bool_]:
+        """Which rows have so many near-copies that these took the room of neighbours: (N,)."""
+        crowded_N: NDArray[np.bool_] = self._near(answers).sum(axis=1) > NEAR_COPIES
+        return crowded_N if self.neighbours and self.copies else np.zeros_like(crowded_N)
+
+    def _near(self, answers: Sequence[Neighbours]) -> NDArray[np.bool_]:
+        cosine_NK = np.concatenate([np.empty((0, self.k), np.float32), *(one.cosine_NK for one in answers)])
+        near_NK: NDArray[np.bool_] = cosine_NK > np.float32(self.near_copy_cosine)
+        return near_NK
 
 
 def rows_file(folder: Path, what: What, name: str) -> Path:
@@ -125,7 +143,10 @@ def search_parts(
     folder: StageFolder,
     executor: Executor,
 ) -> None:
-    """Note the rows of every part that is not done. Parts are marked ``neighbours_00000`` and so on.
+    """Note the rows of every part that is not done. Parts are marked with the search's name.
+
+    One question finds both. The few rows that have more near-copies than there is room for are asked about
+    again, for their neighbours alone: what is found is the same as if each had been looked for by itself.
 
     Args:
         search: what to look for.
@@ -135,20 +156,57 @@ def search_parts(
         folder: where the rows go.
         executor: where the searchers run.
     """
-    missing = [part for part in store.parts if folder.marker(f"{search.what}_{part.name}") is None]
+    missing = [part for part in store.parts if folder.marker(f"{search.name}_{part.name}") is None]
     if not missing:
         return
-    laps = Laps()
+    laps, crowded = Laps(), dict[str, NDArray[np.bool_]]()
     with open_index(index, executor) as opened:
-        questions = (question for part in missing for question in search.questions(store, part))
-        answers = opened.search(questions)
+        answers = opened.search(question for part in missing for question in search.questions(store, part))
         for part in missing:
-            blocks = -(-part.rows // BLOCK_ROWS)
-            paths = []
-            for what, row_NK in search.rows(list(islice(answers, blocks)), picture).items():
-                paths.append(rows_file(folder.path, what, part.name))
-                with atomic_file(paths[-1]) as file:
-                    np.save(file, row_NK)
+            told = list(islice(answers, -(-part.rows // BLOCK_ROWS)))
+            paths = [
+                _save(rows_file(folder.path, what, part.name), row_NK)
+                for what, row_NK in search.rows(told, picture).items()
+            ]
             laps.lap("search")
-            facts = {"rows": part.rows, WORK_KEY: laps.work(0, workers=executor.size).to_json()}
-            folder.commit(f"{search.what}_{part.name}", files=paths, facts=facts)
+            crowded_N = search.crowded(told)
+            if crowded_N.any():
+                crowded[part.name] = crowded_N
+            else:
+                _commit(folder, search, part, paths, laps, workers=executor.size)
+        again = replace(search, copies=False)
+        left = [part for part in missing if part.name in crowded]
+        answers = opened.search(
+            question for part in left for question in _of_crowded(again, store, part, crowded[part.name])
+        )
+        for part in left:
+            paths = [rows_file(folder.path, what, part.name) for what in ("neighbours", "copies")]
+            row_NK, crowded_N = np.load(here(paths[0])), crowded[part.name]
+            for question in _of_crowded(again, store, part, crowded_N):
+                block = slice(question.start, question.stop)
+                found_MK = again.rows([next(answers)], picture)["neighbours"]
+                row_NK[block] = np.where(crowded_N[block, None], found_MK, row_NK[block])
+            _save(paths[0], row_NK)
+            laps.lap("search")
+            _commit(folder, search, part, paths, laps, workers=executor.size)
+
+
+def _of_crowded(
+    search: Search, store: EmbeddingStore, part: StorePart, crowded_N: NDArray[np.bool_]
+) -> Iterator[SearchTask]:
+    for question in search.questions(store, part):
+        if crowded_N[question.start : question.stop].any():
+            yield question
+
+
+def _save(path: Path, row_NK: NDArray[np.int64]) -> Path:
+    with atomic_file(path) as file:
+        np.save(file, row_NK)
+    return path
+
+
+def _commit(
+    folder: StageFolder, search: Search, part: StorePart, paths: Sequence[Path], laps: Laps, *, workers: int
+) -> None:
+    facts = {"rows": part.rows, WORK_KEY: laps.work(0, workers=workers).to_json()}
+    folder.commit(f"{search.name}_{part.name}", files=paths, facts=facts)

@@ -249,16 +249,9 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
             counted = _mismatched_words(settings, store, places).write(places.mismatched_words)
             laps.lap("cross")
             places.commit("mismatched_words", counted, rows=store.rows, laps=laps, workers=executor.size)
-    beside = 0 if "agreement" in settings.detectors else NEIGHBOURS_BESIDE
-    searches = {
-        "agreement": Search(
-            what="neighbours", k=settings.neighbours, near_copy_cosine=settings.near_copy_cosine
-        ),
-        "collisions": Search.for_copies(settings.near_copy_cosine, beside=beside),
-    }
-    for detector in sorted(searches.keys() & set(settings.detectors)):
+    if searching := _search(settings):
         search_parts(
-            searches[detector],
+            searching,
             store=store,
             index=settings.index,
             picture=Columns(places.columns).picture_N,
@@ -274,6 +267,19 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
             places.commit("word_weights", weights, rows=store.rows, laps=laps, workers=executor.size)
     scoring = partial(ScoreWorker, places, settings.detectors, settings.second_look)
     run_missing(scoring, store.parts, work, "scores_", executor)
+
+
+def _search(settings: ScanSettings) -> Search | None:
+    """What the detectors want of the index; None where they ask for nothing."""
+    agreement, copies = (name in settings.detectors for name in ("agreement", "collisions"))
+    if not agreement and not copies:
+        return None
+    return Search(
+        neighbours=settings.neighbours if agreement else 0,
+        copies=copies,
+        near_copy_cosine=settings.near_copy_cosine,
+        beside=0 if agreement else NEIGHBOURS_BESIDE,
+    )
 
 
 def _mismatched_words(settings: ScanSettings, store: EmbeddingStore, places: Places) -> MismatchedWords:
