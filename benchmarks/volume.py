@@ -3,20 +3,18 @@
     python -m benchmarks.volume [--pairs 1000000] [--run runs/volume] [--executor ray]
 
 The shards are generated: rendered scenes, each of them VARIANTS times, every time cropped, mirrored, lit and
-compressed anew and with two words of its caption swapped, in shards far apart. So there are as many
-different pictures and captions as pairs, for a quarter of what rendering them costs. They are made first, and
-are not timed.
+compressed anew and with two words of its caption swapped, in shards far apart. So all pictures
+are different and most captions, for much less than rendering them all. They are made first, and not timed.
 
 Then embed, index and scan, as ``roclip sanitize`` does them, over a quarter of the shards and over all, each
 in a process of its own. Peak memory is of that process and all that it started, Ray included. Everything lies
-in --run, shards and stores too, about 8 kB a pair; shards that are there are not made again, the rest is.
+in --run, shards and stores too, about 12 kB a pair; shards that are there are not made again, the rest is.
 Exits with 1 if a claim does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import shutil
 import subprocess
@@ -33,9 +31,9 @@ from numpy.typing import NDArray
 from benchmarks.claims import Claim, report
 from roclip_sanitize.corpus.render import pair_uid, render_corpus
 from roclip_sanitize.embed import EmbedSettings, embed_shards
-from roclip_sanitize.errors import RoclipError
+from roclip_sanitize.errors import ConfigError, RoclipError
 from roclip_sanitize.executors import open_executor
-from roclip_sanitize.images import decode_image
+from roclip_sanitize.images import decode_image, encode_jpeg
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.machine import Watch
 from roclip_sanitize.records import Tally
@@ -53,6 +51,7 @@ PART = 4  # the smaller run has one shard in so many
 MOST_SECONDS_PER_MILLION = 3_600.0
 MOST_BYTES_PER_PAIR = 1_000  # that memory grows by, the driver's columns and rankings included
 STAGES = ("embed", "index", "scan")
+MAKE = "make"
 
 
 class VariantWriter:
@@ -89,12 +88,17 @@ def varied(pair: Pair, rng: Generator) -> tuple[bytes, str]:
     width, height = (max(1, int(side * kept)) for side in image.size)
     left, top = (int(rng.integers(0, room + 1)) for room in (image.width - width, image.height - height))
     pixels = np.asarray(image.crop((left, top, left + width, top + height)))
-    return _jpeg(_lit(pixels[:, :: rng.choice((-1, 1))], rng), rng), _swapped(pair.caption, rng)
+    lit = _lit(pixels[:, :: rng.choice((-1, 1))], rng)
+    return encode_jpeg(lit, quality=int(rng.integers(*QUALITIES))), _swapped(pair.caption, rng)
 
 
 def make_shards(out: Path, *, pairs: int, executor: Any) -> list[Path]:
     """Those that are missing of the generated shards; all of them are returned."""
-    shards = max(1, pairs // PAIRS_PER_SHARD)
+    shards = pairs // PAIRS_PER_SHARD
+    if shards <= PART:
+        raise ConfigError(
+            f"pairs is {pairs:,}, wanted more than {PART * PAIRS_PER_SHARD:,}: two runs to compare"
+        )
     render_corpus(out / "scenes", pairs=pairs // VARIANTS, shards=shards, seed=0, executor=executor)
     told = {"pairs": pairs, "variants": VARIANTS}
     folder = StageFolder.create(out / "shards", stage="variants", settings=told)
@@ -130,18 +134,15 @@ def measure(shards: tuple[Path, ...], out: Path, executor: Any) -> dict[str, Any
 def main() -> int:
     """Generate, measure twice, print the table, and tell in the exit code whether all claims hold."""
     told = _arguments()
-    try:
-        executor = open_executor(told.executor, workers=told.workers)
-        if told.only:
-            shards = tuple(sorted((told.run / "shards").glob("*.tar"))[:: told.only])
-            print(json.dumps(measure(shards, told.run / f"every_{told.only}", executor)))
-            return 0
-        made = make_shards(told.run, pairs=told.pairs, executor=executor)
-        print(f"{len(made)} shards generated", file=sys.stderr, flush=True)
-    except RoclipError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    part, whole = (_apart(told, every) for every in (PART, 1))
+    if told.step:
+        try:
+            print(json.dumps(_step(told)))
+        except RoclipError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        return 0
+    print(f"{_apart(told, MAKE)} shards generated", file=sys.stderr, flush=True)
+    part, whole = (_apart(told, str(every)) for every in (PART, 1))
     for found in (part, whole):
         _show(found)
     claims = _claims(part, whole)
@@ -156,14 +157,6 @@ def _lit(pixels_HW3: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     return lit_HW3
 
 
-def _jpeg(pixels_HW3: NDArray[np.uint8], rng: Generator) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels_HW3).save(buffer, "JPEG", quality=int(rng.integers(*QUALITIES)))
-    return buffer.getvalue()
-
-
 def _swapped(caption: str, rng: Generator) -> str:
     words = caption.split()
     if len(words) > 1:
@@ -172,16 +165,25 @@ def _swapped(caption: str, rng: Generator) -> str:
     return " ".join(words)
 
 
-def _apart(told: argparse.Namespace, every: int) -> dict[str, Any]:
-    """One shard in so many, from the start, in a process of its own."""
-    shutil.rmtree(told.run / f"every_{every}", ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.volume", "--only", str(every), "--run", str(told.run)]
-    command += ["--executor", told.executor, "--workers", str(told.workers)]
+def _step(told: argparse.Namespace) -> Any:
+    """Make the shards, and tell how many there are; or measure one in so many of them."""
+    executor = open_executor(told.executor, workers=told.workers)
+    if told.step == MAKE:
+        return len(make_shards(told.run, pairs=told.pairs, executor=executor))
+    out = told.run / f"every_{told.step}"
+    shutil.rmtree(out, ignore_errors=True)
+    shards = tuple(sorted((told.run / "shards").glob("*.tar"))[:: int(told.step)])
+    return measure(shards, out, executor)
+
+
+def _apart(told: argparse.Namespace, step: str) -> Any:
+    """One step in a process of its own, which leaves no Ray behind: what it tells."""
+    command = [sys.executable, "-m", "benchmarks.volume", "--step", step, "--run", str(told.run)]
+    command += ["--pairs", str(told.pairs), "--executor", told.executor, "--workers", str(told.workers)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit("volume: a run failed, see above")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        raise SystemExit(done.returncode)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -225,7 +227,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, default=Path("runs/volume"))
     parser.add_argument("--executor", default="ray")
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--only", type=int, default=0, help="one shard in so many, once; for its own use")
+    parser.add_argument("--step", default="", help="one of them, once; for its own use")
     return parser.parse_args()
 
 

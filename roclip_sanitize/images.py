@@ -112,10 +112,10 @@ def to_square(image: Image.Image | NDArray[np.uint8], side: int, *, fit: Fit = "
     return np.asarray(image, dtype=np.uint8)
 
 
-def encode_jpeg(pixels_HW3: NDArray[np.uint8]) -> bytes:
-    """Encode uint8 RGB pixels as JPEG, quality 95, always to the same bytes."""
+def encode_jpeg(pixels_HW3: NDArray[np.uint8], *, quality: int = JPEG_QUALITY) -> bytes:
+    """Encode uint8 RGB pixels as JPEG, always to the same bytes."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels_HW3).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(pixels_HW3).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 

@@ -39,7 +39,7 @@ YOUNG: Mapping[str, Any] = {  # it sees the trusted half of the pairs, and each 
     "rewritten": 0.0,
     "augmentation": "mixing",
 }
-YOUNG_CLIPS = 2  # one judges worse, three hardly better (benchmarks/LOG.md)
+YOUNG_CLIPS = 2  # one judges worse; a third gains less than the second, for an epoch more (benchmarks/LOG.md)
 HELD_IN_MEMORY = 500_000  # pairs; beyond, scans judge which ones the young CLIP sees
 
 

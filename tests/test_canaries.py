@@ -134,8 +134,8 @@ class TestOfAScan:
         (family,) = count_canaries(told, out=tmp_path / "out", executor=LocalExecutor())
         assert family.planted == 15
         scan = read_json(tmp_path / "out" / "scan" / "stage.json")["settings"]
-        assert scan["second_look"] == [str(tmp_path / "out" / "young_1")]
-        assert EmbeddingStore.open(tmp_path / "out" / "young_1").rows == family.planted + (
+        assert scan["second_look"] == [str(tmp_path / "out" / "young_1_store")]
+        assert EmbeddingStore.open(tmp_path / "out" / "young_1_store").rows == family.planted + (
             EmbeddingStore.open(run / "store").rows - 15
         )
         with pytest.raises(ConfigError, match="1 young CLIPs are named, wanted 0"):

@@ -294,9 +294,10 @@ def test_a_second_look_at_other_pairs_is_refused(settings: ScanSettings, tmp_pat
 
 
 def test_stores_of_second_looks_are_told_as_they_ever_were() -> None:
-    assert told_second({}) == ()
-    assert told_second({"second_look": "a/store"}) == (Path("a/store"),)
-    assert told_second({"second_look": ["a/store", "b/store"]}) == (Path("a/store"), Path("b/store"))
+    assert told_second({}) == {}
+    assert told_second({"second_look": "a", "second_look_content": "1f"}) == {Path("a"): "1f"}
+    several = {"second_look": ["b", "a"], "second_look_content": ["2f", "1f"]}
+    assert list(told_second(several).items()) == [(Path("b"), "2f"), (Path("a"), "1f")]
 
 
 @pytest.mark.parametrize("tasks", [20, 60, 75])

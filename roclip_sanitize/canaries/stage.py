@@ -2,7 +2,7 @@
 
     labelled/ poison/ canaries/     what was planted, and its ledger
     embedded/ store/ index/ scan/   the same stages as those of the scan that is asked about
-    young_1_embedded/ young_1/      the same for each CLIP that looked again, if any did
+    young_1_embedded/ young_1_store/    the same for each CLIP that looked again, if any did
     canaries.json                   a line per family: planted, found, recall with its 95 % interval
 
 Recall depends on how many poisons of a kind there are: a few are told by what is odd about each, many also by
@@ -125,7 +125,13 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     beside = _beside(store, planted, ledger, settings.encoder, out=out, executor=executor)
     young = tuple(
         _beside(
-            EmbeddingStore.open(seen), planted, ledger, encoder, out=out, executor=executor, name=f"young_{n}"
+            EmbeddingStore.open(seen),
+            planted,
+            ledger,
+            encoder,
+            out=out,
+            executor=executor,
+            prefix=f"young_{n}_",
         )
         for n, (seen, encoder) in enumerate(zip(second, settings.young, strict=True), start=1)
     )
@@ -177,13 +183,13 @@ def _beside(
     *,
     out: Path,
     executor: Executor,
-    name: str = "",
+    prefix: str = "",
 ) -> Path:
     """A copy of a store with the canaries in it, as its encoder sees them."""
-    embedded = out / (f"{name}_embedded" if name else "embedded")
+    embedded = out / f"{prefix}embedded"
     embed_shards(EmbedSettings(shards=(planted,), encoder=encoder), out=embedded, executor=executor)
     canaries = EmbeddingStore.open(embedded)
-    return store_with(store, canaries, without=ledger.planted(), out=out / (name or "store"))
+    return store_with(store, canaries, without=ledger.planted(), out=out / f"{prefix}store")
 
 
 def _scan_again(

@@ -94,10 +94,15 @@ def looks_at(store: Path, second: Sequence[Path] = ()) -> tuple[Look, ...]:
     return first, *again
 
 
-def told_second(settings: Mapping[str, Any]) -> tuple[Path, ...]:
-    """The young models' stores that a scan's stage.json names; older ones name one at the most."""
-    named = settings.get("second_look", ())
-    return tuple(Path(path) for path in ([named] if isinstance(named, str) else named))
+def told_second(settings: Mapping[str, Any]) -> dict[Path, str]:
+    """The young models' stores that a scan's stage.json names, each with its content then.
+
+    Older scans have one at the most, and name it without a list.
+    """
+    named, content = (settings.get(name, []) for name in ("second_look", "second_look_content"))
+    if isinstance(named, str):
+        named, content = [named], [content]
+    return {Path(path): told for path, told in zip(named, content, strict=True)}
 
 
 def require_same_pairs(store: EmbeddingStore, second: EmbeddingStore) -> None:

@@ -63,6 +63,12 @@ class Search:
         return "neighbours" if self.neighbours else "copies"
 
     @property
+    def noted(self) -> list[What]:
+        """What files it leaves of each part."""
+        wanted: dict[What, bool] = {"neighbours": bool(self.neighbours or self.beside), "copies": self.copies}
+        return [what for what, noted in wanted.items() if noted]
+
+    @property
     def k(self) -> int:
         """Rows that a question asks for."""
         return self.neighbours * SPARE + (NEAR_COPIES if self.copies else 0)
@@ -102,7 +108,7 @@ class Search:
     def crowded(self, answers: Sequence[Neighbours]) -> NDArray[np.bool_]:
         """Which rows have so many near-copies that these took the room of neighbours: (N,)."""
         crowded_N: NDArray[np.bool_] = self._near(answers).sum(axis=1) > NEAR_COPIES
-        return crowded_N if self.neighbours and self.copies else np.zeros_like(crowded_N)
+        return crowded_N
 
     def _near(self, answers: Sequence[Neighbours]) -> NDArray[np.bool_]:
         cosine_NK = np.concatenate([np.empty((0, self.k), np.float32), *(one.cosine_NK for one in answers)])
@@ -145,8 +151,8 @@ def search_parts(
 ) -> None:
     """Note the rows of every part that is not done. Parts are marked with the search's name.
 
-    One question finds both. The few rows that have more near-copies than there is room for are asked about
-    again, for their neighbours alone: what is found is the same as if each had been looked for by itself.
+    One question finds both. Blocks with a row that has more near-copies than there is room for are asked
+    about again, for neighbours alone: what is found is the same as if each had been looked for by itself.
 
     Args:
         search: what to look for.
@@ -164,31 +170,28 @@ def search_parts(
         answers = opened.search(question for part in missing for question in search.questions(store, part))
         for part in missing:
             told = list(islice(answers, -(-part.rows // BLOCK_ROWS)))
-            paths = [
+            for what, row_NK in search.rows(told, picture).items():
                 _save(rows_file(folder.path, what, part.name), row_NK)
-                for what, row_NK in search.rows(told, picture).items()
-            ]
             laps.lap("search")
-            crowded_N = search.crowded(told)
-            if crowded_N.any():
+            if search.neighbours and search.copies and (crowded_N := search.crowded(told)).any():
                 crowded[part.name] = crowded_N
             else:
-                _commit(folder, search, part, paths, laps, workers=executor.size)
+                _commit(folder, search, part, laps, workers=executor.size)
         again = replace(search, copies=False)
         left = [part for part in missing if part.name in crowded]
         answers = opened.search(
             question for part in left for question in _of_crowded(again, store, part, crowded[part.name])
         )
         for part in left:
-            paths = [rows_file(folder.path, what, part.name) for what in ("neighbours", "copies")]
-            row_NK, crowded_N = np.load(here(paths[0])), crowded[part.name]
+            path, crowded_N = rows_file(folder.path, "neighbours", part.name), crowded[part.name]
+            row_NK = np.load(here(path))
             for question in _of_crowded(again, store, part, crowded_N):
                 block = slice(question.start, question.stop)
                 found_MK = again.rows([next(answers)], picture)["neighbours"]
                 row_NK[block] = np.where(crowded_N[block, None], found_MK, row_NK[block])
-            _save(paths[0], row_NK)
+            _save(path, row_NK)
             laps.lap("search")
-            _commit(folder, search, part, paths, laps, workers=executor.size)
+            _commit(folder, search, part, laps, workers=executor.size)
 
 
 def _of_crowded(
@@ -199,14 +202,12 @@ def _of_crowded(
             yield question
 
 
-def _save(path: Path, row_NK: NDArray[np.int64]) -> Path:
+def _save(path: Path, row_NK: NDArray[np.int64]) -> None:
     with atomic_file(path) as file:
         np.save(file, row_NK)
-    return path
 
 
-def _commit(
-    folder: StageFolder, search: Search, part: StorePart, paths: Sequence[Path], laps: Laps, *, workers: int
-) -> None:
+def _commit(folder: StageFolder, search: Search, part: StorePart, laps: Laps, *, workers: int) -> None:
     facts = {"rows": part.rows, WORK_KEY: laps.work(0, workers=workers).to_json()}
-    folder.commit(f"{search.name}_{part.name}", files=paths, facts=facts)
+    files = [rows_file(folder.path, what, part.name) for what in search.noted]
+    folder.commit(f"{search.name}_{part.name}", files=files, facts=facts)

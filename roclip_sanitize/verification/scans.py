@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import MismatchError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import polars
 
 COUNTED = frozenset({Reason.MANY_CAPTIONS_ONE_PICTURE.value, Reason.MANY_PICTURES_ONE_CAPTION.value})
-INPUTS = {"store": "embed", "index": "index"}
 
 
 def verify_scan(folder: StageFolder) -> Iterator[str]:
@@ -57,25 +56,23 @@ def _lowered(folder: StageFolder, rows: int, allowed: int) -> str:
 
 def _verify_inputs(folder: StageFolder) -> Iterator[str]:
     """What it was made from is still what it was; what is gone cannot be compared, and that is said."""
-    for name, path, wanted in _inputs(folder):
+    for name, stage, path, wanted in _inputs(folder.settings):
         if not exists(path):
             yield f"its {name}, {path}, is gone and was not compared"
             continue
-        content = StageFolder.open(path, stage=INPUTS.get(name, "embed")).content
+        content = StageFolder.open(path, stage=stage).content
         require_equal(content, wanted, what=f"content since {folder.path} was made", where=path)
         yield f"its {name}, {path}, has not changed since"
     if exists(Path(folder.settings["store"])):
         _require_pairs_of_store(folder)
 
 
-def _inputs(folder: StageFolder) -> Iterator[tuple[str, Path, str]]:
-    """What a scan was made from: its name there, where it lay, and its content then."""
-    settings = folder.settings
-    for name in INPUTS:
-        yield name, Path(settings[name]), settings[f"{name}_content"]
-    seen = settings.get("second_look_content", [])
-    for path, content in zip(told_second(settings), [seen] if isinstance(seen, str) else seen, strict=True):
-        yield "second_look", path, content
+def _inputs(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Path, str]]:
+    """What a scan was made from: its name there, which stage made it, where it lay, its content then."""
+    for name, stage in (("store", "embed"), ("index", "index")):
+        yield name, stage, Path(settings[name]), settings[f"{name}_content"]
+    for path, content in told_second(settings).items():
+        yield "second_look", "embed", path, content
 
 
 def _require_pairs_of_store(folder: StageFolder) -> None:
