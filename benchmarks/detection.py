@@ -50,7 +50,8 @@ from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, write_
 from roclip_sanitize.sanitize import train_young
 from roclip_sanitize.scan import read_scores, read_verdicts
 from roclip_sanitize.scan.quality import auroc
-from roclip_sanitize.scan.stage import ScanSettings, scan_store
+from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.store import EmbeddingStore, write_parquet
 from roclip_sanitize.trained import model_folder
 

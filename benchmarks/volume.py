@@ -39,7 +39,7 @@ from roclip_sanitize.machine import Watch
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan import ScanSettings, scan_store
-from roclip_sanitize.scan.stage import scan_limits
+from roclip_sanitize.scan.results import scan_limits
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Pair, Shard
 

@@ -216,7 +216,8 @@ class Demo:
         build_index(settings, out=self._run / index, executor=self._executor)
 
     def _scan(self) -> Tally:
-        from roclip_sanitize.scan.stage import ScanSettings, scan_store
+        from roclip_sanitize.scan.settings import ScanSettings
+        from roclip_sanitize.scan.stage import scan_store
 
         settings = ScanSettings(store=self._run / "store", index=self._run / "index", **self._settings.scan)
         return scan_store(settings, out=self._run / "scan", executor=self._executor)

@@ -18,7 +18,7 @@ def scan_results(run: Path, *, seed: int) -> list[Result]:
     """How well the scan of a run found what its ledger says was planted."""
     from roclip_sanitize.attacks.ledger import Ledger
     from roclip_sanitize.scan.quality import detection_quality
-    from roclip_sanitize.scan.stage import read_scores, read_verdicts
+    from roclip_sanitize.scan.results import read_scores, read_verdicts
 
     ledger = Ledger.open(run / "poison")
     scores, verdicts = read_scores(run / "scan"), read_verdicts(run / "scan")

@@ -26,7 +26,8 @@ from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.machine import Watch
 from roclip_sanitize.records import Tally
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
-from roclip_sanitize.scan.stage import ScanSettings, scan_store
+from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.trained import model_folder
 from roclip_sanitize.training.settings import JudgeBy, TrainSettings

@@ -32,7 +32,7 @@ from roclip_sanitize.scan.cross_rounds import cross_predict, read_judged, suspic
 from roclip_sanitize.scan.halves import Halves, read_directions
 from roclip_sanitize.scan.looks import looks_at, told_second
 from roclip_sanitize.scan.parts import PieceWorker, Places
-from roclip_sanitize.scan.stage import mismatched_share
+from roclip_sanitize.scan.results import mismatched_share
 from roclip_sanitize.store import (
     EmbeddingStore,
     StorePart,

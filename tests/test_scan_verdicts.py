@@ -40,7 +40,8 @@ def flagged(
     suspicion_N = combined(weighed, {Reason.NEIGHBOURS_DISAGREE: np.sort(score_N[~np.isnan(score_N)])})
     may_N = candidates(suspicion_N, collisions, THRESHOLDS)
     cut = find_cut(suspicion_N, may_N, allowed=allowed, uids_of=lambda rows: [uids[row] for row in rows])
-    verdicts = judge(uids, suspicion_N, weighed, collisions, cut=cut, thresholds=THRESHOLDS)
+    flagged_N = cut.flagged(suspicion_N, uids)
+    verdicts = judge(uids, flagged_N, weighed, collisions, thresholds=THRESHOLDS)
     return {verdict.uid[-1]: verdict.reasons for verdict in verdicts if not verdict.kept}
 
 
@@ -114,10 +115,9 @@ class TestTwoDetectors:
         uids = [f"{place:032x}" for place in range(4)]
         verdicts = judge(
             uids,
-            suspicion_N,
+            Cut(suspicion=0.0).flagged(suspicion_N, uids),
             self.weighed,
             Collisions.none(4),
-            cut=Cut(suspicion=0.0),
             thresholds=THRESHOLDS,
             lift_N=lift_N,
         )
@@ -127,9 +127,8 @@ class TestTwoDetectors:
 
     def test_reasons_are_those_of_suspicious_detectors(self) -> None:
         uids, suspicion_N = [f"{place:032x}" for place in range(4)], combined(self.weighed, self.rankings)
-        cut = Cut(suspicion=0.5)
-        none = Collisions.none(4)
-        verdicts = judge(uids, suspicion_N, self.weighed, none, cut=cut, thresholds=THRESHOLDS)
+        flagged_N = Cut(suspicion=0.5).flagged(suspicion_N, uids)
+        verdicts = judge(uids, flagged_N, self.weighed, Collisions.none(4), thresholds=THRESHOLDS)
         both = (Reason.PICTURE_AND_CAPTION_DISAGREE, Reason.NEIGHBOURS_DISAGREE)
         assert [verdict.reasons for verdict in verdicts] == [both[:1], both, (), ()]
 

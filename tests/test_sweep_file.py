@@ -21,7 +21,7 @@ from benchmarks.sweep.settings import Rendered, Sweep, expand_list
 from benchmarks.sweep.sweep_file import PRESETS, load_sweep, sweep_from
 from benchmarks.sweep.table import SCHEMA
 from roclip_sanitize.errors import ConfigError, RoclipError
-from roclip_sanitize.scan.stage import ScanSettings
+from roclip_sanitize.scan.settings import ScanSettings
 
 CORPUS = Corpus(shards=(Path("a.tar"),), test_shards=(Path("t.tar"),), label="kind", classes=30)
 BASE = """

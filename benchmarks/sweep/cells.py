@@ -21,7 +21,7 @@ from roclip_sanitize.attacks.contract import Attack
 from roclip_sanitize.attacks.specs import build_attacks
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import fingerprint
-from roclip_sanitize.scan.stage import ScanSettings
+from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.training.settings import TrainSettings
 
 DATA = "ROCLIP_DATA"

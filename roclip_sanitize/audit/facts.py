@@ -18,7 +18,7 @@ from roclip_sanitize.audit.tables import Removed, removed_by_domain, removed_by_
 from roclip_sanitize.canaries.stage import CANARIES_STAGE, recount
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder, read_json
-from roclip_sanitize.scan.stage import verdict_tables
+from roclip_sanitize.scan.results import verdict_tables
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
         **_pairs(settings.scan, store),
         "budget": scan.settings["budget"],
         **_estimate(scan),
+        **_guard(scan),
         "detectors": scan.settings["detectors"],
         "clusters": worst_clusters(lambda: _tables(settings.scan, store)),
         "sources": {name: _source(path) for name, path in settings.sources.items()},
@@ -95,6 +96,14 @@ def _estimate(scan: StageFolder) -> dict[str, Any]:
     if told.get("share") is None:
         return {}
     return {"estimate": {**told, "allowed": scan.facts["allowed"]}}
+
+
+def _guard(scan: StageFolder) -> dict[str, Any]:
+    """What the guard of rare classes spared; nothing of scans without one."""
+    if not (label := scan.settings.get("label")):
+        return {}
+    told = {"label": label, "times": scan.settings["times_per_label"], "spared": scan.facts["spared"]}
+    return {"guard": {**told, "labels": len(scan.facts["label_cuts"])}}
 
 
 def _pairs(scan: Path, store: EmbeddingStore) -> dict[str, Any]:

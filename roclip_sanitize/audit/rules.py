@@ -29,6 +29,12 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "the same of strangers, each a picture with another one's caption: an upper bound on pairs that do "
         "not belong together. Allowed: pairs that suspicion may set aside, by the budget and this share.",
     },
+    "guard": {
+        "files": "complete.json and scores/*.parquet of the scan",
+        "columns": "label_cuts, spared; label, and the scores by name",
+        "rule": "of a label's pairs the budget takes no more than so many times what it takes of all, the "
+        "most suspicious ones. Spared: pairs that it would have taken; labels: those with such pairs.",
+    },
     "labels": {
         "files": "verdicts/*.parquet of the scan; the shards of its store",
         "columns": "kept; the field of each pair's JSON that the audit was given as label",

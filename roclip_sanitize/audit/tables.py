@@ -17,7 +17,7 @@ from roclip_sanitize.captions import caption_words
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.report import words as report_words
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.shards import Shard
+from roclip_sanitize.scan.long_tail import labels_of
 from roclip_sanitize.sources import source_path
 from roclip_sanitize.storage import exists, here
 from roclip_sanitize.store import EmbeddingStore
@@ -85,11 +85,10 @@ def removed_by_label(
     """
     found, labelled = Removed(), False
     for (_, frame), path in zip(parts, store.shards, strict=True):
-        kept = dict(zip(frame["uid"], frame["kept"], strict=True))
-        with Shard(source_path(path)) as shard:
-            told = [(pair.fields.get(label), kept[pair.uid]) for pair in shard.pairs() if pair.uid in kept]
-        labelled |= any(value is not None for value, _ in told)
-        found.count(([] if value is None else [str(value)], each) for value, each in told)
+        values = labels_of(source_path(path), frame["uid"].to_list(), label)
+        labelled |= any(value is not None for value in values)
+        told = zip(values, frame["kept"], strict=True)
+        found.count(([] if value is None else [value], kept) for value, kept in told)
     if not labelled:
         raise DataError(f"no pair of the {len(store.shards)} shards has a field {label!r} to audit by")
     return found

@@ -47,7 +47,8 @@ def store_with(
             "name the encoder that made it"
         )
     settings = read_json(store.path / "stage.json")["settings"]
-    told = {**settings, "canaries": str(canaries.path)}
+    shards = [*settings["shards"], *canaries.shards]
+    told = {**settings, "shards": shards, "canaries": str(canaries.path)}
     folder = StageFolder.create(out, stage="embed", settings=told)
     if folder.finished:
         return out

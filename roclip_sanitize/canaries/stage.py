@@ -31,7 +31,9 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index, inspect_index
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.scan.looks import told_second
-from roclip_sanitize.scan.stage import ScanSettings, scan_store, verdict_tables
+from roclip_sanitize.scan.results import verdict_tables
+from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.store import EmbeddingStore
 
 CANARIES_STAGE = "canaries"

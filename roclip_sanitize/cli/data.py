@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,12 +11,14 @@ from roclip_sanitize.cli.options import (
     AsJson,
     ExecutorName,
     Gpus,
+    GuardedLabel,
     MaxFailed,
     Out,
     Seed,
     Shards,
     Store,
     Threads,
+    TimesPerLabel,
     Workers,
 )
 from roclip_sanitize.cli.output import finish, say, show
@@ -157,6 +159,8 @@ def scan(
         int, typer.Option(help="So many near-identical pictures under one caption are a collision.")
     ] = 8,
     near_copy_cosine: Annotated[float, typer.Option(help="Pictures closer than this are copies.")] = 0.998,
+    label: GuardedLabel = "",
+    times_per_label: TimesPerLabel = 3.0,
     second_look: Annotated[
         list[Path] | None,
         typer.Option(
@@ -170,7 +174,9 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Score every pair and decide which to set aside, with the reason in words."""
-    from roclip_sanitize.scan.stage import ScanSettings, mismatched_share, scan_limits, scan_store
+    from roclip_sanitize.scan.results import mismatched_share, scan_limits, spared_pairs
+    from roclip_sanitize.scan.settings import ScanSettings
+    from roclip_sanitize.scan.stage import scan_store
 
     settings = ScanSettings(
         store=store,
@@ -182,11 +188,17 @@ def scan(
         captions_per_picture=captions_per_picture,
         pictures_per_caption=pictures_per_caption,
         near_copy_cosine=near_copy_cosine,
+        label=label,
+        times_per_label=times_per_label,
         second_look=tuple(second_look or ()),
     )
     tally = scan_store(settings, out=out, executor=start(out, executor, workers=workers))
     share = mismatched_share(out)
-    told = {} if share is None else {"mismatched_at_most": share if as_json else f"{share:.2%}"}
+    told: dict[str, Any] = {}
+    if share is not None:
+        told["mismatched_at_most"] = share if as_json else f"{share:.2%}"
+    if label:
+        told["spared_by_label"] = spared_pairs(out)
     verdicts = str(out / "verdicts")
     finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, **told, verdicts=verdicts)
 

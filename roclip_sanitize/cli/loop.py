@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, MaxFailed, Out, Seed, Shards, Workers
+from roclip_sanitize.cli.options import (
+    AsJson,
+    ExecutorName,
+    Gpus,
+    GuardedLabel,
+    MaxFailed,
+    Out,
+    Seed,
+    Shards,
+    TimesPerLabel,
+    Workers,
+)
 from roclip_sanitize.cli.output import finish, say, show
 from roclip_sanitize.cli.starting import start
 from roclip_sanitize.remote import source_name
@@ -32,6 +43,8 @@ def sanitize(
         int, typer.Option(help="How many of them; each takes an epoch, and what counts is the mean.")
     ] = 2,
     budget: Annotated[float, typer.Option(help="Share of pairs that may be set aside as suspicious.")] = 0.06,
+    label: GuardedLabel = "",
+    times_per_label: TimesPerLabel = 3.0,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -52,7 +65,7 @@ def sanitize(
         look_twice=look_twice,
         young_clips=young_clips,
         seed=seed,
-        scan={"budget": budget},
+        scan={"budget": budget, "label": label, "times_per_label": times_per_label},
     )
     where = start(out, executor, workers=workers, gpus_per_worker=gpus_per_worker)
     tally = sanitize_shards(settings, out=out, executor=where, say=lambda line: say(f"sanitize: {line}"))

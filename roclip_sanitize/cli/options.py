@@ -26,4 +26,15 @@ MaxFailed = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Label = Annotated[str, typer.Option(help="JSON field that holds a pair's class.")]
+GuardedLabel = Annotated[
+    str,
+    typer.Option(
+        help="JSON field with a pair's class, where no stranger writes it: rare classes lose no more than "
+        "--times-per-label allows."
+    ),
+]
+TimesPerLabel = Annotated[
+    float,
+    typer.Option(help="Of any class at most so many times the share of all pairs, where --label is told."),
+]
 Store = Annotated[Path, typer.Option(help="Embedding store, made by 'roclip embed'.")]

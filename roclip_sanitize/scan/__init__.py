@@ -6,10 +6,11 @@
                     directions.py where these differ most, cross_files.py what it leaves on its way
     agreement.py    detector: does the caption use its neighbours' words?
     collisions.py   detector: one picture with many captions, or the reverse
-    verdicts.py     scores → verdicts; explain.py puts them in words
+    verdicts.py     scores → verdicts; long_tail.py spares rare classes, where they are known; explain.py puts
+                    verdicts in words
     uids.py         uids as numbers, and the list of flagged ones; keep_list.py those that are kept
     parts.py        the work on one store part: columns, evidence; scoring.py scores, judging.py verdicts
-    stage.py        scan_store(): all of it, in order
+    stage.py        scan_store(): all of it, in order; settings.py what it is told, results.py what it says
     quality.py      how good the verdicts are, where the poisons are known
 
 Detectors and verdicts are pure arithmetic; files are columns', search's, parts' and stage's business.
@@ -18,6 +19,8 @@ Detectors and verdicts are pure arithmetic; files are columns', search's, parts'
 from __future__ import annotations
 
 from roclip_sanitize.scan.quality import Quality, detection_quality
-from roclip_sanitize.scan.stage import ScanSettings, read_scores, read_verdicts, scan_store
+from roclip_sanitize.scan.results import read_scores, read_verdicts
+from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.stage import scan_store
 
 __all__ = ["Quality", "ScanSettings", "detection_quality", "read_scores", "read_verdicts", "scan_store"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.records import Reason
 from roclip_sanitize.runfiles import sha256_of
-from roclip_sanitize.scan.stage import verdict_tables
+from roclip_sanitize.scan.results import verdict_tables
 from roclip_sanitize.scan.uid_lists import UidList, sort_uid_lists
 from roclip_sanitize.scan.uids import FlaggedUids
 from roclip_sanitize.storage import exists

@@ -52,18 +52,20 @@ def explain(
     return "; ".join(sentences[reason]() for reason in verdict.reasons)
 
 
-def why_kept(suspects: Sequence[str], *, budget: float) -> str:
+def why_kept(suspects: Sequence[str], *, budget: float, label: str = "") -> str:
     """Why a pair was not set aside.
 
     Args:
         suspects: the detectors that suspect it, though.
         budget: share of all pairs that they may set aside.
+        label: the pair's, where that alone saved it.
     """
     if not suspects:
         return "no detector suspects it"
     names = " and ".join(name.replace("_", " ") for name in suspects)
     verb = "suspects" if len(suspects) == 1 else "suspect"
-    return f"{names} {verb} it, but less than those pairs that used up the budget of {budget:.1%}"
+    than = f"used up the budget of {budget:.1%}" if not label else f"used up the share of {label!r} in it"
+    return f"{names} {verb} it, but less than those pairs that {than}"
 
 
 def mismatch(

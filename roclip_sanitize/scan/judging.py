@@ -19,9 +19,10 @@ from roclip_sanitize.records import Reason, Tally, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.columns import Columns, word_number
 from roclip_sanitize.scan.explain import explain
-from roclip_sanitize.scan.parts import Places
+from roclip_sanitize.scan.long_tail import Ends
+from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
 from roclip_sanitize.scan.scoring import Scores
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, collided, combined, fused, judge
+from roclip_sanitize.scan.verdicts import Thresholds, collided, combined, fused, judge
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import exists, here
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
@@ -55,14 +56,14 @@ class JudgeWorker:
         self,
         places: Places,
         out: Path,
-        cut: Cut,
+        ends: Ends,
         thresholds: Thresholds,
         reasons: Sequence[Reason],
         *,
         looks: int = 1,
     ) -> None:
         self._places, self._folder = places, StageFolder(out)
-        self._cut, self._thresholds, self._looks = cut, thresholds, looks
+        self._ends, self._thresholds, self._looks = ends, thresholds, looks
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
         path = places.mismatched_words
@@ -73,19 +74,20 @@ class JudgeWorker:
         """Judge one part."""
         laps = Laps()
         names = self._store.metadata(part.name, ("uid", "key", "shard"))
-        scores = Scores.read(self._places.scores(part.name))
+        labels = self._places.read_labels(part.name)
+        scores, uids = Scores.read(self._places.scores(part.name)), names["uid"].to_list()
+        suspicion_N = combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N)
         verdicts = judge(
-            names["uid"].to_list(),
-            combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N),
+            uids,
+            self._ends.flagged(suspicion_N, uids, labels),
             scores.weighed,
             scores.collisions,
-            cut=self._cut,
             thresholds=self._thresholds,
             lift_N=scores.lift_N,
         )
         findings = self._findings(part, verdicts, scores)
         files = [table_file(self._folder.path, what, part.name) for what in ("scores", "verdicts")]
-        write_parquet(files[0], self._score_table(names, scores, findings))
+        write_parquet(files[0], self._score_table(_labelled(names, labels), scores, findings))
         write_parquet(files[1], _verdict_table(verdicts, findings))
         reasons = Counter(reason.value for verdict in verdicts for reason in verdict.reasons)
         tally = self._tally(part, verdicts, seconds=laps.lap("judge"))
@@ -175,6 +177,12 @@ class JudgeWorker:
 def table_file(out: Path, what: str, name: str) -> Path:
     """Where one part's table lies: ``scores`` or ``verdicts``."""
     return out / what / f"{what}_{name}.parquet"
+
+
+def _labelled(names: polars.DataFrame, labels: Sequence[str | None] | None) -> polars.DataFrame:
+    import polars
+
+    return names if labels is None else names.with_columns(polars.Series(LABEL_COLUMN, labels, polars.String))
 
 
 def _found(row_K: NDArray[np.int64]) -> NDArray[np.int64]:

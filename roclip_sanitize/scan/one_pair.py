@@ -21,13 +21,14 @@ from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.agreement import NEUTRAL
 from roclip_sanitize.scan.explain import why_kept
 from roclip_sanitize.scan.judging import table_file
-from roclip_sanitize.scan.parts import Places
+from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
 from roclip_sanitize.scan.scoring import WEIGHED
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 if TYPE_CHECKING:
     import polars
 
+NAMES = ("uid", "key", "shard")
 PERCENTILE = "_percentile"
 NEIGHBOURS_TOLD = 10  # to people; --json has all
 
@@ -119,7 +120,8 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
             caption=store.metadata(part.name, ("caption",))["caption"][place],
             kept=verdict["kept"],
             reasons=tuple(each for each in verdict["reasons"].split(";") if each),
-            sentence=verdict["sentence"] or why_kept(suspects, budget=folder.settings["budget"]),
+            sentence=verdict["sentence"]
+            or why_kept(suspects, budget=folder.settings["budget"], label=_saved_by(folder, scores)),
             scores=told,
             percentiles=_percentiles(folder, told),
             neighbours=_witnesses(store, scores["neighbours"]) or _neighbours(store, scan, part, place),
@@ -128,7 +130,16 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
 
 
 def _is_score(name: str) -> bool:
-    return name not in {"uid", "key", "shard", "neighbours"} and not name.endswith(PERCENTILE)
+    return name not in {*NAMES, LABEL_COLUMN, "neighbours"} and not name.endswith(PERCENTILE)
+
+
+def _saved_by(folder: StageFolder, scores: Mapping[str, Any]) -> str:
+    """The label of a kept pair, if that is why the budget did not take it."""
+    label = scores.get(LABEL_COLUMN)
+    if label not in folder.facts.get("label_cuts", {}):
+        return ""
+    over = np.float32(scores["suspicion"]) >= np.float32(folder.facts["cut"]["suspicion"])
+    return str(label) if over else ""
 
 
 def _percentiles(folder: StageFolder, scores: Mapping[str, float | None]) -> dict[str, float | None]:

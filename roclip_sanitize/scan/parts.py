@@ -17,15 +17,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.records import Reason
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.agreement import evidence, word_weights
 from roclip_sanitize.scan.columns import WORD_NUMBERS, Columns, read_sparse, write_piece, write_sparse
+from roclip_sanitize.scan.long_tail import labels_of
 from roclip_sanitize.scan.search import BLOCK_ROWS, What, rows_file
+from roclip_sanitize.sources import source_path
 from roclip_sanitize.storage import atomic_file, exists, here
-from roclip_sanitize.store import EmbeddingStore, StorePart
+from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
+
+LABEL_COLUMN = "label"  # of a scan's scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,15 @@ class Places:
     def mismatched_words(self) -> Path:
         """How often each word is used by pairs that do not match."""
         return self.work / "mismatched_words.npz"
+
+    def labels(self, name: str) -> Path:
+        """The labels of one part's pairs."""
+        return self.work / "labels" / f"labels_{name}.parquet"
+
+    def read_labels(self, name: str) -> list[str | None] | None:
+        """These labels, None for pairs without one; None where nobody asked for any."""
+        path = self.labels(name)
+        return read_table(path)[LABEL_COLUMN].to_list() if exists(path) else None
 
     def evidence(self, name: str) -> Path:
         """What the neighbours say to each word of one part's captions."""
@@ -94,6 +108,26 @@ class PieceWorker:
         path = write_piece(self._store, part.name, self._places.columns)
         laps.lap("columns")
         return self._places.commit(f"piece_{part.name}", path, rows=part.rows, laps=laps)
+
+
+class LabelWorker:
+    """Reads what a field of the shards says of parts' pairs."""
+
+    def __init__(self, places: Places, label: str) -> None:
+        self._places, self._label = places, label
+        self._store = EmbeddingStore.open(places.store)
+
+    def __call__(self, part: StorePart) -> Marker:
+        """Read one part's shard."""
+        import polars
+
+        laps, path = Laps(), self._places.labels(part.name)
+        shard = self._store.shards[self._store.parts.index(part)]
+        uids = self._store.metadata(part.name, ("uid",))["uid"].to_list()
+        labels = labels_of(source_path(shard), uids, self._label)
+        write_parquet(path, polars.DataFrame({LABEL_COLUMN: polars.Series(labels, dtype=polars.String)}))
+        laps.lap("labels")
+        return self._places.commit(f"labels_{part.name}", path, rows=part.rows, laps=laps)
 
 
 class EvidenceWorker:

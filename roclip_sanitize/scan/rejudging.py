@@ -24,8 +24,10 @@ from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.collisions import Collisions
 from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.judging import table_file
+from roclip_sanitize.scan.long_tail import Ends, Labels, guard_labels
+from roclip_sanitize.scan.parts import LABEL_COLUMN
 from roclip_sanitize.scan.scoring import WEIGHED
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut, judge
+from roclip_sanitize.scan.verdicts import Thresholds, candidates, combined, find_cut, judge
 
 if TYPE_CHECKING:
     import polars
@@ -47,7 +49,7 @@ class Rejudged:
     """What a finished scan's scores make of its pairs.
 
     Attributes:
-        cut: where the budget ends.
+        ends: where the budget ends.
         allowed: how many pairs it may set aside.
 
     Memory: 13 bytes of every pair, and one part's scores.
@@ -61,23 +63,24 @@ class Rejudged:
             pictures_per_caption=settings["pictures_per_caption"],
         )
         self._reasons = [reason for detector, reason in WEIGHED.items() if detector in settings["detectors"]]
+        self._label = settings.get("label", "")
         self._looks = scan.facts.get("looks", 1)  # older scans weighed agreement as after one, however many
         self._rankings = {reason: self._ranking(reason) for reason in self._reasons}
         rows = sum(marker.facts["rows"] for marker in self._markers)
         self.allowed = Strangers.from_json(scan.facts.get("strangers", {})).allowed(
             pairs=rows, budget=settings["budget"], times=settings.get("times_mismatched", 0.0)
         )
-        self.cut = self._find_cut(rows)
+        self.ends = self._find_ends(rows)
 
     def verdicts(self, marker: Marker) -> list[Verdict]:
         """Of one part's pairs, in its order."""
         scores = self._scores(marker)
+        uids, suspicion_N = self._uids(marker), self._suspicion(scores)
         return judge(
-            self._uids(marker),
-            combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N),
+            uids,
+            self.ends.flagged(suspicion_N, uids, self._labels(marker)),
             scores.weighed,
             scores.collisions,
-            cut=self.cut,
             thresholds=self._thresholds,
             lift_N=scores.lift_N,
         )
@@ -88,14 +91,26 @@ class Rejudged:
         suspicion_N = np.concatenate([np.empty(0, np.float32), *parts])
         return np.sort(suspicion_N[~np.isnan(suspicion_N)])
 
-    def _find_cut(self, rows: int) -> Cut:
+    def _suspicion(self, scores: _PartScores) -> NDArray[np.float64]:
+        return combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N)
+
+    def _find_ends(self, rows: int) -> Ends:
         combined_N, candidate_N = np.empty(rows), np.empty(rows, np.bool_)
         for block, scores in zip(self._blocks(), map(self._scores, self._markers), strict=True):
-            combined_N[block] = combined(
-                scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N
-            )
+            combined_N[block] = self._suspicion(scores)
             candidate_N[block] = candidates(combined_N[block], scores.collisions, self._thresholds)
-        return find_cut(combined_N, candidate_N, allowed=self.allowed, uids_of=self._uids_of)
+        cut = find_cut(combined_N, candidate_N, allowed=self.allowed, uids_of=self._uids_of)
+        if not self._label:
+            return Ends(cut=cut)
+        labels = Labels.joined(self._labels(marker) or () for marker in self._markers)
+        share = self._scan.settings["times_per_label"] * self.allowed / max(1, rows)
+        return guard_labels(labels, combined_N, candidate_N, cut=cut, share=share, uids_of=self._uids_of)
+
+    def _labels(self, marker: Marker) -> list[str | None] | None:
+        if not self._label:
+            return None
+        labels: list[str | None] = self._table(marker, (LABEL_COLUMN,))[LABEL_COLUMN].to_list()
+        return labels
 
     def _blocks(self) -> Iterator[slice]:
         """Each part's rows among those of all."""

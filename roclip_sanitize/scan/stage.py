@@ -1,6 +1,6 @@
 """Embedding store and image index → scores and verdicts: the ``scan`` stage.
 
-    scores/scores_00000.parquet       uid, key, shard, suspicion, cross_prediction,
+    scores/scores_00000.parquet       uid, key, shard, label (where asked for), suspicion, cross_prediction,
                                       cross_prediction_percentile, agreement, agreement_percentile,
                                       word_lift, captions_of_picture, pictures_of_caption, neighbours
     verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
@@ -13,29 +13,28 @@ Nothing here is quadratic: each step is a few passes over the parts, and small o
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roclip_sanitize.artefacts import read_table
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
+from roclip_sanitize.limits import WORK_KEY, Laps, Work
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.columns import Columns, join_pieces
 from roclip_sanitize.scan.cross_rounds import count_strangers, cross_predict, read_judged
 from roclip_sanitize.scan.estimate import Strangers
-from roclip_sanitize.scan.judging import JudgeWorker, table_file
+from roclip_sanitize.scan.judging import JudgeWorker
+from roclip_sanitize.scan.long_tail import Ends, Labels, guard_labels
 from roclip_sanitize.scan.looks import require_same_pairs
 from roclip_sanitize.scan.parts import (
     EvidenceWorker,
+    LabelWorker,
     PieceWorker,
     Places,
     rows_of,
@@ -44,114 +43,16 @@ from roclip_sanitize.scan.parts import (
 )
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
-from roclip_sanitize.scan.verdicts import Cut, Thresholds, candidates, combined, find_cut
+from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.verdicts import candidates, combined, find_cut
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
-    import polars
+    pass
 
-DETECTORS = ("cross_prediction", "agreement", "collisions")
-VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
-TABLES = 4  # of this layout: a scan does not go on in a folder of another
-STEPS = ("columns", "cross", "search", "evidence", "score", "judge")
 NEIGHBOURS_BESIDE = 10  # that sentences quote, where agreement asks none
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanSettings:
-    """How to scan. There is no seed: nothing is drawn.
-
-    Attributes:
-        store: the embedding store.
-        index: index of all its pictures, over features that never saw a caption.
-        detectors: which of DETECTORS to run.
-        neighbours: pictures that agreement asks about each caption.
-        budget: share of all pairs, from 0 to 1, that cross prediction and agreement may quarantine together.
-        times_mismatched: they may not quarantine more than so many times the share of pairs that are
-            estimated not to belong together, see estimate.py; 0 asks for no estimate.
-        captions_per_picture: so many different captions of one picture, near-copies included, are
-            a collision. Two or three are what shops do with their own photos.
-        pictures_per_caption: so many near-identical pictures under one caption are a collision.
-            A photo series of one product has five or so; a natural backdoor has hundreds.
-        near_copy_cosine: pictures closer than this are copies. Among 12,000 catalogue photos in
-            half-whitened pixel space, JPEG quality 75 and halving the size leave 99 % of pictures
-            above 0.998, while 0.05 % of clean pairs reach four captions there (0.25 % at 0.995).
-        second_look: embedding stores of the same pairs, each made by a CLIP that was trained for an epoch or
-            less on pairs that are trusted: cross prediction looks at them again in the vectors of each.
-    """
-
-    store: Path
-    index: Path
-    detectors: tuple[str, ...] = DETECTORS
-    neighbours: int = 40
-    budget: float = 0.06
-    times_mismatched: float = 3.0
-    captions_per_picture: int = 4
-    pictures_per_caption: int = 8
-    near_copy_cosine: float = 0.998
-    second_look: tuple[Path, ...] = ()
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.detectors) - set(DETECTORS))
-        if unknown or not self.detectors:
-            raise ConfigError(
-                f"detectors are {', '.join(self.detectors) or 'none'}, wanted some of {', '.join(DETECTORS)}"
-            )
-        self._require_ranges()
-        if self.second_look and "cross_prediction" not in self.detectors:
-            raise ConfigError(
-                "second-look goes with the detector cross_prediction, but detectors are "
-                f"{', '.join(self.detectors)}"
-            )
-        for store, count in Counter(self.second_look).items():
-            if count > 1:
-                raise ConfigError(f"second-look names {store} {count} times, wanted a store once")
-
-    def _require_ranges(self) -> None:
-        if self.neighbours < 1:
-            raise ConfigError(f"neighbours is {self.neighbours}, wanted 1 or more")
-        if not 0 <= self.budget <= 1:
-            raise ConfigError(f"budget is {self.budget}, wanted a share from 0 to 1")
-        if not 0 <= self.times_mismatched < math.inf:
-            raise ConfigError(f"times_mismatched is {self.times_mismatched}, wanted 0 or more")
-        for name in ("captions_per_picture", "pictures_per_caption"):
-            if getattr(self, name) < 2:
-                raise ConfigError(f"{name} is {getattr(self, name)}, wanted 2 or more: every pair has one")
-        if not 0 < self.near_copy_cosine <= 1:
-            raise ConfigError(
-                f"near_copy_cosine is {self.near_copy_cosine}, wanted more than 0 and at most 1"
-            )
-
-    @property
-    def looks(self) -> int:
-        """How often cross prediction looks."""
-        return 1 + len(self.second_look)
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """From which count on a collision is one."""
-        return Thresholds(
-            captions_per_picture=self.captions_per_picture, pictures_per_caption=self.pictures_per_caption
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings as plain values, with the store's and the index's content."""
-        told = {
-            **asdict(self),
-            "store": str(self.store),
-            "index": str(self.index),
-            "detectors": sorted(self.detectors),
-            "tables": TABLES,
-            "store_content": _content(self.store, "embed"),
-            "index_content": _content(self.index, "index"),
-        }
-        if not self.second_look:  # a scan from before there was one goes on
-            del told["second_look"]
-            return told
-        seen = [_content(store, "embed") for store in self.second_look]
-        return {**told, "second_look": list(map(str, self.second_look)), "second_look_content": seen}
 
 
 def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tally:
@@ -161,7 +62,7 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
         Pairs seen, quarantined by their first reason, and failed earlier.
 
     Raises:
-        DataError: there is no store or no index.
+        DataError: there is no store or no index, or no pair has a label.
         MismatchError: the index is not of this store's pictures, the second look not at its pairs, one of
             them is unfinished, or ``out`` was made with other settings.
         StorageError: the disk is full.
@@ -178,60 +79,20 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
         return Tally.from_json(folder.facts["tally"])
     work = StageFolder.create(out / "work", stage="scan-work", settings=settings.to_json())
     places = Places(store=settings.store, work=work.path)
+    if settings.label:
+        _read_labels(settings, store, places, executor)
     _score(settings, store, places, executor)
     laps = Laps()
     strangers = _strangers(settings, store, places)
     allowed = strangers.allowed(pairs=store.rows, budget=settings.budget, times=settings.times_mismatched)
-    cut = _rank(settings, store, places, allowed=allowed)
+    ends = _rank(settings, store, places, allowed=allowed)
     laps.lap("score")
     ranking = laps.work(0, workers=executor.size)
     reasons = _reasons(settings.detectors)
-    judging = partial(JudgeWorker, places, out, cut, settings.thresholds, reasons, looks=settings.looks)
+    judging = partial(JudgeWorker, places, out, ends, settings.thresholds, reasons, looks=settings.looks)
     run_missing(judging, store.parts, folder, "", executor)
     told = {"strangers": strangers.to_json(), "allowed": allowed, "looks": settings.looks}
-    return _finish(folder, cut, ranking, **told)
-
-
-def scan_limits(out: Path) -> Limits:
-    """What bounded a finished scan, over all runs that it took. The rates are of pairs judged."""
-    folder, work = StageFolder(out), StageFolder(out / "work")
-    facts = [marker.facts for marker in (*folder.markers(), *work.markers())]
-    return Limits.noted([*facts, folder.facts], order=STEPS)
-
-
-def mismatched_share(out: Path) -> float | None:
-    """What a finished scan estimates of pairs that do not belong together; None where it cannot."""
-    share: float | None = StageFolder.open(out, stage="scan").facts.get("strangers", {}).get("share")
-    return share
-
-
-def verdict_tables(out: Path, columns: Sequence[str] = VERDICT_COLUMNS) -> Iterator[polars.DataFrame]:
-    """The verdicts of a finished scan, one part's table at a time. Memory: that of one part."""
-    for marker in StageFolder.open(out, stage="scan").markers():
-        yield read_table(table_file(out, "verdicts", marker.name), columns=list(columns))
-
-
-def score_tables(out: Path, columns: Sequence[str]) -> Iterator[polars.DataFrame]:
-    """Some scores of a finished scan, one part's table at a time. Memory: that of one part."""
-    for marker in StageFolder.open(out, stage="scan").markers():
-        yield read_table(table_file(out, "scores", marker.name), columns=list(columns))
-
-
-def read_verdicts(out: Path) -> polars.DataFrame:
-    """All verdicts of a finished scan: uid, kept, reasons, sentence, neighbours; lists joined by ";".
-
-    Memory: 100 bytes a pair, and more of those that are flagged; see verdict_tables().
-    """
-    return _read_tables(out, "verdicts")
-
-
-def read_scores(out: Path) -> polars.DataFrame:
-    """All scores of a finished scan.
-
-    ``suspicion`` orders all pairs, 1 for those that collide; ``cross_prediction`` and ``agreement`` are the
-    suspicions that it is made of, null where there is none. Older scans lack some of these columns.
-    """
-    return _read_tables(out, "scores")
+    return _finish(folder, ranking, **told, **ends.to_json(labelled=bool(settings.label)))
 
 
 def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, executor: Executor) -> None:
@@ -296,8 +157,8 @@ def _strangers(settings: ScanSettings, store: EmbeddingStore, places: Places) ->
     return count_strangers(places, store.parts, second=settings.second_look)
 
 
-def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allowed: int) -> Cut:
-    """Rank all suspicions, and find the least that is still flagged."""
+def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allowed: int) -> Ends:
+    """Rank all suspicions, and find the least that is still flagged, of all pairs and of each label's."""
     rankings = {}
     for reason in _reasons(settings.detectors):
         suspicion_N = np.empty(store.rows, np.float32)
@@ -313,7 +174,24 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allo
         combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, lift_N=scores.lift_N)
         candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
     uids_of = Columns(places.columns).uids
-    return find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)
+    cut = find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)
+    if not settings.label:
+        return Ends(cut=cut)
+    share = settings.times_per_label * allowed / max(1, store.rows)
+    labels = _labels(store, places)
+    return guard_labels(labels, combined_N, candidate_N, cut=cut, share=share, uids_of=uids_of)
+
+
+def _read_labels(settings: ScanSettings, store: EmbeddingStore, places: Places, executor: Executor) -> None:
+    """Have the shards read for labels, before anything else, so that a misspelt field costs little."""
+    reading = partial(LabelWorker, places, settings.label)
+    run_missing(reading, store.parts, StageFolder(places.work), "labels_", executor)
+    if not _labels(store, places).names:
+        raise DataError(f"no pair of the {len(store.shards)} shards has a field {settings.label!r}")
+
+
+def _labels(store: EmbeddingStore, places: Places) -> Labels:
+    return Labels.joined(places.read_labels(part.name) or () for part in store.parts)
 
 
 def _reasons(detectors: Sequence[str]) -> list[Reason]:
@@ -321,11 +199,11 @@ def _reasons(detectors: Sequence[str]) -> list[Reason]:
     return [reason for detector, reason in WEIGHED.items() if detector in detectors]
 
 
-def _finish(folder: StageFolder, cut: Cut, ranking: Work, **told: Any) -> Tally:
+def _finish(folder: StageFolder, ranking: Work, **told: Any) -> Tally:
     markers = folder.markers()
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
     reasons = _total(marker.facts["reasons"] for marker in markers)
-    facts = {"tally": tally.to_json(), "reasons": reasons, "cut": asdict(cut), **told}
+    facts = {"tally": tally.to_json(), "reasons": reasons, **told}
     folder.finish({**facts, WORK_KEY: ranking.to_json()})
     return tally
 
@@ -335,14 +213,3 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     for count in counts:
         total.update(count)
     return dict(sorted(total.items()))
-
-
-def _content(path: Path, stage: str) -> str:
-    return StageFolder.open(path, stage=stage).content
-
-
-def _read_tables(out: Path, what: str) -> polars.DataFrame:
-    import polars
-
-    folder = StageFolder.open(out, stage="scan")
-    return polars.concat([read_table(table_file(out, what, marker.name)) for marker in folder.markers()])

@@ -65,6 +65,12 @@ class Cut:
         """Whether a pair ranks at the cut or before it. NaN never does."""
         return suspicion > self.suspicion or (suspicion == self.suspicion and uid <= self.uid)
 
+    def flagged(self, suspicion_N: NDArray[np.floating], uids: Sequence[str]) -> NDArray[np.bool_]:
+        """flags() of many: (N,) bool."""
+        return np.array(
+            [self.flags(*each) for each in zip(suspicion_N.tolist(), uids, strict=True)], np.bool_
+        )
+
 
 def collided(collisions: Collisions, thresholds: Thresholds) -> dict[Reason, NDArray[np.bool_]]:
     """Which pairs each kind of collision flags: (N,) bool."""
@@ -157,11 +163,10 @@ def find_cut(
 
 def judge(
     uids: Sequence[str],
-    suspicion_N: NDArray[np.floating],
+    flagged_N: NDArray[np.bool_],
     weighed: Mapping[Reason, NDArray[np.float32]],
     collisions: Collisions,
     *,
-    cut: Cut,
     thresholds: Thresholds,
     lift_N: NDArray[np.float32] | None = None,
 ) -> list[Verdict]:
@@ -169,15 +174,13 @@ def judge(
 
     Args:
         uids: the pairs' names.
-        suspicion_N: see combined().
-        weighed: the suspicions that it was made of: those above 1/2 are reasons.
+        flagged_N: which of them the budget takes, see Cut.flagged().
+        weighed: the suspicions behind that: those above 1/2 are reasons.
         collisions: counts.
-        cut: where the budget ends.
         thresholds: of counts.
         lift_N: of each pair's words; 1 for all if not told.
     """
-    flags, ranked = collided(collisions, thresholds), zip(uids, suspicion_N.tolist(), strict=True)
-    flagged_N = np.array([cut.flags(score, uid) for uid, score in ranked], np.bool_)
+    flags = collided(collisions, thresholds)
     for reason, own_N in weighed.items():
         flags[reason] = flagged_N & (own_N > NEUTRAL)
     if lift_N is not None:

@@ -27,7 +27,8 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.matching import Exclusion, MatchSettings, match_store
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.scan.stage import ScanSettings, scan_store
+from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.storage import remove_tree
 from roclip_sanitize.store import Modality
 from roclip_sanitize.training.refresh import FOLDER, is_made, window_folder

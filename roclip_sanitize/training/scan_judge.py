@@ -21,7 +21,7 @@ from roclip_sanitize.cross_prediction import places
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.matching import match_tables
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.scan.stage import score_tables
+from roclip_sanitize.scan.results import score_tables
 from roclip_sanitize.training.data import TrainingData
 from roclip_sanitize.training.judging import FIRST_LOOK, JUDGED_STAGE, SECOND_LOOK
 from roclip_sanitize.training.trust import (

@@ -45,6 +45,19 @@ def verify_scan(folder: StageFolder) -> Iterator[str]:
         f"{folder.settings['budget']:.1%}{_lowered(folder, rows, rejudged.allowed)}, which allows "
         f"{rejudged.allowed:,}"
     )
+    if label := folder.settings.get("label"):
+        yield _guarded(folder, rejudged, label)
+
+
+def _guarded(folder: StageFolder, rejudged: Rejudged, label: str) -> str:
+    """What the guard of rare classes spared, as counted."""
+    ends, where = rejudged.ends, folder.path
+    require_equal(folder.facts["spared"], ends.spared, what="pairs spared", where=where)
+    require_equal(sorted(folder.facts["label_cuts"]), sorted(ends.of_label), what="labels", where=where)
+    return (
+        f"{ends.spared:,} pairs of {len(ends.of_label):,} labels ({label}) are spared, as counted: none "
+        f"loses more to the budget than {folder.settings['times_per_label']:g} times its share of all pairs"
+    )
 
 
 def _lowered(folder: StageFolder, rows: int, allowed: int) -> str:

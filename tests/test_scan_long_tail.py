@@ -1,0 +1,187 @@
+"""The guard of rare classes: what each may lose, against a slow reference, and in a whole scan."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from roclip_sanitize.audit import AuditSettings, measure, write_audit
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of, write_json
+from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
+from roclip_sanitize.scan.long_tail import Ends, Labels, guard_labels, labels_of
+from roclip_sanitize.scan.one_pair import find_pair
+from roclip_sanitize.scan.results import spared_pairs
+from roclip_sanitize.scan.verdicts import Cut, find_cut
+from roclip_sanitize.verification import verify_folder
+from tests.corpora import pair_members, uid, write_tar
+from tests.stages import poisoned_scan
+
+LABEL = st.sampled_from([None, "shoe", "bag", "tie"])
+PAIR = st.tuples(LABEL, st.sampled_from([0.1, 0.5, 0.8, 0.9, math.nan]), st.booleans())
+
+
+def ends_of(
+    labels: Sequence[str | None], suspicion: Sequence[float], candidate: Sequence[bool], **told: float
+) -> Ends:
+    """Cut and guard of some pairs; ``allowed`` pairs, ``times`` the share for each label."""
+    suspicion_N, candidate_N = np.array(suspicion, float), np.array(candidate, bool)
+    candidate_N &= ~np.isnan(suspicion_N)
+    cut = find_cut(suspicion_N, candidate_N, allowed=int(told["allowed"]), uids_of=uids_of)
+    return guard_labels(
+        Labels.joined([labels[:2], labels[2:]]),
+        suspicion_N,
+        candidate_N,
+        cut=cut,
+        share=told["times"] * told["allowed"] / max(1, len(labels)),
+        uids_of=uids_of,
+    )
+
+
+def uids_of(rows: NDArray[np.int64]) -> list[str]:
+    return [uid(row) for row in rows.tolist()]
+
+
+def test_a_rare_class_loses_its_share_and_no_more() -> None:
+    """Four of twenty may go: a fifth. Twice that of five ties is two: their two worst."""
+    labels = ["tie"] * 5 + ["shoe"] * 14 + [None]
+    suspicion = [0.9, 0.7, 0.8, 0.1, 0.1, 0.6, *[0.1] * 13, 0.1]
+    ends = ends_of(labels, suspicion, [True] * 20, allowed=4, times=2)
+    assert ends.cut == Cut(suspicion=0.6, uid=uid(5))
+    assert ends.of_label == {"tie": Cut(suspicion=0.8, uid=uid(2))}
+    assert ends.spared == 1
+    flagged_N = ends.flagged(np.array(suspicion), uids_of(np.arange(20)), labels)
+    assert np.flatnonzero(flagged_N).tolist() == [0, 2, 5], "nobody takes the place of the third tie"
+    assert ends.flagged(np.array(suspicion), uids_of(np.arange(20))).sum() == 4, "labels were not asked for"
+
+
+def test_pairs_without_a_label_are_guarded_by_nobody() -> None:
+    ends = ends_of([None] * 4, [0.9, 0.8, 0.7, 0.1], [True] * 4, allowed=3, times=0.1)
+    assert not ends.of_label
+    assert ends.flagged(np.array([0.9, 0.8, 0.7, 0.1]), uids_of(np.arange(4)), [None] * 4).sum() == 3
+
+
+@given(st.lists(PAIR, max_size=14), st.integers(0, 8), st.sampled_from([0.2, 1.0, 3.0]))
+def test_against_walking_down_the_ranking(
+    pairs: list[tuple[str | None, float, bool]], allowed: int, times: float
+) -> None:
+    labels = [pair[0] for pair in pairs]
+    told = dict(allowed=allowed, times=times)
+    ends = ends_of(labels, [pair[1] for pair in pairs], [pair[2] for pair in pairs], **told)
+    ranked = [row for row, pair in enumerate(pairs) if pair[2] and not math.isnan(pair[1])]
+    ranked.sort(key=lambda row: (-pairs[row][1], uid(row)))
+    taken, lost = set[int](), defaultdict[str | None, int](int)
+    for row in ranked[:allowed]:
+        label = labels[row]
+        most = math.ceil(times * allowed / len(pairs) * labels.count(label) - 1e-9)
+        if label is None or lost[label] < most:
+            taken.add(row)
+            lost[label] += 1
+    flagged_N = ends.flagged(np.array([pair[1] for pair in pairs]), uids_of(np.arange(len(pairs))), labels)
+    assert {row for row in np.flatnonzero(flagged_N).tolist() if pairs[row][2]} == taken
+    assert ends.spared == len(ranked[:allowed]) - len(taken)
+
+
+def test_labels_come_from_the_shard_in_the_order_asked(tmp_path: Path) -> None:
+    told = [{"uid": uid(number), "kind": kind} for number, kind in enumerate(["a", None, 3, ["x"]])]
+    members = [
+        member
+        for number, fields in enumerate(told)
+        for member in pair_members(f"{number}", number, fields=fields)
+    ]
+    shard = write_tar(tmp_path / "0.tar", members)
+    wanted = [uid(3), uid(0), uid(1), uid(9), uid(2)]
+    assert labels_of(shard, wanted, "kind") == ["['x']", "a", None, None, "3"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """squares/ … scan/, and guarded/: the same scan with a guard that binds."""
+    root = tmp_path_factory.mktemp("run")
+    poisoned_scan(root)
+    scan_store(guarded(root), out=root / "guarded", executor=LocalExecutor())
+    return root
+
+
+def guarded(root: Path) -> ScanSettings:
+    return ScanSettings(store=root / "store", index=root / "index", label="colour", times_per_label=0.5)
+
+
+def test_a_guarded_scan_takes_the_worst_of_each_label(run: Path) -> None:
+    scores, free = read_scores(run / "guarded"), read_verdicts(run / "scan")
+    taken = ~read_verdicts(run / "guarded")["kept"]
+    table = scores.with_columns(taken=taken, free=~free["kept"])
+    assert table.filter(polars.col("taken") & ~polars.col("free")).is_empty()
+    facts = StageFolder.open(run / "guarded", stage="scan").facts
+    saved = int(table["free"].sum()) - int(table["taken"].sum())
+    assert saved == facts["spared"] == spared_pairs(run / "guarded") > 0
+    collided = (polars.col("captions_of_picture") >= 4) | (polars.col("pictures_of_caption") >= 8)
+    assert table.filter(collided)["taken"].all(), "copies are counted, not ranked"
+    for (_,), mine in table.filter(~collided).group_by("label"):
+        most = math.ceil(0.5 * facts["allowed"] / len(table) * (table["label"] == mine["label"][0]).sum())
+        assert mine["taken"].sum() == min(most, mine["free"].sum())
+        worst = mine.sort("suspicion", descending=True)["suspicion"][: mine["taken"].sum()]
+        assert sorted(worst) == sorted(mine.filter("taken")["suspicion"])
+
+
+def test_a_spared_pair_says_what_saved_it(run: Path) -> None:
+    saved = read_verdicts(run / "guarded")["kept"] & ~read_verdicts(run / "scan")["kept"]
+    row = read_scores(run / "guarded").filter(saved).row(0, named=True)
+    assert f"used up the share of {row['label']!r} in it" in find_pair(run / "guarded", row["uid"]).sentence
+    kept = read_scores(run / "guarded").filter(read_verdicts(run / "scan")["kept"])["uid"][0]
+    assert "share of" not in find_pair(run / "guarded", kept).sentence
+
+
+def test_verify_and_audit_tell_of_it(run: Path) -> None:
+    said = [str(check) for check in verify_folder(run / "guarded")]
+    spared = spared_pairs(run / "guarded")
+    assert any(f"{spared} pairs of " in line and "(colour) are spared, as counted" in line for line in said)
+    told = measure(AuditSettings(scan=run / "guarded"))
+    assert told["guard"]["spared"] == spared
+    assert told["rules"]["guard"]
+    write_audit(AuditSettings(scan=run / "guarded"), out=run / "audit")
+    assert f"{spared} suspicious pairs of" in (run / "audit" / "audit.html").read_text()
+    assert "guard" not in measure(AuditSettings(scan=run / "scan"))
+
+
+def test_verify_finds_another_label(run: Path, tmp_path: Path) -> None:
+    """Whoever gives spared pairs another label, hash and all, is told on."""
+    scan_store(guarded(run), out=tmp_path / "scan", executor=LocalExecutor())
+    folder = StageFolder(tmp_path / "scan")
+    name = folder.markers()[0].name
+    path = tmp_path / "scan" / "scores" / f"scores_{name}.parquet"
+    polars.read_parquet(path).with_columns(label=polars.lit("none of them")).write_parquet(path)
+    marker = read_json(tmp_path / "scan" / "done" / f"{name}.json")
+    marker["files"] = {
+        file: sha256_of(path) if file.endswith(path.name) else told for file, told in marker["files"].items()
+    }
+    write_json(tmp_path / "scan" / "done" / f"{name}.json", marker)
+    with pytest.raises(MismatchError, match="but its scores make it"):
+        list(verify_folder(tmp_path / "scan"))
+
+
+def test_a_scan_without_labels_is_the_scan_it_was(run: Path) -> None:
+    told = ScanSettings(store=run / "store", index=run / "index").to_json()
+    assert "label" not in told
+    assert "times_per_label" not in told
+    assert "label" not in read_scores(run / "scan").columns
+    assert "label_cuts" not in StageFolder.open(run / "scan", stage="scan").facts
+
+
+def test_a_field_that_is_not_there_is_refused(run: Path, tmp_path: Path) -> None:
+    settings = replace(guarded(run), label="taste")
+    with pytest.raises(DataError, match="no pair of the 2 shards has a field 'taste'"):
+        scan_store(settings, out=tmp_path / "scan", executor=LocalExecutor())
+    with pytest.raises(ConfigError, match="times_per_label is 0, wanted more than 0"):
+        replace(guarded(run), times_per_label=0)
