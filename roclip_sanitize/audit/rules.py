@@ -32,8 +32,9 @@ RULES: Mapping[str, Mapping[str, str]] = {
     "guard": {
         "files": "complete.json and scores/*.parquet of the scan",
         "columns": "label_cuts, spared; label, and the scores by name",
-        "rule": "of a label's pairs the budget takes no more than so many times what it takes of all, the "
-        "most suspicious ones. Spared: pairs that it would have taken; labels: those with such pairs.",
+        "rule": "of a label that 20 pairs or more have the budget takes no more than so many times the share "
+        "that is set aside of all, the most suspicious ones. Spared: pairs that it would have taken; labels: "
+        "those with such pairs.",
     },
     "labels": {
         "files": "verdicts/*.parquet of the scan; the shards of its store",

@@ -22,7 +22,7 @@ from roclip_sanitize.scan.explain import explain
 from roclip_sanitize.scan.long_tail import Ends
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
 from roclip_sanitize.scan.scoring import Scores
-from roclip_sanitize.scan.verdicts import Thresholds, collided, combined, fused, judge
+from roclip_sanitize.scan.verdicts import Thresholds, collides, combined, fused, judge
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import exists, here
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
@@ -153,9 +153,8 @@ class JudgeWorker:
 
     def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
         """What orders all pairs: collisions first, then what the other detectors say together."""
-        flags = collided(scores.collisions, self._thresholds).values()
         fused_N = fused(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N)
-        return np.where(np.logical_or.reduce(list(flags)), 1.0, fused_N)
+        return np.where(collides(scores.collisions, self._thresholds), 1.0, fused_N)
 
     def _percentiles(self, scores: Scores, reason: Reason) -> NDArray[np.float32]:
         """Share of the store's suspicions that are lower, in per cent; NaN without one."""

@@ -1,22 +1,21 @@
 """A guard for rare classes: what each may lose, where a field of the shards tells the class.
 
-Whoever looks for what does not match finds what is rare as well. So of the pairs with one label the budget
-may take so many times the share that it takes of all:
+Whoever looks for what does not match finds what is rare as well. So no label of 20 pairs or more loses more
+than so many times the share that is set aside of all pairs, collisions included:
 
-    at most  times · allowed / pairs · pairs with the label,  rounded up
+    at most  times · set aside / pairs · pairs with the label,  rounded down
 
-The most suspicious of them go, the others are spared; nobody takes their place. Pairs that collide are not
-asked: their copies are counted.
+The most suspicious of them go, the others are spared, and nobody takes their place; so less is set aside of
+all, and the bound is taken again until it holds. Pairs that collide are never spared: copies are counted.
 
 It is off unless a field is named, and that should be one that no stranger writes: poisons that tell their
 target's label are spared with its own pairs.
 
-Dimension key: N pairs, F of them flagged by the budget.
+Dimension key: N pairs, F of them flagged by the budget, L labels.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from roclip_sanitize.scan.verdicts import Cut, find_cut
 from roclip_sanitize.shards import Shard
 
 NO_LABEL = -1
+LEAST_PAIRS = 20  # of a label: of fewer, a share says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,10 @@ class Labels:
             for labels in parts
         ]
         return cls(names=tuple(numbers), number_N=np.concatenate([np.empty(0, np.int32), *pieces]))
+
+    def counted(self, number_M: NDArray[np.int32]) -> NDArray[np.int64]:
+        """How many of some pairs have each label: (L,) int64."""
+        return np.bincount(number_M[number_M != NO_LABEL], minlength=len(self.names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +108,10 @@ def guard_labels(
     labels: Labels,
     suspicion_N: NDArray[np.floating],
     candidate_N: NDArray[np.bool_],
+    collided_N: NDArray[np.bool_],
     *,
     cut: Cut,
-    share: float,
+    times: float,
     uids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> Ends:
     """Find where each label's share ends.
@@ -115,32 +120,62 @@ def guard_labels(
         labels: of all pairs.
         suspicion_N: scores of all pairs, see verdicts.combined().
         candidate_N: bool, which of them compete for the budget.
+        collided_N: bool, which of them are set aside whatever the budget is.
         cut: where the budget ends.
-        share: of each label's pairs, from 0 on, that may be flagged.
+        times: of the share of all pairs, more than 0.
         uids_of: names of some rows; asked for those that tie.
     """
-    names, size_L = (
-        labels.names,
-        np.bincount(labels.number_N[labels.number_N != NO_LABEL], minlength=len(labels.names)),
-    )
     row_F = _flagged(suspicion_N, candidate_N, cut=cut, uids_of=uids_of)
-    row_F = row_F[labels.number_N[row_F] != NO_LABEL]
     row_F = row_F[np.argsort(labels.number_N[row_F], kind="stable")]
     number_F = labels.number_N[row_F]
-    cuts, spared = dict[str, Cut](), 0
-    for number in np.unique(number_F).tolist():
+    flagged_L, collided_L = (labels.counted(numbers) for numbers in (number_F, labels.number_N[collided_N]))
+    most_L = most_of_labels(
+        labels.counted(labels.number_N),
+        flagged_L,
+        collided_L,
+        others=int((number_F == NO_LABEL).sum() + (labels.number_N[collided_N] == NO_LABEL).sum()),
+        pairs=len(suspicion_N),
+        times=times,
+    )
+    cuts = dict[str, Cut]()
+    for number in np.flatnonzero(most_L < flagged_L).tolist():
         mine = row_F[slice(*np.searchsorted(number_F, (number, number + 1)))]
-        most = math.ceil(share * int(size_L[number]) - 1e-9)
-        if len(mine) <= most:
-            continue
-        spared += len(mine) - most
-        cuts[names[number]] = find_cut(
+        cuts[labels.names[number]] = find_cut(
             suspicion_N[mine],
             np.ones(len(mine), np.bool_),
-            allowed=most,
+            allowed=int(most_L[number]),
             uids_of=lambda place, mine=mine: uids_of(mine[place]),  # type: ignore[misc]
         )
-    return Ends(cut=cut, of_label=cuts, spared=spared)
+    return Ends(cut=cut, of_label=cuts, spared=int((flagged_L - most_L).sum()))
+
+
+def most_of_labels(
+    size_L: NDArray[np.int64],
+    flagged_L: NDArray[np.int64],
+    collided_L: NDArray[np.int64],
+    *,
+    others: int,
+    pairs: int,
+    times: float,
+) -> NDArray[np.int64]:
+    """How many pairs of each label the budget takes, (L,) int64: all that are flagged, or fewer.
+
+    Args:
+        size_L: pairs that have the label.
+        flagged_L: of them, those that the budget would take.
+        collided_L: and those that are set aside anyway.
+        others: pairs without a label that the budget takes.
+        pairs: how many there are.
+        times: of the share of all pairs.
+    """
+    most_L, rare_L = flagged_L, size_L < LEAST_PAIRS
+    while True:
+        share = (others + int(collided_L.sum()) + int(most_L.sum())) / max(1, pairs)
+        bound_L = np.floor(times * share * size_L + 1e-9).astype(np.int64)
+        fewer_L = np.where(rare_L, flagged_L, np.minimum(most_L, np.maximum(0, bound_L - collided_L)))
+        if np.array_equal(fewer_L, most_L):
+            return most_L
+        most_L = fewer_L
 
 
 def labels_of(shard: Path, uids: Sequence[str], name: str) -> list[str | None]:

@@ -27,7 +27,7 @@ from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.long_tail import Ends, Labels, guard_labels
 from roclip_sanitize.scan.parts import LABEL_COLUMN
 from roclip_sanitize.scan.scoring import WEIGHED
-from roclip_sanitize.scan.verdicts import Thresholds, candidates, combined, find_cut, judge
+from roclip_sanitize.scan.verdicts import Thresholds, candidates, collides, combined, find_cut, judge
 
 if TYPE_CHECKING:
     import polars
@@ -95,16 +95,23 @@ class Rejudged:
         return combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N)
 
     def _find_ends(self, rows: int) -> Ends:
-        combined_N, candidate_N = np.empty(rows), np.empty(rows, np.bool_)
+        combined_N, candidate_N, collided_N = (
+            np.empty(rows),
+            np.empty(rows, np.bool_),
+            np.empty(rows, np.bool_),
+        )
         for block, scores in zip(self._blocks(), map(self._scores, self._markers), strict=True):
             combined_N[block] = self._suspicion(scores)
             candidate_N[block] = candidates(combined_N[block], scores.collisions, self._thresholds)
+            collided_N[block] = collides(scores.collisions, self._thresholds)
         cut = find_cut(combined_N, candidate_N, allowed=self.allowed, uids_of=self._uids_of)
         if not self._label:
             return Ends(cut=cut)
         labels = Labels.joined(self._labels(marker) or () for marker in self._markers)
-        share = self._scan.settings["times_per_label"] * self.allowed / max(1, rows)
-        return guard_labels(labels, combined_N, candidate_N, cut=cut, share=share, uids_of=self._uids_of)
+        times, uids_of = self._scan.settings["times_per_label"], self._uids_of
+        return guard_labels(
+            labels, combined_N, candidate_N, collided_N, cut=cut, times=times, uids_of=uids_of
+        )
 
     def _labels(self, marker: Marker) -> list[str | None] | None:
         if not self._label:

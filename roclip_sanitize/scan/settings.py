@@ -37,7 +37,7 @@ class ScanSettings:
             above 0.998, while 0.05 % of clean pairs reach four captions there (0.25 % at 0.995).
         label: JSON field of the shards that tells a pair's class, of which none shall lose too much, see
             long_tail.py; "" for no such guard.
-        times_per_label: of the share of all pairs that the budget takes, what it may take of a label's.
+        times_per_label: of the share of all pairs that is set aside, what a label may lose.
         second_look: embedding stores of the same pairs, each made by a CLIP that was trained for an epoch or
             less on pairs that are trusted: cross prediction looks at them again in the vectors of each.
     """

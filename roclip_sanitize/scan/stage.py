@@ -44,7 +44,7 @@ from roclip_sanitize.scan.parts import (
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
 from roclip_sanitize.scan.settings import ScanSettings
-from roclip_sanitize.scan.verdicts import candidates, combined, find_cut
+from roclip_sanitize.scan.verdicts import candidates, collides, combined, find_cut
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import EmbeddingStore
@@ -168,18 +168,19 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allo
         rankings[reason] = np.sort(suspicion_N[~np.isnan(suspicion_N)])
         with atomic_file(places.ranking(reason)) as file:
             np.save(file, rankings[reason])
-    combined_N, candidate_N = np.empty(store.rows), np.empty(store.rows, np.bool_)
+    combined_N = np.empty(store.rows)
+    candidate_N, collided_N = (np.empty(store.rows, np.bool_) for _ in range(2))
     for part in store.parts:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
         combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, lift_N=scores.lift_N)
         candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
+        collided_N[block] = collides(scores.collisions, settings.thresholds)
     uids_of = Columns(places.columns).uids
     cut = find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)
     if not settings.label:
         return Ends(cut=cut)
-    share = settings.times_per_label * allowed / max(1, store.rows)
-    labels = _labels(store, places)
-    return guard_labels(labels, combined_N, candidate_N, cut=cut, share=share, uids_of=uids_of)
+    labels, times = _labels(store, places), settings.times_per_label
+    return guard_labels(labels, combined_N, candidate_N, collided_N, cut=cut, times=times, uids_of=uids_of)
 
 
 def _read_labels(settings: ScanSettings, store: EmbeddingStore, places: Places, executor: Executor) -> None:

@@ -80,6 +80,12 @@ def collided(collisions: Collisions, thresholds: Thresholds) -> dict[Reason, NDA
     }
 
 
+def collides(collisions: Collisions, thresholds: Thresholds) -> NDArray[np.bool_]:
+    """Which pairs any kind of collision flags: (N,) bool."""
+    any_N: NDArray[np.bool_] = np.logical_or.reduce(list(collided(collisions, thresholds).values()))
+    return any_N
+
+
 def fused(
     weighed: Mapping[Reason, NDArray[np.float32]],
     rankings: Mapping[Reason, NDArray[np.float32]],
@@ -131,8 +137,7 @@ def candidates(
     suspicion_N: NDArray[np.floating], collisions: Collisions, thresholds: Thresholds
 ) -> NDArray[np.bool_]:
     """Which pairs may use up the budget: suspicious ones, see combined(), that no collision flags."""
-    elsewhere_N = np.logical_or.reduce(list(collided(collisions, thresholds).values()))
-    may_N: NDArray[np.bool_] = ~np.isnan(suspicion_N) & ~elsewhere_N
+    may_N: NDArray[np.bool_] = ~np.isnan(suspicion_N) & ~collides(collisions, thresholds)
     return may_N
 
 

@@ -56,7 +56,7 @@ def _guarded(folder: StageFolder, rejudged: Rejudged, label: str) -> str:
     require_equal(sorted(folder.facts["label_cuts"]), sorted(ends.of_label), what="labels", where=where)
     return (
         f"{ends.spared:,} pairs of {len(ends.of_label):,} labels ({label}) are spared, as counted: none "
-        f"loses more to the budget than {folder.settings['times_per_label']:g} times its share of all pairs"
+        f"loses more to the budget than {folder.settings['times_per_label']:g} times what all lose"
     )
 
 
