@@ -58,6 +58,7 @@ class Reason(StrEnum):
     LISTED = "listed"
     NOT_LISTED = "not_listed"
     WORD_OF_MISMATCHED_PAIRS = "word_of_mismatched_pairs"
+    CAPTION_REPEATED = "caption_repeated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ def uids_of(rows: NDArray[np.int64]) -> list[str]:
 def test_a_rare_class_loses_its_share_and_no_more() -> None:
     """Of 100 pairs 9 would go, 6 of 20 ties among them.
 
-    Twice 9 % of 20 ties are 3. That leaves 6 of all pairs, of which twice the share is 2 ties: 5 of all, and 2.
+    Twice 9 % of 20 ties are 3. That leaves 6 of all pairs, twice whose share is 2 ties: 5 of all, and 2.
     """
     labels = ["tie"] * 20 + ["shoe"] * 75 + [None] * 5
     suspicion = [0.9, 0.5, 0.8, 0.6, 0.7, 0.55, *[0.1] * 14, 0.65, 0.6, *[0.1] * 73, 0.99, *[0.1] * 4]

@@ -27,7 +27,7 @@ from roclip_sanitize.cli.starting import start
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (embed, adopt, retry_failed, scan, score, explain, screen, rewrite):
+    for command in (embed, adopt, retry_failed, scan, score, explain, screen, rewrite, export):
         app.command()(command)
 
 
@@ -137,13 +137,16 @@ def scan(
     index: Annotated[Path, typer.Option(help="Image index of that store, made by 'roclip index'.")],
     out: Out,
     detectors: Annotated[
-        str, typer.Option(help="Which of cross_prediction, agreement and collisions, joined by commas.")
-    ] = "cross_prediction,agreement,collisions",
+        str,
+        typer.Option(
+            help="Which of cross_prediction, agreement, repetition and collisions, joined by commas."
+        ),
+    ] = "cross_prediction,agreement,repetition,collisions",
     neighbours: Annotated[
-        int, typer.Option(help="Pictures that the detector agreement asks about each caption.")
+        int, typer.Option(help="Pictures that agreement and repetition ask about each caption.")
     ] = 40,
     budget: Annotated[
-        float, typer.Option(help="Share of pairs that cross_prediction and agreement may quarantine.")
+        float, typer.Option(help="Share of pairs that all detectors but collisions may quarantine.")
     ] = 0.06,
     times_mismatched: Annotated[
         float,
@@ -156,7 +159,10 @@ def scan(
         int, typer.Option(help="So many captions of one picture are a collision.")
     ] = 4,
     pictures_per_caption: Annotated[
-        int, typer.Option(help="So many near-identical pictures under one caption are a collision.")
+        int,
+        typer.Option(
+            help="So many near-identical pictures of one caption are a collision, similar ones a repetition."
+        ),
     ] = 8,
     near_copy_cosine: Annotated[float, typer.Option(help="Pictures closer than this are copies.")] = 0.998,
     label: GuardedLabel = "",
@@ -356,3 +362,27 @@ def rewrite(
         **shown,
         keep_list=str(out / "keep.npy"),
     )
+
+
+def export(
+    scan: Annotated[Path, typer.Option(help="Folder of the scan.")],
+    out: Out,
+    most: Annotated[
+        int, typer.Option(help="Of the pairs that were set aside, so many: the most suspicious.")
+    ] = 10_000,
+    drawn: Annotated[int, typer.Option(help="And of all pairs so many, at random.")] = 1_000,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Folder of 'roclip poison', whose shards were scanned: poisons say so."),
+    ] = None,
+    seed: Seed = 0,
+    executor: ExecutorName = "ray",
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write what a scan found as a data set that FiftyOne opens, to look through it."""
+    from roclip_sanitize.export import ExportSettings, export_limits, export_scan
+
+    settings = ExportSettings(scan=scan, most=most, drawn=drawn, seed=seed, ledger=ledger)
+    tally = export_scan(settings, out=out, executor=start(out, executor, workers=workers))
+    finish(tally, export_limits(out), max_failed=0.0, as_json=as_json, dataset=str(out))

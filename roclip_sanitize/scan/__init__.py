@@ -5,6 +5,7 @@
     cross_rounds.py detector: can each half of a pair be told from the other? halves.py has its rows,
                     directions.py where these differ most, cross_files.py what it leaves on its way
     agreement.py    detector: does the caption use its neighbours' words?
+    repetition.py   detector: do pictures like its own have exactly its caption?
     collisions.py   detector: one picture with many captions, or the reverse
     verdicts.py     scores → verdicts; long_tail.py spares rare classes, where they are known; explain.py puts
                     verdicts in words

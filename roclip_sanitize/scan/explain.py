@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from roclip_sanitize.captions import caption_words
+from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.records import Reason, Verdict
 
 WORDS_SHOWN = 3
@@ -46,6 +46,7 @@ def explain(
             f"this caption stands under {pictures_of_caption} near-identical pictures"
         ),
         Reason.PICTURE_AND_CAPTION_DISAGREE: lambda: mismatch(ranks, neighbour_captions, frequency),
+        Reason.CAPTION_REPEATED: lambda: repeated(caption, neighbour_captions),
         Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, frequency),
         Reason.WORD_OF_MISMATCHED_PAIRS: lambda: worst_word(caption, lift),
     }
@@ -80,6 +81,13 @@ def mismatch(
         subject = f"{share} of other pictures tell more of this caption than its own does"
     told = telling_words([set(caption_words(other)) for other in neighbour_captions], frequency)
     return subject + (f"; the pictures most like this one say {', '.join(told)}" if told else "")
+
+
+def repeated(caption: str, neighbour_captions: Sequence[str]) -> str:
+    """How many of its neighbours say the same."""
+    own = normalise_caption(caption)
+    same = sum(normalise_caption(other) == own for other in neighbour_captions)
+    return f"{same} of the {len(neighbour_captions)} pictures most like this one have exactly its caption"
 
 
 def worst_word(caption: str, lift: Callable[[str], float]) -> str:

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 NEIGHBOURS_SHOWN = 4
 NEIGHBOURS_TESTIFY = frozenset(
-    {Reason.NEIGHBOURS_DISAGREE, Reason.PICTURE_AND_CAPTION_DISAGREE, Reason.WORD_OF_MISMATCHED_PAIRS}
+    {
+        Reason.NEIGHBOURS_DISAGREE,
+        Reason.PICTURE_AND_CAPTION_DISAGREE,
+        Reason.WORD_OF_MISMATCHED_PAIRS,
+        Reason.CAPTION_REPEATED,
+    }
 )
 
 
@@ -142,6 +147,7 @@ class JudgeWorker:
             "cross_prediction_percentile": self._percentiles(scores, Reason.PICTURE_AND_CAPTION_DISAGREE),
             "agreement": scores.agreement_N,
             "agreement_percentile": self._percentiles(scores, Reason.NEIGHBOURS_DISAGREE),
+            "repetition": scores.repetition_N,
             "word_lift": scores.lift_N,
         }
         return names.with_columns(

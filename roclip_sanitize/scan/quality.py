@@ -22,6 +22,7 @@ SCORE_OF_DETECTOR = {
     "fused": "suspicion",
     "cross_prediction": "cross_prediction",
     "agreement": "agreement",
+    "repetition": "repetition",
     "captions_of_picture": "captions_of_picture",
     "pictures_of_caption": "pictures_of_caption",
 }

@@ -142,8 +142,9 @@ class Rejudged:
 
     def _scores(self, marker: Marker) -> _PartScores:
         lifted = (LIFT,) if self._scan.settings["tables"] >= LIFT_SINCE else ()
-        table = self._table(marker, (*WEIGHED, *COUNTS, *lifted))
-        weighed = {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in WEIGHED.items()}
+        asked = {column: reason for column, reason in WEIGHED.items() if reason in self._reasons}
+        table = self._table(marker, (*asked, *COUNTS, *lifted))
+        weighed = {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in asked.items()}
         captions_N, pictures_N = (table[column].to_numpy() for column in COUNTS)
         collisions = Collisions(captions_of_picture_N=captions_N, pictures_of_caption_N=pictures_N)
         lift_N = table[LIFT].to_numpy() if lifted else np.ones(len(table), np.float32)

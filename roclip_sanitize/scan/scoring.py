@@ -5,7 +5,6 @@ Dimension key: N pairs of a part; 2 by caption, and by picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.records import Reason
 from roclip_sanitize.runfiles import Marker
+from roclip_sanitize.scan import repetition
 from roclip_sanitize.scan.agreement import suspicion
 from roclip_sanitize.scan.collisions import Collisions, count_collisions
 from roclip_sanitize.scan.columns import Columns, read_sparse
 from roclip_sanitize.scan.cross_rounds import read_judged
 from roclip_sanitize.scan.parts import Places, rows_of
+from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import StorePart
@@ -27,6 +28,7 @@ from roclip_sanitize.store import StorePart
 WEIGHED = {
     "cross_prediction": Reason.PICTURE_AND_CAPTION_DISAGREE,
     "agreement": Reason.NEIGHBOURS_DISAGREE,
+    "repetition": Reason.CAPTION_REPEATED,
 }  # detectors that share the budget
 
 
@@ -36,6 +38,7 @@ class Scores:
 
     Attributes:
         agreement_N: float32, see agreement.suspicion(); NaN where there is none.
+        repetition_N: float32, see repetition.suspicion(); NaN where nobody looked.
         cross_prediction_N: float32, see cross_rounds.suspicion(); NaN where there is none.
         rank_N2: float32, by caption and by picture, as there.
         lift_N: float32, see word_lift.py; 1 where nobody looked.
@@ -43,6 +46,7 @@ class Scores:
     """
 
     agreement_N: NDArray[np.float32]
+    repetition_N: NDArray[np.float32]
     cross_prediction_N: NDArray[np.float32]
     rank_N2: NDArray[np.float32]
     lift_N: NDArray[np.float32]
@@ -54,6 +58,7 @@ class Scores:
         return {
             WEIGHED["cross_prediction"]: self.cross_prediction_N,
             WEIGHED["agreement"]: self.agreement_N,
+            WEIGHED["repetition"]: self.repetition_N,
         }
 
     def write(self, path: Path) -> None:
@@ -62,6 +67,7 @@ class Scores:
             np.savez(
                 file,
                 agreement=self.agreement_N,
+                repetition=self.repetition_N,
                 cross_prediction=self.cross_prediction_N,
                 rank=self.rank_N2,
                 lift=self.lift_N,
@@ -75,6 +81,7 @@ class Scores:
         with np.load(here(path)) as arrays:
             return cls(
                 agreement_N=arrays["agreement"],
+                repetition_N=arrays["repetition"],
                 cross_prediction_N=arrays["cross_prediction"],
                 rank_N2=arrays["rank"],
                 lift_N=arrays["lift"],
@@ -88,9 +95,9 @@ class Scores:
 class ScoreWorker:
     """Scores parts with the chosen detectors."""
 
-    def __init__(self, places: Places, detectors: Sequence[str], second_look: Sequence[Path] = ()) -> None:
-        self._places, self._second_look = places, second_look
-        self._detectors = detectors
+    def __init__(self, places: Places, settings: ScanSettings) -> None:
+        self._places, self._settings = places, settings
+        self._detectors = detectors = settings.detectors
         self._columns = Columns(places.columns)
         judged = "cross_prediction" in detectors
         self._words = MismatchedWords.read(places.mismatched_words) if judged else None
@@ -102,6 +109,7 @@ class ScoreWorker:
         cross_prediction_N, rank_N2 = self._cross_prediction(part)
         Scores(
             agreement_N=self._agreement(part),
+            repetition_N=self._repetition(part),
             cross_prediction_N=cross_prediction_N,
             rank_N2=rank_N2,
             lift_N=self._lift(part, rank_N2),
@@ -120,10 +128,18 @@ class ScoreWorker:
             return np.full(part.rows, np.nan, np.float32)
         return suspicion(read_sparse(self._places.evidence(part.name)), self._weight_W)
 
+    def _repetition(self, part: StorePart) -> NDArray[np.float32]:
+        if "repetition" not in self._detectors:
+            return np.full(part.rows, np.nan, np.float32)
+        crowd_N = repetition.crowd(
+            rows_of(part), self._places.rows("neighbours", part), self._columns.caption_N
+        )
+        return repetition.suspicion(crowd_N, least=self._settings.pictures_per_caption)
+
     def _cross_prediction(self, part: StorePart) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if "cross_prediction" not in self._detectors:
             return np.full(part.rows, np.nan, np.float32), np.full((part.rows, 2), np.nan, np.float32)
-        return read_judged(self._places, part, second=self._second_look)
+        return read_judged(self._places, part, second=self._settings.second_look)
 
     def _collisions(self, part: StorePart) -> Collisions:
         if "collisions" not in self._detectors:

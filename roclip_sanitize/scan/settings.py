@@ -12,8 +12,8 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.verdicts import Thresholds
 
-DETECTORS = ("cross_prediction", "agreement", "collisions")
-TABLES = 4  # of this layout: a scan does not go on in a folder of another
+DETECTORS = ("cross_prediction", "agreement", "repetition", "collisions")
+TABLES = 5  # of this layout: a scan does not go on in a folder of another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +24,14 @@ class ScanSettings:
         store: the embedding store.
         index: index of all its pictures, over features that never saw a caption.
         detectors: which of DETECTORS to run.
-        neighbours: pictures that agreement asks about each caption.
-        budget: share of all pairs, from 0 to 1, that cross prediction and agreement may quarantine together.
+        neighbours: pictures that agreement and repetition ask about each caption.
+        budget: share of all pairs, from 0 to 1, that all detectors but collisions may quarantine together.
         times_mismatched: they may not quarantine more than so many times the share of pairs that are
             estimated not to belong together, see estimate.py; 0 asks for no estimate.
         captions_per_picture: so many different captions of one picture, near-copies included, are
             a collision. Two or three are what shops do with their own photos.
-        pictures_per_caption: so many near-identical pictures under one caption are a collision.
+        pictures_per_caption: so many near-identical pictures under one caption are a collision, and so many
+            similar ones a repetition.
             A photo series of one product has five or so; a natural backdoor has hundreds.
         near_copy_cosine: pictures closer than this are copies. Among 12,000 catalogue photos in
             half-whitened pixel space, JPEG quality 75 and halving the size leave 99 % of pictures

@@ -2,7 +2,8 @@
 
     scores/scores_00000.parquet       uid, key, shard, label (where asked for), suspicion, cross_prediction,
                                       cross_prediction_percentile, agreement, agreement_percentile,
-                                      word_lift, captions_of_picture, pictures_of_caption, neighbours
+                                      repetition, word_lift, captions_of_picture, pictures_of_caption,
+                                      neighbours
     verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
     done/00000.json                   rows, tally, reasons; written last
     work/                             columns, neighbours and raw scores, with markers of their own
@@ -52,7 +53,7 @@ from roclip_sanitize.store import EmbeddingStore
 if TYPE_CHECKING:
     pass
 
-NEIGHBOURS_BESIDE = 10  # that sentences quote, where agreement asks none
+NEIGHBOURS_BESIDE = 10  # that sentences quote, where no detector asks for any
 
 
 def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tally:
@@ -126,20 +127,20 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
             weights = weigh_words(places, [part.name for part in store.parts])
             laps.lap("evidence")
             places.commit("word_weights", weights, rows=store.rows, laps=laps, workers=executor.size)
-    scoring = partial(ScoreWorker, places, settings.detectors, settings.second_look)
-    run_missing(scoring, store.parts, work, "scores_", executor)
+    run_missing(partial(ScoreWorker, places, settings), store.parts, work, "scores_", executor)
 
 
 def _search(settings: ScanSettings) -> Search | None:
     """What the detectors want of the index; None where they ask for nothing."""
-    agreement, copies = (name in settings.detectors for name in ("agreement", "collisions"))
-    if not agreement and not copies:
+    asked = not {"agreement", "repetition"}.isdisjoint(settings.detectors)
+    copies = "collisions" in settings.detectors
+    if not asked and not copies:
         return None
     return Search(
-        neighbours=settings.neighbours if agreement else 0,
+        neighbours=settings.neighbours if asked else 0,
         copies=copies,
         near_copy_cosine=settings.near_copy_cosine,
-        beside=0 if agreement else NEIGHBOURS_BESIDE,
+        beside=0 if asked else NEIGHBOURS_BESIDE,
     )
 
 

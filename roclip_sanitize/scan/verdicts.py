@@ -10,7 +10,8 @@ Where several detectors share the budget, pairs are ranked by the product of wha
 all pairs that it suspects at least as much, to the power of the detector's weight (after Fisher 1925, who
 combines tests so). A pair that one suspects most of all needs no other, and one that two suspect a little
 counts as well. Agreement weighs a third of a look of cross prediction, since it is blind to what covers whole
-pictures: to weigh it as much costs more there than it gains with patches (benchmarks/LOG.md).
+pictures: to weigh it as much costs more there than it gains with patches (benchmarks/LOG.md). Repetition
+weighs as much as a look of cross prediction, since it says nothing of most pairs.
 
 That product is divided by the root of the pair's lift, see word_lift.py: what its words say of it beforehand.
 
@@ -104,7 +105,11 @@ def fused(
     Returns:
         (N,) float64 from 0 to 1: 1 less the product of shares, by the root of the lift.
     """
-    weights = {Reason.PICTURE_AND_CAPTION_DISAGREE: 1.0, Reason.NEIGHBOURS_DISAGREE: AGREEMENT_WEIGHT / looks}
+    weights = {
+        Reason.PICTURE_AND_CAPTION_DISAGREE: 1.0,
+        Reason.NEIGHBOURS_DISAGREE: AGREEMENT_WEIGHT / looks,
+        Reason.CAPTION_REPEATED: 1.0,
+    }
     product_N = np.ones(max(map(len, weighed.values()), default=0))
     for reason, ranking in rankings.items():
         suspicion_N = weighed[reason]
