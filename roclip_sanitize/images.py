@@ -33,7 +33,11 @@ MAX_IMAGE_BYTES = 50_000_000
 MAX_ASPECT = 16  # of a picture that is scaled whole before its centre is cut out
 MIN_SIDE_PX = 8  # tracking pixels and spacers say nothing about their caption
 JPEG_QUALITY = 95
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # not EPS: Pillow would run it
+SUFFIXES = {
+    **{"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"},
+    **{"GIF": "gif", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif"},
+}
+FORMATS = tuple(SUFFIXES)  # not EPS: Pillow would run it
 PILLOW_ERRORS = (  # what its decoders were seen to raise, or may, on bytes that are no picture
     *(OSError, EOFError, SyntaxError, ValueError, RuntimeError, LookupError, ArithmeticError),
     *(TypeError, AttributeError, struct.error, zlib.error),
@@ -78,6 +82,21 @@ def decode_image(data: bytes, *, enough: int = 0) -> Image.Image:
         raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: {error}") from error
     except PILLOW_ERRORS as error:
         raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: {_one_line(error)}") from error
+
+
+def picture_suffix(data: bytes) -> str:
+    """What the name of an encoded picture should end with, such as "jpg", by its header.
+
+    Raises:
+        BadPair: it is no picture.
+    """
+    try:
+        _silence_pillow()
+        name = Image.open(io.BytesIO(data)).format
+    except (Image.DecompressionBombError, *PILLOW_ERRORS) as error:
+        raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: {_one_line(error)}") from error
+    _require_web_format(name)
+    return SUFFIXES[str(name)]
 
 
 def square_pixels(data: bytes, side: int, *, fit: Fit, decode: Decode = "exact") -> NDArray[np.uint8]:

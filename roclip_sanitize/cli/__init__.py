@@ -2,7 +2,7 @@
 
     __init__.py   the app and its exit codes
     attacks.py    poison, attacks
-    data.py       embed, adopt, retry-failed, scan, score, explain, screen, rewrite
+    data.py       embed, adopt, retry-failed, scan, score, explain, screen, rewrite, export
     ingest.py     ingest
     index.py      index, pair
     train.py      train
