@@ -215,8 +215,9 @@ def score(
     detectors: Annotated[
         str,
         typer.Option(
-            help="Joined by commas: kdistance, slof, lid, dao, clip_score, rematch_rank, risk (of a CLIP's "
-            "store), perplexity, burst, repetition, changed."
+            help="Joined by commas: kdistance, slof, lid, dao (each with _released: as its authors' code "
+            "computes it), clip_score, rematch_rank, risk (of a CLIP's store), perplexity, burst, "
+            "repetition, changed."
         ),
     ] = "slof,clip_score",
     reference: Annotated[int, typer.Option(help="Pairs that others are held against.")] = 4_096,

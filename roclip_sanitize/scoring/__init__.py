@@ -2,6 +2,7 @@
 
     contract.py    what a detector is: a few reference pairs in, one score per pair out
     density.py     kdistance, slof, lid, dao: how alone a picture is among the others
+    released.py    the same as the code that came with the paper computes it
     mismatch.py    clip_score, rematch_rank: how little a picture and its caption have in common
     reference.py   which pairs others are held against
     stage.py       over a store, part by part; the worst as a list of uids

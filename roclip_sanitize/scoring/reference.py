@@ -24,7 +24,7 @@ def drawn_rows(store: EmbeddingStore, *, count: int, seed: int) -> NDArray[np.in
     Memory: 16 bytes a pair.
     """
     numbers = [
-        _mixed(split_uids(store.metadata(part.name, ("uid",))["uid"].to_list()), seed) for part in store.parts
+        mixed(split_uids(store.metadata(part.name, ("uid",))["uid"].to_list()), seed) for part in store.parts
     ]
     number_N = np.concatenate([np.empty(0, np.uint64), *numbers])
     if len(number_N) <= count:
@@ -45,7 +45,7 @@ def read_rows(store: EmbeddingStore, row_R: NDArray[np.int64]) -> Pairs:
     return Pairs(image_MD=halves[0], text_MD=halves[1], own_M=np.arange(len(row_R)))
 
 
-def _mixed(uid_N2: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def mixed(uid_N2: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """64 bits of a uid and a seed, well mixed: whoever chooses uids cannot choose them for all seeds."""
     mixed_N = np.full(len(uid_N2), seed, np.uint64)
     for half in range(2):

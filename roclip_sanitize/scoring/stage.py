@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError
@@ -32,6 +33,7 @@ from roclip_sanitize.scoring.contract import MakeDetector, Pairs, Scores
 from roclip_sanitize.scoring.density import Density
 from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank, Risk
 from roclip_sanitize.scoring.reference import drawn_rows, read_rows
+from roclip_sanitize.scoring.released import RELEASED, batches, score_batch
 from roclip_sanitize.scoring.wording import WORDINGS, Wording
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, StorePart, write_parquet
 
@@ -45,7 +47,8 @@ DETECTORS: dict[str, MakeDetector] = {
     "risk": Risk,
 }
 CHANGED = "changed"
-KNOWN = (*DETECTORS, *WORDINGS, CHANGED)
+OF_VECTORS = (*DETECTORS, *RELEASED)
+KNOWN = (*OF_VECTORS, *WORDINGS, CHANGED)
 LATER = {"worst_above": None, "expected": None, "most_poisons": 0.0, "rarest_kind": 1.0}
 BLOCK_PAIRS = 1_024
 CAPTIONS = "captions"
@@ -57,9 +60,9 @@ class ScoreSettings:
     """What to score, by what.
 
     Attributes:
-        store: an embedding store; of a CLIP, with both towers, for DETECTORS.
+        store: an embedding store; of a CLIP, with both towers, for OF_VECTORS.
         detectors: of KNOWN.
-        reference: pairs that others are held against.
+        reference: pairs that others are held against; for RELEASED, pairs of a batch.
         neighbours: of these, how many count as near. Poisons of one kind are found by density as long as they
             are less than neighbours / reference of all pairs.
         most_poisons: share of the pairs that may be poisons of one kind: if told, ``neighbours`` is not
@@ -139,7 +142,7 @@ def score_pairs(settings: ScoreSettings, *, out: Path, executor: Executor) -> Ta
         StorageError: the disk is full.
 
     Memory: of the driver 20 bytes a pair, 60 where captions are counted; of a worker the reference pairs, and
-    blocks of them by 1,024.
+    blocks of them by 1,024; for RELEASED 24 bytes by the square of their number.
     """
     store = EmbeddingStore.open(settings.store)
     _require_scorable(settings, store)
@@ -169,7 +172,7 @@ class ScorePartWorker:
     def __init__(self, settings: ScoreSettings, out: Path) -> None:
         self._store, self._folder = EmbeddingStore.open(settings.store), StageFolder(out)
         self._settings = settings
-        self._vectors = settings.asked(DETECTORS) and _Vectors(settings, self._store)
+        self._vectors = settings.asked(OF_VECTORS) and _Vectors(settings, self._store)
         self._wording = settings.asked(WORDINGS) and Wording(CaptionCounts.open(out / CAPTIONS))
         self._changed = settings.expected and Changed(self._store, settings.expected)
         self._laps = Laps()
@@ -198,7 +201,7 @@ class _Vectors:
     """Those detectors that look at vectors, and the pairs that they hold others against."""
 
     def __init__(self, settings: ScoreSettings, store: EmbeddingStore) -> None:
-        self._store = store
+        self._store, self._settings = store, settings
         self._row_R = drawn_rows(store, count=settings.reference, seed=settings.seed)
         reference = read_rows(store, self._row_R)
         with one_thread():
@@ -211,25 +214,38 @@ class _Vectors:
         scores = {name: np.empty(part.rows, np.float32) for name in self._detectors}
         with one_thread():
             for start in range(0, part.rows, BLOCK_PAIRS):
-                block = slice(start, min(start + BLOCK_PAIRS, part.rows))
+                block = np.arange(start, min(start + BLOCK_PAIRS, part.rows))
                 pairs = self._pairs(part, block)
                 for name, detector in self._detectors.items():
                     scores[name][block] = detector(pairs)
+            return scores | self._released(part)
+
+    def _released(self, part: StorePart) -> dict[str, Scores]:
+        """What is computed batch by batch."""
+        asked, settings = self._settings.asked(RELEASED), self._settings
+        scores = {name: np.empty(part.rows, np.float32) for name in asked}
+        uids = self._store.metadata(part.name, ("uid",))["uid"].to_list() if asked else []
+        for place_B in batches(uids, size=settings.reference, seed=settings.seed):
+            pairs = self._pairs(part, place_B)
+            found = score_batch([RELEASED[name] for name in asked], pairs, neighbours=settings.near)
+            for name in asked:
+                scores[name][place_B] = found[RELEASED[name]]
         return scores
 
-    def _pairs(self, part: StorePart, block: slice) -> Pairs:
-        row_M = np.arange(part.start + block.start, part.start + block.stop)
-        place_M = np.minimum(np.searchsorted(self._row_R, row_M), len(self._row_R) - 1)
-        image_MD, text_MD = (
-            np.asarray(self._store.vectors(part.name, modality)[block], np.float32) for modality in MODALITIES
+    def _pairs(self, part: StorePart, row_M: NDArray[np.int64]) -> Pairs:
+        """Some of a part's pairs, by their rows in it."""
+        images_MD, texts_MD = (
+            np.asarray(self._store.vectors(part.name, modality)[row_M], np.float32) for modality in MODALITIES
         )
+        row_M = part.start + row_M
+        place_M = np.minimum(np.searchsorted(self._row_R, row_M), len(self._row_R) - 1)
         own_M = np.where(self._row_R[place_M] == row_M, place_M, -1)
-        return Pairs(image_MD=image_MD, text_MD=text_MD, own_M=own_M)
+        return Pairs(image_MD=images_MD, text_MD=texts_MD, own_M=own_M)
 
 
 def _require_scorable(settings: ScoreSettings, store: EmbeddingStore) -> None:
     """Refuse a store that the detectors can say nothing of."""
-    of_vectors = settings.asked(DETECTORS)
+    of_vectors = settings.asked(OF_VECTORS)
     if not of_vectors:
         return
     store.require_joint(f"scoring by {', '.join(of_vectors)}")
