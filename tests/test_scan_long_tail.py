@@ -175,7 +175,7 @@ def test_verify_and_audit_tell_of_it(run: Path) -> None:
     assert told["guard"]["spared"] == spared
     assert told["rules"]["guard"]
     write_audit(AuditSettings(scan=run / "guarded"), out=run / "audit")
-    assert f"{spared} suspicious pairs of" in (run / "audit" / "audit.html").read_text()
+    assert f"{spared} suspicious pairs were spared" in (run / "audit" / "audit.html").read_text()
     assert "guard" not in measure(AuditSettings(scan=run / "scan"))
 
 
