@@ -41,19 +41,14 @@ from benchmarks.sweep.sweep_file import load_sweep
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.attacks.specs import build_attack
-from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, DataError, RoclipError
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
-from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, write_json
-from roclip_sanitize.sanitize import train_young
+from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 from roclip_sanitize.scan import read_scores, read_verdicts
-from roclip_sanitize.scan.quality import auroc
-from roclip_sanitize.scan.settings import ScanSettings
-from roclip_sanitize.scan.stage import scan_store
-from roclip_sanitize.store import EmbeddingStore, write_parquet
-from roclip_sanitize.trained import model_folder
+from roclip_sanitize.scan.quality import SCORE_OF_DETECTOR, auroc
+from roclip_sanitize.store import write_parquet
 
 if TYPE_CHECKING:
     import polars
@@ -61,9 +56,6 @@ if TYPE_CHECKING:
 SHARES = (0.001, 0.003, 0.01, 0.03)
 PRICES = (0.02, 0.05, 0.1)
 MANY = ("captions", "copies")  # parameters that count poisons of each target
-FUSED = "suspicion"
-COUNTS = ("captions_of_picture", "pictures_of_caption")
-SUFFIX = "_percentile"
 Rows = list[dict[str, Any]]
 
 
@@ -140,14 +132,14 @@ class CopyWorker:
         )
         poison_shards(poison, out=scratch / "poison", executor=self._here)
         shards = tuple(poisoned_shards(scratch / "poison"))
-        store = self._embedded(shards, "plain", scratch / "store")
-        index = IndexSettings(store=store, modality="image", transform="pca96")
-        build_index(index, out=scratch / "index", executor=self._here)
-        second = tuple(
-            self._young(shards, scratch, number, copy.seed + number) for number in range(copy.young_clips)
+        cleaning = SanitizeSettings(
+            shards=shards,
+            look_twice=copy.young_clips > 0,
+            young_clips=max(1, copy.young_clips),
+            seed=copy.seed,
+            scan=copy.scan,
         )
-        settings = ScanSettings(store=store, index=scratch / "index", second_look=second, **copy.scan)
-        scan_store(settings, out=scratch / "scan", executor=self._here)
+        sanitize_shards(cleaning, out=scratch, executor=self._here, say=lambda line: None)
         ledger = Ledger.open(scratch / "poison")
         return [
             {"attack": copy.attack, "share": copy.share, "seed": copy.seed, **row}
@@ -158,15 +150,6 @@ class CopyWorker:
                 covers=frozenset(ledger.covers),
             )
         ]
-
-    def _embedded(self, shards: tuple[Path, ...], encoder: str, out: Path) -> Path:
-        embed_shards(EmbedSettings(shards=shards, encoder=encoder), out=out, executor=self._here)
-        return out
-
-    def _young(self, shards: tuple[Path, ...], scratch: Path, number: int, seed: int) -> Path:
-        pairs, out = EmbeddingStore.open(scratch / "store").rows, scratch / f"young_{number}"
-        train_young(shards, pairs=pairs, seed=seed, out=out, executor=self._here)
-        return self._embedded(shards, str(model_folder(out)), scratch / f"young_{number}_store")
 
 
 def measured(
@@ -204,8 +187,7 @@ def measured(
 
 def scored(scores: polars.DataFrame) -> list[str]:
     """The columns that score pairs: what all detectors say together, each one's own, and counts."""
-    own = [name.removesuffix(SUFFIX) for name in scores.columns if name.endswith(SUFFIX)]
-    named = [name for name in (FUSED, *own, *COUNTS) if name in scores.columns]
+    named = [name for name in SCORE_OF_DETECTOR.values() if name in scores.columns]
     return [name for name in named if scores[name].null_count() < len(scores)]
 
 
