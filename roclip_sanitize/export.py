@@ -3,7 +3,7 @@
     data/00000/000012.jpg       a picture of part 00000, row 12, byte for byte as in its shard
     parts/samples_00000.jsonl   what is told of one part's pairs, a line of JSON each
     samples.json                all of them; pictures by paths from here, so that the folder may be moved
-    metadata.json               empty: FiftyOne takes the types of fields from their values
+    metadata.json               their fields, each with its type and what it means
 
     fiftyone.Dataset.from_dir(dataset_dir=OUT, dataset_type=fiftyone.types.FiftyOneDataset)
 
@@ -33,10 +33,11 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.fiftyone_format import dataset_document, sample_of
 from roclip_sanitize.images import picture_suffix
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import Marker, StageFolder
+from roclip_sanitize.runfiles import Marker, StageFolder, write_json
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.results import score_tables, verdict_tables
 from roclip_sanitize.scoring.reference import drawn_rows
@@ -47,8 +48,6 @@ from roclip_sanitize.store import EmbeddingStore, StorePart
 
 SAMPLES_FILE, METADATA_FILE = "samples.json", "metadata.json"
 STEPS = ("look up", "copy", "write")
-UNTOLD = ("drawn", "row", "image_hash")
-LISTS = ("reasons", "neighbours")  # joined by ";" in the scan's tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +137,7 @@ def export_scan(settings: ExportSettings, *, out: Path, executor: Executor) -> T
         for number, line in enumerate(_lines(folder)):
             file.write((b",\n" if number else b"\n") + line)
         file.write(b"\n]}\n")
-    with atomic_file(out / METADATA_FILE) as file:
-        file.write(b"{}\n")
+    write_json(out / METADATA_FILE, dataset_document())
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in _parts(folder))
     folder.commit("joined", files=[out / SAMPLES_FILE, out / METADATA_FILE], facts={})
     folder.finish({"tally": tally.to_json()})
@@ -173,7 +171,9 @@ class ExportWorker:
         path = _part_file(self._folder.path, task.name)
         with atomic_file(path) as file:
             for row, picture in zip(rows, pictures, strict=True):
-                told = self._sample(row, str(picture.relative_to(self._folder.path)))
+                pair = {**row, "attack": self._attacks.get(row["uid"])}
+                filepath = str(picture.relative_to(self._folder.path))
+                told = sample_of(pair, filepath=filepath, drawn=row["drawn"])
                 file.write(json.dumps(told, allow_nan=False).encode() + b"\n")
         laps.lap("write")
         reasons = Counter(row["reasons"].split(";")[0] for row in rows if not row["kept"])
@@ -217,15 +217,6 @@ class ExportWorker:
                 f"{task.shard} has no pair {missing[0]} as {self._store.path} knows it: it has changed since"
             )
         return [found[row["key"]] for row in rows]
-
-    def _sample(self, row: Mapping[str, Any], picture: str) -> dict[str, Any]:
-        """What FiftyOne is told of a pair: nothing that is not known, nor empty lists, which have no type."""
-        lists = {name: [each for each in (row.get(name) or "").split(";") if each] for name in LISTS}
-        told = {name: value for name, value in row.items() if name not in {*LISTS, *UNTOLD}}
-        told |= {**lists, "attack": self._attacks.get(row["uid"])}
-        tags = ["kept" if row["kept"] else "quarantined", *lists["reasons"], *["drawn"] * row["drawn"]]
-        plain = {name: value for name, value in told.items() if value is not None and value != []}
-        return {"filepath": picture, "tags": tags, "_media_type": "image", **plain}
 
 
 def _part_file(out: Path, part: str) -> Path:
