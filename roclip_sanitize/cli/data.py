@@ -220,7 +220,9 @@ def score(
             "repetition, changed."
         ),
     ] = "slof,clip_score",
-    reference: Annotated[int, typer.Option(help="Pairs that others are held against.")] = 4_096,
+    reference: Annotated[
+        int, typer.Option(help="Pairs that others are held against; for _released, of a batch.")
+    ] = 4_096,
     neighbours: Annotated[int, typer.Option(help="Of these, how many count as near.")] = 16,
     most_poisons: Annotated[
         float,

@@ -1,5 +1,7 @@
 """What a detector is: a few reference pairs in, one score per pair out.
 
+Those of released.py are none: a batch is its own reference there, and who else is in it, and where, decides.
+
 Dimension key: M pairs of a block, R reference pairs, D width.
 """
 

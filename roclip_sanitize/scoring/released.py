@@ -10,17 +10,21 @@ Huang et al., ICLR 2025, describe what density.py computes. Their code differs f
   pair's own on, those of captions one or two. So a good part of them are other rows'.
 - The dimension about a reference row counts its distance to itself, 0, as the nearest one, so that it is at
   most k / 9.21.
-- A score that is no number counts as 1000.
+- A ratio that is no number, or without end, makes SLOF and DAO 1000: so it is of pictures with k copies or
+  more in a batch. With more than k, LID is no number, and stays so.
 
-The code takes vectors of any length; a store holds unit ones. Its own k is 32 unless told.
+Three things are not the same here. That code takes vectors of any length, and a store holds unit ones. It
+shuffles all pairs, where here each part is shuffled and cut by itself, so that poisons that are all in one
+part meet each other. And captions are always in the reference, where its page shows pictures alone first.
+Its k is 32 unless told, and 16 on that page.
 
-Dimension key: B pairs of a batch, Q = 2 B - 2 distances of each, R = 2 B reference rows, K neighbours,
-D width.
+Dimension key: B pairs of a batch, R = 2 B reference rows, M rows of a block, Q = R - 2 others of each,
+K neighbours, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -39,63 +43,101 @@ RELEASED: dict[str, Measure] = {
 }
 OFFSET = 1e-4  # in the logarithm of a ratio of distances
 NO_NUMBER = 1_000.0
+BLOCK_ROWS = 512
+Floats = NDArray[np.float64]
+
+
+def batch_count(pairs: int, size: int) -> int:
+    """How many batches of about ``size`` some pairs make; none is smaller than ``pairs`` // that."""
+    return max(1, round(pairs / size))
 
 
 def batches(uids: Sequence[str], *, size: int, seed: int) -> list[NDArray[np.int64]]:
     """Cut pairs into batches of about ``size``, shuffled by their names and the seed: their places."""
     order_N = np.argsort(mixed(split_uids(list(uids)), seed), kind="stable")
-    return np.array_split(order_N, max(1, round(len(order_N) / size)))
+    return np.array_split(order_N, batch_count(len(order_N), size)) if len(order_N) else []
 
 
 def score_batch(measures: Sequence[Measure], batch: Pairs, *, neighbours: int) -> dict[Measure, Scores]:
-    """Score a batch by itself: (B,) float32 of each measure; NaN where there are too few pairs for one.
+    """Score a batch by itself: (B,) float32 of each measure; of equally near ones the earlier come first.
 
-    Memory: 16 B² bytes, and half of that again.
+    Args:
+        measures: which.
+        batch: more pairs than ``neighbours``.
+        neighbours: k.
+
+    Memory: the vectors in float64, and 48 KiB a pair.
     """
-    size = len(batch)
-    if 2 * (size - 1) <= neighbours:
-        return {measure: np.full(size, np.nan, np.float32) for measure in measures}
-    reference_RD = np.concatenate([batch.image_MD, batch.text_MD])
-    distance_BQ = _others(_distances(batch.image_MD, reference_RD))
-    near_BK = np.argpartition(distance_BQ, neighbours, axis=1)[:, : neighbours + 1]
-    ascending_BK = np.argsort(np.take_along_axis(distance_BQ, near_BK, axis=1), axis=1, kind="stable")
-    near_BK = np.take_along_axis(near_BK, ascending_BK, axis=1)
-    distance_BK = np.take_along_axis(distance_BQ, near_BK, axis=1)
-    near_BK = near_BK[:, :neighbours]  # columns of what was left, taken for rows of all
-    all_RR = _distances(reference_RD, reference_RD)
-    np.fill_diagonal(all_RR, 0.0)
-    all_RK = np.sort(np.partition(all_RR, neighbours, axis=1)[:, : neighbours + 1], axis=1)
+    rows_RD = np.concatenate([batch.image_MD, batch.text_MD]).astype(np.float64)
+    # float16 values are multiples of 2⁻²⁴, and rows of unit length: float64 holds these sums exactly. So
+    # copies are 0 apart, and any machine finds the same neighbours.
+    square_R = (rows_RD**2).sum(axis=1)
+
+    def squared(block: slice) -> Floats:
+        square_MR: Floats = square_R[block, None] + square_R - 2 * rows_RD[block] @ rows_RD.T
+        return square_MR
+
+    distance_BK, place_BK = _nearest_others(squared, len(batch), neighbours)
+    found: dict[Measure, Floats] = {"kdistance": distance_BK[:, -1], "lid": dimension(distance_BK)}
+    if not found.keys() >= set(measures):
+        around_RK = _nearest_of_all(squared, len(rows_RD), neighbours)
+        found |= _against(around_RK, place_BK, distance_BK[:, -1:])
+    return {measure: found[measure].astype(np.float32) for measure in measures}
+
+
+def dimension(distance_MK: Floats) -> Floats:
+    """Local dimension from K + 1 distances, ascending: (M,); NaN where the last is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio_BK = distance_BK[:, -1:] / all_RK[near_BK, -1]
-        found = {
-            "kdistance": distance_BK[:, -1],
-            "slof": ratio_BK.mean(axis=1),
-            "lid": dimension(distance_BK),
-            "dao": (dimension(all_RK)[near_BK] * np.log(ratio_BK)).mean(axis=1),
-        }
-    return {
-        measure: np.nan_to_num(found[measure], nan=NO_NUMBER, posinf=NO_NUMBER, neginf=0.0).astype(np.float32)
-        for measure in measures
-    }
-
-
-def dimension(distance_MK: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Local dimension from K + 1 distances, ascending: (M,)."""
-    ratio_MK = distance_MK[:, :-1] / distance_MK[:, -1:]
-    found_M: NDArray[np.floating] = -ratio_MK.shape[1] / np.log(ratio_MK + OFFSET).sum(axis=1)
+        ratio_MK = distance_MK[:, :-1] / distance_MK[:, -1:]
+        found_M: Floats = -ratio_MK.shape[1] / np.log(ratio_MK + OFFSET).sum(axis=1)
     return found_M
 
 
-def _distances(one_MD: NDArray[np.float32], other_RD: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of unit rows."""
-    cosine_MR = one_MD @ other_RD.T
-    distance_MR: NDArray[np.float32] = np.sqrt(np.maximum(2 - 2 * cosine_MR, 0))
-    return distance_MR
+def _against(around_RK: Floats, place_BK: NDArray[np.int64], radius_B1: Floats) -> dict[Measure, Floats]:
+    """Radii of pairs against those of their neighbours, as these are looked up."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio_BK = radius_B1 / around_RK[place_BK, -1]
+        found: dict[Measure, Floats] = {
+            "slof": ratio_BK.mean(axis=1),
+            "dao": (dimension(around_RK)[place_BK] * np.log(ratio_BK)).mean(axis=1),
+        }
+    return {
+        measure: np.nan_to_num(score_B, nan=NO_NUMBER, posinf=NO_NUMBER, neginf=0.0)
+        for measure, score_B in found.items()
+    }
 
 
-def _others(distance_BR: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Distances without those to the pair's own picture and caption: what follows moves up, (B, Q)."""
-    size = len(distance_BR)
-    own_BR = np.hstack([np.eye(size, dtype=bool)] * 2)
-    others_BQ: NDArray[np.float32] = distance_BR[~own_BR].reshape(size, 2 * size - 2)
-    return others_BQ
+def _nearest_others(
+    squared: Callable[[slice], Floats], pairs: int, k: int
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Distances of pictures to all but themselves and their captions: the K + 1 least, ascending.
+
+    And the places of the first K among those others, which the code takes for places among all.
+    """
+    distances, places = [], []
+    for block in _blocks(pairs):
+        square_MR = squared(block)
+        row_M = np.arange(len(square_MR))
+        other_MR = np.ones(square_MR.shape, np.bool_)
+        other_MR[row_M, row_M + block.start] = other_MR[row_M, row_M + block.start + pairs] = False
+        square_MQ = square_MR[other_MR].reshape(len(row_M), -1)
+        place_MK = np.argsort(square_MQ, axis=1, kind="stable")[:, : k + 1]
+        distances.append(_root(np.take_along_axis(square_MQ, place_MK, axis=1)))
+        places.append(place_MK[:, :k].copy())  # a view would keep all places
+    return np.concatenate(distances), np.concatenate(places)
+
+
+def _nearest_of_all(squared: Callable[[slice], Floats], rows: int, k: int) -> Floats:
+    """Distances of reference rows to all of them, to itself too: the K + 1 least, ascending."""
+    least = [_root(np.partition(squared(block), k, axis=1)[:, : k + 1]) for block in _blocks(rows)]
+    return np.sort(np.concatenate(least), axis=1)
+
+
+def _blocks(rows: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK_ROWS, rows)) for start in range(0, rows, BLOCK_ROWS)]
+
+
+def _root(square_MK: Floats) -> Floats:
+    """Of vectors that are no float16, squares may be somewhat below 0."""
+    distance_MK: Floats = np.sqrt(np.maximum(square_MK, 0))
+    return distance_MK

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError
@@ -23,19 +22,18 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
-from roclip_sanitize.scan.cross_files import one_thread
 from roclip_sanitize.scan.keep_list import write_keep_list
 from roclip_sanitize.scan.parts import run_missing
 from roclip_sanitize.scoring.band import Band
 from roclip_sanitize.scoring.caption_counts import CaptionCounts, count_captions
 from roclip_sanitize.scoring.changed import Changed
-from roclip_sanitize.scoring.contract import MakeDetector, Pairs, Scores
+from roclip_sanitize.scoring.contract import MakeDetector
 from roclip_sanitize.scoring.density import Density
 from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank, Risk
-from roclip_sanitize.scoring.reference import drawn_rows, read_rows
-from roclip_sanitize.scoring.released import RELEASED, batches, score_batch
+from roclip_sanitize.scoring.released import RELEASED, batch_count
+from roclip_sanitize.scoring.vectors import Batched, Drawn
 from roclip_sanitize.scoring.wording import WORDINGS, Wording
-from roclip_sanitize.store import MODALITIES, EmbeddingStore, StorePart, write_parquet
+from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
 
 DETECTORS: dict[str, MakeDetector] = {
     "kdistance": partial(Density, "kdistance"),
@@ -50,7 +48,6 @@ CHANGED = "changed"
 OF_VECTORS = (*DETECTORS, *RELEASED)
 KNOWN = (*OF_VECTORS, *WORDINGS, CHANGED)
 LATER = {"worst_above": None, "expected": None, "most_poisons": 0.0, "rarest_kind": 1.0}
-BLOCK_PAIRS = 1_024
 CAPTIONS = "captions"
 WORST_FILE = "worst.npy"
 
@@ -62,7 +59,7 @@ class ScoreSettings:
     Attributes:
         store: an embedding store; of a CLIP, with both towers, for OF_VECTORS.
         detectors: of KNOWN.
-        reference: pairs that others are held against; for RELEASED, pairs of a batch.
+        reference: pairs that others are held against; for RELEASED, about as many make a batch.
         neighbours: of these, how many count as near. Poisons of one kind are found by density as long as they
             are less than neighbours / reference of all pairs.
         most_poisons: share of the pairs that may be poisons of one kind: if told, ``neighbours`` is not
@@ -135,14 +132,14 @@ def score_pairs(settings: ScoreSettings, *, out: Path, executor: Executor) -> Ta
     """Score every pair of a store.
 
     Raises:
-        ConfigError: the store has no more pairs than ``neighbours``.
+        ConfigError: the store has no more pairs than ``neighbours``; or, for RELEASED, a batch of a part.
         DataError: there is no store.
         MismatchError: a detector looks at vectors, and they are no CLIP's, or lack a tower; or ``out`` was
             made otherwise.
         StorageError: the disk is full.
 
     Memory: of the driver 20 bytes a pair, 60 where captions are counted; of a worker the reference pairs, and
-    blocks of them by 1,024; for RELEASED 24 bytes by the square of their number.
+    blocks of them by 1,024; for RELEASED 48 KiB for each pair of a batch, up to 1.5 times ``reference``.
     """
     store = EmbeddingStore.open(settings.store)
     _require_scorable(settings, store)
@@ -172,7 +169,11 @@ class ScorePartWorker:
     def __init__(self, settings: ScoreSettings, out: Path) -> None:
         self._store, self._folder = EmbeddingStore.open(settings.store), StageFolder(out)
         self._settings = settings
-        self._vectors = settings.asked(OF_VECTORS) and _Vectors(settings, self._store)
+        among = {"reference": settings.reference, "neighbours": settings.near, "seed": settings.seed}
+        makers = {name: DETECTORS[name] for name in settings.asked(DETECTORS)}
+        self._drawn = makers and Drawn(self._store, makers, **among)
+        batched = settings.asked(RELEASED)
+        self._batched = batched and Batched(self._store, batched, **among)
         self._wording = settings.asked(WORDINGS) and Wording(CaptionCounts.open(out / CAPTIONS))
         self._changed = settings.expected and Changed(self._store, settings.expected)
         self._laps = Laps()
@@ -182,7 +183,9 @@ class ScorePartWorker:
         import polars
 
         self._laps.start()
-        scores = self._vectors(part) if self._vectors else {}
+        scores = self._drawn(part) if self._drawn else {}
+        if self._batched:
+            scores |= self._batched(part)
         if self._wording:
             captions = self._store.metadata(part.name, ("caption",))["caption"].to_list()
             scores |= self._wording(self._settings.asked(WORDINGS), captions, start=part.start)
@@ -197,52 +200,6 @@ class ScorePartWorker:
         return self._folder.commit(part.name, files=[path], facts=facts)
 
 
-class _Vectors:
-    """Those detectors that look at vectors, and the pairs that they hold others against."""
-
-    def __init__(self, settings: ScoreSettings, store: EmbeddingStore) -> None:
-        self._store, self._settings = store, settings
-        self._row_R = drawn_rows(store, count=settings.reference, seed=settings.seed)
-        reference = read_rows(store, self._row_R)
-        with one_thread():
-            self._detectors = {
-                name: DETECTORS[name](reference, neighbours=settings.near)
-                for name in settings.asked(DETECTORS)
-            }
-
-    def __call__(self, part: StorePart) -> dict[str, Scores]:
-        scores = {name: np.empty(part.rows, np.float32) for name in self._detectors}
-        with one_thread():
-            for start in range(0, part.rows, BLOCK_PAIRS):
-                block = np.arange(start, min(start + BLOCK_PAIRS, part.rows))
-                pairs = self._pairs(part, block)
-                for name, detector in self._detectors.items():
-                    scores[name][block] = detector(pairs)
-            return scores | self._released(part)
-
-    def _released(self, part: StorePart) -> dict[str, Scores]:
-        """What is computed batch by batch."""
-        asked, settings = self._settings.asked(RELEASED), self._settings
-        scores = {name: np.empty(part.rows, np.float32) for name in asked}
-        uids = self._store.metadata(part.name, ("uid",))["uid"].to_list() if asked else []
-        for place_B in batches(uids, size=settings.reference, seed=settings.seed):
-            pairs = self._pairs(part, place_B)
-            found = score_batch([RELEASED[name] for name in asked], pairs, neighbours=settings.near)
-            for name in asked:
-                scores[name][place_B] = found[RELEASED[name]]
-        return scores
-
-    def _pairs(self, part: StorePart, row_M: NDArray[np.int64]) -> Pairs:
-        """Some of a part's pairs, by their rows in it."""
-        images_MD, texts_MD = (
-            np.asarray(self._store.vectors(part.name, modality)[row_M], np.float32) for modality in MODALITIES
-        )
-        row_M = part.start + row_M
-        place_M = np.minimum(np.searchsorted(self._row_R, row_M), len(self._row_R) - 1)
-        own_M = np.where(self._row_R[place_M] == row_M, place_M, -1)
-        return Pairs(image_MD=images_MD, text_MD=texts_MD, own_M=own_M)
-
-
 def _require_scorable(settings: ScoreSettings, store: EmbeddingStore) -> None:
     """Refuse a store that the detectors can say nothing of."""
     of_vectors = settings.asked(OF_VECTORS)
@@ -253,6 +210,13 @@ def _require_scorable(settings: ScoreSettings, store: EmbeddingStore) -> None:
         raise ConfigError(
             f"{store.path} has {store.rows} pairs, wanted more than neighbours, {settings.near}"
         )
+    for part in store.parts if settings.asked(RELEASED) else ():
+        least = part.rows // batch_count(part.rows, settings.reference)
+        if part.rows and least <= settings.near:
+            raise ConfigError(
+                f"part {part.name} of {store.path} makes a batch of {least} pairs, wanted more than "
+                f"neighbours, {settings.near}, for {', '.join(settings.asked(RELEASED))}"
+            )
 
 
 def _decisive(settings: ScoreSettings) -> dict[str, Any]:
