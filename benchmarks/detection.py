@@ -2,6 +2,7 @@
 
     python -m benchmarks.detection fashion --run runs/detection
     python -m benchmarks.detection fashion --only blended sig_badclip --shares 0.005 --seeds 0 --young-clips 2
+    python -m benchmarks.detection fashion --shares 0.01 --young-clips 1 --published dao dao_released
     python -m benchmarks.detection my.toml --executor local --part 1/2
 
 Each attack of a sweep file (benchmarks/sweep/sweep_file.py; its rates, methods and training play no part)
@@ -11,7 +12,9 @@ that look again, for one epoch each.
 
 What counts is recall at a price: the share of poisons whose score exceeds that of all but 2, 5 or 10 % of
 the clean pairs, whatever the budget; beside it the area under the curve, and what the budget made of it.
-Detectors are compared on the same copies. Cover samples count for nothing.
+Detectors are compared on the same copies. Cover samples count for nothing. With --published, detectors of
+``roclip score`` are beside them, in the vectors of the first young CLIP, with 2,048 pairs as the reference,
+or in a batch, and 16 neighbours.
 
 Each copy is a folder, RUN/copies/NAME, and is measured once; the same command goes on. An attack that cannot
 be planted so often, since its target class has no more pairs, says so. Leaves RUN/detection.parquet (a row
@@ -38,17 +41,20 @@ from benchmarks.sweep.running import say
 from benchmarks.sweep.settings import RATE, AttackRow, Sweep
 from benchmarks.sweep.sharing import WHOLE, part_from, turn
 from benchmarks.sweep.sweep_file import load_sweep
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.attacks.specs import build_attack
-from roclip_sanitize.errors import ConfigError, DataError, RoclipError
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError, RoclipError
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, write_json
 from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 from roclip_sanitize.scan import read_scores, read_verdicts
 from roclip_sanitize.scan.quality import SCORE_OF_DETECTOR, auroc
-from roclip_sanitize.store import write_parquet
+from roclip_sanitize.scoring import ScoreSettings, score_pairs
+from roclip_sanitize.scoring.stage import scores_file
+from roclip_sanitize.store import EmbeddingStore, write_parquet
 
 if TYPE_CHECKING:
     import polars
@@ -71,6 +77,7 @@ class Copy:
         seed: of the poisons.
         scan: settings of the scan.
         young_clips: how many CLIPs look again.
+        published: detectors of ``roclip score``, in the vectors of the first of these.
     """
 
     corpus: Corpus
@@ -80,6 +87,17 @@ class Copy:
     seed: int
     scan: dict[str, Any]
     young_clips: int
+    published: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.published and not self.young_clips:
+            raise ConfigError("published detectors judge in the vectors of a young CLIP: give --young-clips")
+        if self.published:
+            self.scoring(Path())  # names are wrong now, or never
+
+    def scoring(self, store: Path) -> ScoreSettings:
+        """How the published detectors score a store."""
+        return ScoreSettings(store=store, detectors=self.published, reference=2_048, neighbours=16)
 
     @property
     def name(self) -> str:
@@ -89,13 +107,15 @@ class Copy:
 
     def to_json(self) -> dict[str, Any]:
         """What decides its result."""
-        return {
+        told = {
             "corpus": self.corpus.to_json(),
             "specs": list(self.specs),
             "seed": self.seed,
             "scan": self.scan,
             "young_clips": self.young_clips,
         }
+        # Copies that were measured before there was a choice keep their names.
+        return {**told, "published": list(self.published)} if self.published else told
 
 
 class CopyWorker:
@@ -144,12 +164,37 @@ class CopyWorker:
         return [
             {"attack": copy.attack, "share": copy.share, "seed": copy.seed, **row}
             for row in measured(
-                read_scores(scratch / "scan"),
+                self._scores(copy, scratch),
                 read_verdicts(scratch / "scan"),
                 poisons=frozenset(ledger.poisons),
                 covers=frozenset(ledger.covers),
+                published=copy.published,
             )
         ]
+
+    def _scores(self, copy: Copy, scratch: Path) -> polars.DataFrame:
+        """What the scan says of every pair, and beside it what published detectors do."""
+        scores = read_scores(scratch / "scan")
+        if not copy.published:
+            return scores
+        store, out = scratch / "young_1_store", scratch / "published"
+        score_pairs(copy.scoring(store), out=out, executor=self._here)
+        parts = EmbeddingStore.open(store).parts
+        return with_published(scores, [read_table(scores_file(out, part.name)) for part in parts])
+
+
+def with_published(scores: polars.DataFrame, tables: Sequence[polars.DataFrame]) -> polars.DataFrame:
+    """Columns of ``roclip score``, part by part, beside a scan's of the same rows.
+
+    Raises:
+        MismatchError: the rows are not the same.
+    """
+    import polars
+
+    table = polars.concat(tables)
+    if table["uid"].to_list() != scores["uid"].to_list():
+        raise MismatchError(f"{len(table)} rows of scores are not the scan's {len(scores)}")
+    return scores.hstack(table.drop("uid", "key", "shard"))
 
 
 def measured(
@@ -158,14 +203,16 @@ def measured(
     *,
     poisons: frozenset[str],
     covers: frozenset[str] = frozenset(),
+    published: Sequence[str] = (),
 ) -> Rows:
     """A row per score of a scan: how well it tells poisons from clean pairs, and what the verdicts did.
 
     Args:
-        scores: of read_scores().
+        scores: of read_scores(), or of with_published().
         verdicts: of read_verdicts(), the same rows.
         poisons: uids.
         covers: uids that count for nothing.
+        published: columns of other detectors.
     """
     uids = scores["uid"].to_list()
     poison_N = np.array([uid in poisons for uid in uids])
@@ -177,7 +224,7 @@ def measured(
         "clean_lost": float(flagged_N[clean_N].mean()),
     }
     rows = []
-    for column in scored(scores):
+    for column in (*scored(scores), *published):
         score_N = scores[column].fill_null(0).cast(float).to_numpy()
         bad, good = score_N[poison_N], score_N[clean_N]
         recalls = {f"recall_at_{price:.0%}".replace("%", ""): recall_at(bad, good, price) for price in PRICES}
@@ -215,6 +262,7 @@ def copies_of(sweep: Sweep, corpus: Corpus, told: argparse.Namespace, *, pairs: 
                     seed=seed,
                     scan=dict(sweep.scan),
                     young_clips=told.young_clips,
+                    published=tuple(told.published),
                 )
 
 
@@ -303,6 +351,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument(
         "--young-clips", type=int, default=0, help="train so many for an epoch, to look again; sanitize: 2"
+    )
+    parser.add_argument(
+        "--published", nargs="+", default=(), metavar="DETECTOR", help="of 'roclip score', to compare with"
     )
     parser.add_argument("--part", metavar="I/N", help="every N-th copy, for N processes side by side")
     parser.add_argument("--workers", type=int, default=0)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import polars
 import pytest
 
-from benchmarks.detection import measured, rate_for, recall_at, scored
+from benchmarks.detection import Copy, measured, rate_for, recall_at, scored, with_published
+from benchmarks.sweep.cells import Corpus
 from benchmarks.sweep.settings import AttackRow
+from roclip_sanitize.errors import ConfigError, MismatchError
 
 
 def test_recall_at_a_price() -> None:
@@ -50,3 +55,38 @@ def test_covers_count_for_nothing() -> None:
     own, counted = measured(scores, verdicts, poisons=frozenset({"poison"}), covers=frozenset({"cover"}))
     assert (own["auroc"], own["recall_at_5"], own["found"], own["clean_lost"]) == (1, 1, 1, 0.5)
     assert (counted["auroc"], counted["poisons"]) == (0.25, 1)
+
+
+def test_published_detectors_are_measured_beside_the_scan() -> None:
+    scores = polars.DataFrame({"uid": ["a", "b", "c"], "captions_of_picture": [1, 1, 2]})
+    verdicts = polars.DataFrame({"uid": scores["uid"], "kept": [True, True, False]})
+    parts = [
+        polars.DataFrame({"uid": uids, "key": uids, "shard": uids, "slof": slof})
+        for uids, slof in ((["a", "b"], [1.5, 0.5]), (["c"], [1.0]))
+    ]
+    together = with_published(scores, parts)
+    assert together.columns == ["uid", "captions_of_picture", "slof"]
+    counted, published = measured(together, verdicts, poisons=frozenset({"a"}), published=("slof",))
+    assert (counted["score"], published["score"], published["auroc"]) == ("captions_of_picture", "slof", 1)
+    with pytest.raises(MismatchError, match="3 rows of scores are not the scan's 3"):
+        with_published(scores, parts[::-1])
+
+
+def test_a_copy_asks_for_known_detectors_and_keeps_its_name_without_them() -> None:
+    plain = Copy(
+        corpus=Corpus(shards=(Path("0.tar"),), test_shards=(), label="object", classes=1),
+        attack="patch",
+        specs=("patch:rate=1",),
+        share=0.01,
+        seed=0,
+        scan={},
+        young_clips=1,
+    )
+    judged = replace(plain, published=("dao_released",))
+    assert "published" not in plain.to_json()
+    assert judged.to_json()["published"] == ["dao_released"]
+    assert plain.name != judged.name
+    with pytest.raises(ConfigError, match="give --young-clips"):
+        replace(judged, young_clips=0)
+    with pytest.raises(ConfigError, match="no detector 'daoo'"):
+        replace(plain, published=("daoo",))
