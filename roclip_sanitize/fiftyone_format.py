@@ -19,6 +19,7 @@ FIELDS: Mapping[str, tuple[str, str]] = {
     "uid": (TEXT, "Name of the pair."),
     "key": (TEXT, "Key in the shard."),
     "shard": (TEXT, "File name of the shard."),
+    "label": (TEXT, "Its class, where the scan was told a field of the shards for it."),
     "caption": (TEXT, "What the shard says of the picture."),
     "kept": (FLAG, "Whether the scan keeps the pair."),
     "reasons": (TEXTS, "Why it was set aside; the first counts."),

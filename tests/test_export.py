@@ -79,7 +79,7 @@ def test_a_sample_tells_what_the_scan_tells(run: Path, exported: Path) -> None:
         told |= {"reasons": [each for each in verdicts[uid]["reasons"].split(";") if each]}
         others = {"filepath", "tags", "_media_type", "_rand"}
         found = {name: value for name, value in sample.items() if name not in others}
-        assert found == {**told, "attack": poisons.get(uid)}
+        assert found == {**told, "label": None, "attack": poisons.get(uid)}
         assert 0.999 <= sample["_rand"] < 1
         side = "kept" if sample["kept"] else "quarantined"
         assert [tag for tag in sample["tags"] if tag != "drawn"] == [side, *told["reasons"]]

@@ -17,7 +17,7 @@ from roclip_sanitize.captions import caption_words
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.report import words as report_words
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.scan.long_tail import labels_of
+from roclip_sanitize.scan.long_tail import LEAST_PAIRS, labels_of
 from roclip_sanitize.sources import source_path
 from roclip_sanitize.storage import exists, here
 from roclip_sanitize.store import EmbeddingStore
@@ -25,7 +25,6 @@ from roclip_sanitize.store import EmbeddingStore
 if TYPE_CHECKING:
     import polars
 
-LEAST_PAIRS = 20  # of which a share says something
 LISTED = 20
 OFTEN = 3  # times the mean share: a concept that loses so much is swept out with something else
 

@@ -28,7 +28,7 @@ from roclip_sanitize.scan.verdicts import Cut, find_cut
 from roclip_sanitize.shards import Shard
 
 NO_LABEL = -1
-LEAST_PAIRS = 20  # of a label: of fewer, a share says nothing
+LEAST_PAIRS = 20  # of a label, or a word: of fewer, a share says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ def most_of_labels(
         size_L: pairs that have the label.
         flagged_L: of them, those that the budget would take.
         collided_L: and those that are set aside anyway.
-        others: pairs without a label that the budget takes.
+        others: pairs without a label that are set aside, for whatever reason.
         pairs: how many there are.
         times: of the share of all pairs.
     """

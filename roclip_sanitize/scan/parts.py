@@ -122,7 +122,7 @@ class LabelWorker:
         import polars
 
         laps, path = Laps(), self._places.labels(part.name)
-        shard = self._store.shards[self._store.parts.index(part)]
+        shard = self._store.shards[int(part.name)]
         uids = self._store.metadata(part.name, ("uid",))["uid"].to_list()
         labels = labels_of(source_path(shard), uids, self._label)
         write_parquet(path, polars.DataFrame({LABEL_COLUMN: polars.Series(labels, dtype=polars.String)}))
