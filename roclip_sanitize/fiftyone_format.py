@@ -31,6 +31,7 @@ FIELDS: Mapping[str, tuple[str, str]] = {
     "agreement_percentile": (NUMBER, "Share of all pairs of which it says less, in per cent."),
     "repetition": (NUMBER, "How much pictures like its own have exactly its caption."),
     "word_lift": (NUMBER, "How much oftener than others pairs with its words fail to match."),
+    "trace": (NUMBER, "Evidence that its picture has something in common with those that do not match."),
     "captions_of_picture": (COUNT, "Different captions of this picture, near-copies included."),
     "pictures_of_caption": (COUNT, "Near-identical pictures under this caption."),
     "neighbours": (TEXTS, "Uids of the pairs that speak against it, nearest first."),

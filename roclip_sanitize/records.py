@@ -59,6 +59,7 @@ class Reason(StrEnum):
     NOT_LISTED = "not_listed"
     WORD_OF_MISMATCHED_PAIRS = "word_of_mismatched_pairs"
     CAPTION_REPEATED = "caption_repeated"
+    TRACE_OF_MISMATCHED_PAIRS = "trace_of_mismatched_pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

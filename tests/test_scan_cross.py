@@ -17,17 +17,9 @@ from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
+from roclip_sanitize.scan.array_files import load_arrays
 from roclip_sanitize.scan.columns import Columns, join_pieces
-from roclip_sanitize.scan.cross_files import (
-    MOST_LOTS,
-    Files,
-    fold_of,
-    load_arrays,
-    lots_of,
-    packed,
-    strangers,
-    unpacked,
-)
+from roclip_sanitize.scan.cross_files import MOST_LOTS, Files, fold_of, lots_of, packed, strangers, unpacked
 from roclip_sanitize.scan.cross_rounds import cross_predict, read_judged, suspicion
 from roclip_sanitize.scan.halves import Halves, read_directions
 from roclip_sanitize.scan.looks import looks_at, told_second

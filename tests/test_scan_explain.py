@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roclip_sanitize.records import Reason, Verdict
-from roclip_sanitize.scan.explain import disagreement, explain, mismatch
+from roclip_sanitize.scan.explain import WordFacts, disagreement, explain, mismatch
 
 FREQUENCY = {"black": 0.3, "for": 0.5, "women": 0.4, "handbag": 0.02, "leather": 0.05}
 
@@ -44,8 +44,7 @@ def test_each_reason_has_its_sentence() -> None:
         neighbour_captions=["red bag", "red bag"],
         counts=(30, 12),
         ranks=(0.25, 0.4),
-        frequency=frequency,
-        lift=lambda word: 7.6 if word == "strap" else 1.0,
+        words=WordFacts(frequency=frequency, lift=lambda word: 7.6 if word == "strap" else 1.0),
     )
     assert told.split("; ") == [
         "none of the 2 pictures most like this one has a caption that shares a word with it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from roclip_sanitize.records import Reason
 from roclip_sanitize.scan.collisions import Collisions
+from roclip_sanitize.scan.traces import JOINS
 from roclip_sanitize.scan.verdicts import (
     TELLING_LIFT,
+    Company,
     Cut,
     Thresholds,
     candidates,
@@ -25,6 +28,11 @@ from roclip_sanitize.scan.verdicts import (
 
 THRESHOLDS = Thresholds(captions_per_picture=4, pictures_per_caption=8)
 SCORES = st.one_of(st.sampled_from([0.2, 0.5, 0.6, 0.7, 0.9, float("nan")]))
+
+
+def ordinary(*, lift: Sequence[float] = (1, 1, 1, 1), trace: Sequence[float] = (0, 0, 0, 0)) -> Company:
+    """The company of four pairs, which says nothing but what is told."""
+    return Company(lift_N=np.array(lift, np.float32), trace_N=np.array(trace, np.float32))
 
 
 def flagged(
@@ -100,16 +108,16 @@ class TestTwoDetectors:
         assert twice_N[0] == combined(self.weighed, self.rankings)[0]
 
     def test_a_lift_divides_by_its_root(self) -> None:
-        lift_N = np.array([1, 4, 1 / 9, 1], np.float32)
-        plain_N, lifted_N = (fused(self.weighed, self.rankings, lift_N=lift) for lift in (None, lift_N))
+        company = ordinary(lift=(1, 4, 1 / 9, 1))
+        plain_N, lifted_N = (fused(self.weighed, self.rankings, company=each) for each in (None, company))
         assert lifted_N[0] == plain_N[0]
         assert 1 - lifted_N[1] == pytest.approx((1 - plain_N[1]) / 2)
         assert lifted_N[2] == 0, "less than nothing is nothing"
 
     def test_a_word_may_be_a_reason(self) -> None:
         """The last pair is suspicious to no detector, but most pairs with one of its words do not match."""
-        lift_N = np.array([1, 1, TELLING_LIFT, TELLING_LIFT], np.float32)
-        suspicion_N = combined(self.weighed, self.rankings, lift_N=lift_N)
+        company = ordinary(lift=(1, 1, TELLING_LIFT, TELLING_LIFT))
+        suspicion_N = combined(self.weighed, self.rankings, company=company)
         assert np.isnan(combined(self.weighed, self.rankings)).tolist() == [False, False, False, True]
         assert not np.isnan(suspicion_N).any()
         uids = [f"{place:032x}" for place in range(4)]
@@ -119,11 +127,26 @@ class TestTwoDetectors:
             self.weighed,
             Collisions.none(4),
             thresholds=THRESHOLDS,
-            lift_N=lift_N,
+            company=company,
         )
         assert verdicts[2].reasons == (Reason.NEIGHBOURS_DISAGREE, Reason.WORD_OF_MISMATCHED_PAIRS)
         assert verdicts[3].reasons == (Reason.WORD_OF_MISMATCHED_PAIRS,)
-        assert np.isnan(combined(self.weighed, {}, lift_N=lift_N)).all(), "without detectors no word counts"
+        assert np.isnan(combined(self.weighed, {}, company=company)).all(), "without detectors no word counts"
+
+    def test_a_trace_divides_by_its_likelihood_ratio_and_is_a_reason(self) -> None:
+        company = ordinary(trace=(0, math.log(4), 0, JOINS))
+        plain_N = fused(self.weighed, self.rankings)
+        traced_N = combined(self.weighed, self.rankings, company=company)
+        assert traced_N[0] == plain_N[0]
+        assert 1 - traced_N[1] == pytest.approx((1 - plain_N[1]) / 4, rel=1e-6)
+        assert 1 - traced_N[3] == pytest.approx((1 - plain_N[3]) * math.exp(-JOINS), rel=1e-6)
+        uids = [f"{place:032x}" for place in range(4)]
+        flagged_N = np.ones(4, np.bool_)
+        verdicts = judge(
+            uids, flagged_N, self.weighed, Collisions.none(4), thresholds=THRESHOLDS, company=company
+        )
+        assert verdicts[3].reasons == (Reason.TRACE_OF_MISMATCHED_PAIRS,)
+        assert Reason.TRACE_OF_MISMATCHED_PAIRS not in verdicts[1].reasons, "it has too little of it"
 
     def test_reasons_are_those_of_suspicious_detectors(self) -> None:
         uids, suspicion_N = [f"{place:032x}" for place in range(4)], combined(self.weighed, self.rankings)

@@ -97,6 +97,7 @@ def evidence(item: GalleryItem) -> str:
         Reason.PICTURE_AND_CAPTION_DISAGREE,
         Reason.WORD_OF_MISMATCHED_PAIRS,
         Reason.CAPTION_REPEATED,
+        Reason.TRACE_OF_MISMATCHED_PAIRS,
     }
     copies = item.reasons and weighed.isdisjoint(item.reasons)
     return "Near-copies of it came with" if copies else "The pictures most like it came with"

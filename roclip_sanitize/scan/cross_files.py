@@ -35,7 +35,6 @@ from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker
 from roclip_sanitize.scan.looks import Look
 from roclip_sanitize.scan.parts import Places
-from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import StorePart
 
 MOST_LOTS = 64
@@ -167,13 +166,6 @@ def one_thread() -> Any:
     return threadpool_limits(limits=1, user_api="blas")
 
 
-def save_array(path: Path, array: NDArray[Any]) -> Path:
-    """Write an array, whole or not at all."""
-    with atomic_file(path) as file:
-        np.save(file, array)
-    return path
-
-
 def packed(square_KFWW: NDArray[np.float64]) -> NDArray[np.float64]:
     """The upper halves of symmetric squares, row by row: (K, F, U), half as much to write, send and hash."""
     upper = np.triu_indices(square_KFWW.shape[-1])
@@ -189,16 +181,3 @@ def unpacked(half_KFU: NDArray[np.float64]) -> NDArray[np.float64]:
     square_KFWW[..., row, column] = half_KFU
     square_KFWW[..., column, row] = half_KFU
     return square_KFWW
-
-
-def save_arrays(path: Path, **arrays: NDArray[Any]) -> Path:
-    """Write arrays, whole or not at all."""
-    with atomic_file(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes a name for a flag
-    return path
-
-
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The inverse of save_arrays()."""
-    with np.load(here(path)) as arrays:
-        return dict(arrays)

@@ -50,17 +50,15 @@ from roclip_sanitize.cross_prediction import places as places_of
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker, StageFolder
+from roclip_sanitize.scan.array_files import load_arrays, save_array, save_arrays
 from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.cross_files import (
     Files,
     Lot,
     fold_of,
-    load_arrays,
     lots_of,
     one_thread,
     packed,
-    save_array,
-    save_arrays,
     strangers,
     unpacked,
 )

@@ -5,11 +5,27 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.records import Reason, Verdict
+from roclip_sanitize.scan.columns import word_number
+from roclip_sanitize.scan.traces import Trace
 
 WORDS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordFacts:
+    """What is known of words.
+
+    Attributes:
+        frequency: share of all captions that use one.
+        lift: how much oftener than others the pairs that use one do not match.
+    """
+
+    frequency: Callable[[str], float]
+    lift: Callable[[str], float]
 
 
 def explain(
@@ -19,8 +35,8 @@ def explain(
     neighbour_captions: Sequence[str],
     counts: tuple[int, int],
     ranks: tuple[float, float],
-    frequency: Callable[[str], float],
-    lift: Callable[[str], float],
+    words: WordFacts,
+    trace: Trace | None = None,
 ) -> str:
     """Why a pair was set aside.
 
@@ -31,8 +47,8 @@ def explain(
         counts: different captions of this picture, and near-identical pictures with this caption.
         ranks: share of other captions that tell less of this picture than its own, and of other pictures that
             tell less of this caption, 0 to 1.
-        frequency: share of all captions that use a word.
-        lift: how much oftener than others the pairs that use a word do not match.
+        words: what is known of them.
+        trace: which the picture carries, of one of the caption's words.
 
     Returns:
         One sentence per reason, the first letter small, joined by semicolons; no full stop.
@@ -45,10 +61,11 @@ def explain(
         Reason.MANY_PICTURES_ONE_CAPTION: lambda: (
             f"this caption stands under {pictures_of_caption} near-identical pictures"
         ),
-        Reason.PICTURE_AND_CAPTION_DISAGREE: lambda: mismatch(ranks, neighbour_captions, frequency),
+        Reason.PICTURE_AND_CAPTION_DISAGREE: lambda: mismatch(ranks, neighbour_captions, words.frequency),
         Reason.CAPTION_REPEATED: lambda: repeated(caption, neighbour_captions),
-        Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, frequency),
-        Reason.WORD_OF_MISMATCHED_PAIRS: lambda: worst_word(caption, lift),
+        Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, words.frequency),
+        Reason.TRACE_OF_MISMATCHED_PAIRS: lambda: traced(caption, trace),
+        Reason.WORD_OF_MISMATCHED_PAIRS: lambda: worst_word(caption, words.lift),
     }
     return "; ".join(sentences[reason]() for reason in verdict.reasons)
 
@@ -95,6 +112,17 @@ def worst_word(caption: str, lift: Callable[[str], float]) -> str:
     lifts = {word: lift(word) for word in sorted(set(caption_words(caption)))}
     word = max(lifts, key=lambda word: lifts[word])
     return f"pairs that say '{word}' fail to match {lifts[word]:.0f} times as often as others"
+
+
+def traced(caption: str, trace: Trace | None) -> str:
+    """With whom its picture has something in common."""
+    if trace is None:
+        return "its picture carries what mismatched pairs have in common"
+    said = next((word for word in caption_words(caption) if word_number(word) == trace.word), "")
+    return (
+        f"its picture has in common with {trace.found} mismatched pairs that say '{said}' what "
+        f"{trace.others} others that say so lack"
+    )
 
 
 def disagreement(caption: str, neighbour_captions: Sequence[str], frequency: Callable[[str], float]) -> str:

@@ -23,16 +23,9 @@ from numpy.typing import NDArray
 from roclip_sanitize.cross_prediction import FOLDINGS, FOLDS, REFERENCES, Round, scales, unit_rows
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker
+from roclip_sanitize.scan.array_files import load_arrays, save_array, save_arrays
 from roclip_sanitize.scan.columns import Columns
-from roclip_sanitize.scan.cross_files import (
-    Files,
-    Lot,
-    fold_of,
-    load_arrays,
-    one_thread,
-    save_array,
-    save_arrays,
-)
+from roclip_sanitize.scan.cross_files import Files, Lot, fold_of, one_thread
 from roclip_sanitize.scan.directions import Directions
 from roclip_sanitize.scan.looks import HALVES, blocks
 from roclip_sanitize.store import StorePart

@@ -18,10 +18,11 @@ from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.records import Reason, Tally, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.columns import Columns, word_number
-from roclip_sanitize.scan.explain import explain
+from roclip_sanitize.scan.explain import WordFacts, explain
 from roclip_sanitize.scan.long_tail import Ends
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
 from roclip_sanitize.scan.scoring import Scores
+from roclip_sanitize.scan.trace_rounds import Traced
 from roclip_sanitize.scan.verdicts import Thresholds, collides, combined, fused, judge
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import exists, here
@@ -37,6 +38,7 @@ NEIGHBOURS_TESTIFY = frozenset(
         Reason.PICTURE_AND_CAPTION_DISAGREE,
         Reason.WORD_OF_MISMATCHED_PAIRS,
         Reason.CAPTION_REPEATED,
+        Reason.TRACE_OF_MISMATCHED_PAIRS,
     }
 )
 
@@ -73,6 +75,7 @@ class JudgeWorker:
         self._columns = Columns(places.columns)
         path = places.mismatched_words
         self._words = MismatchedWords.read(path) if exists(path) else MismatchedWords.counted([])
+        self._traces = {trace.word: trace for trace in Traced.read(places).traces}
         self._rankings = {reason: np.load(here(places.ranking(reason)), mmap_mode="r") for reason in reasons}
 
     def __call__(self, part: StorePart) -> Marker:
@@ -81,14 +84,14 @@ class JudgeWorker:
         names = self._store.metadata(part.name, ("uid", "key", "shard"))
         labels = self._places.read_labels(part.name)
         scores, uids = Scores.read(self._places.scores(part.name)), names["uid"].to_list()
-        suspicion_N = combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N)
+        suspicion_N = combined(scores.weighed, self._rankings, looks=self._looks, company=scores.company)
         verdicts = judge(
             uids,
             self._ends.flagged(suspicion_N, uids, labels),
             scores.weighed,
             scores.collisions,
             thresholds=self._thresholds,
-            lift_N=scores.lift_N,
+            company=scores.company,
         )
         findings = self._findings(part, verdicts, scores)
         files = [table_file(self._folder.path, what, part.name) for what in ("scores", "verdicts")]
@@ -122,8 +125,8 @@ class JudgeWorker:
                     int(scores.collisions.pictures_of_caption_N[place]),
                 ),
                 ranks=(float(scores.rank_N2[place, 0]), float(scores.rank_N2[place, 1])),
-                frequency=self._columns.frequency,
-                lift=self._lift,
+                words=WordFacts(frequency=self._columns.frequency, lift=self._lift),
+                trace=self._traces.get(int(scores.trace_word_N[place])),
             )
             copies_testify = NEIGHBOURS_TESTIFY.isdisjoint(verdict.reasons) and len(copies_K)
             witnesses = self._columns.uids(copies_K if copies_testify else neighbours_K)
@@ -132,7 +135,7 @@ class JudgeWorker:
 
     def _lift(self, word: str) -> float:
         number = word_number(word)
-        return self._words.lift(number, int(self._columns.word_counts_W[number]))
+        return float(self._words.lift(np.array([number]), self._columns.word_counts_W[[number]])[0])
 
     def _score_table(
         self, names: polars.DataFrame, scores: Scores, findings: Mapping[int, Finding]
@@ -149,6 +152,7 @@ class JudgeWorker:
             "agreement_percentile": self._percentiles(scores, Reason.NEIGHBOURS_DISAGREE),
             "repetition": scores.repetition_N,
             "word_lift": scores.lift_N,
+            "trace": scores.trace_N,
         }
         return names.with_columns(
             *(polars.Series(name, values, polars.Float32).fill_nan(None) for name, values in weighed.items()),
@@ -159,7 +163,7 @@ class JudgeWorker:
 
     def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
         """What orders all pairs: collisions first, then what the other detectors say together."""
-        fused_N = fused(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N)
+        fused_N = fused(scores.weighed, self._rankings, looks=self._looks, company=scores.company)
         return np.where(collides(scores.collisions, self._thresholds), 1.0, fused_N)
 
     def _percentiles(self, scores: Scores, reason: Reason) -> NDArray[np.float32]:

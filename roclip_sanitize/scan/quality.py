@@ -23,6 +23,7 @@ SCORE_OF_DETECTOR = {
     "cross_prediction": "cross_prediction",
     "agreement": "agreement",
     "repetition": "repetition",
+    "traces": "trace",
     "captions_of_picture": "captions_of_picture",
     "pictures_of_caption": "pictures_of_caption",
 }

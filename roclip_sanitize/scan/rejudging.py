@@ -27,13 +27,14 @@ from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.long_tail import Ends, Labels, guard_labels
 from roclip_sanitize.scan.parts import LABEL_COLUMN
 from roclip_sanitize.scan.scoring import WEIGHED
-from roclip_sanitize.scan.verdicts import Thresholds, candidates, collides, combined, find_cut, judge
+from roclip_sanitize.scan.verdicts import Company, Thresholds, candidates, collides, combined, find_cut, judge
 
 if TYPE_CHECKING:
     import polars
 
 COUNTS = ("captions_of_picture", "pictures_of_caption")
 LIFT, LIFT_SINCE = "word_lift", 4  # tables of that layout have it; before, it was 1 for all
+TRACE, TRACE_SINCE = "trace", 6  # likewise; before, 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class _PartScores:
     """One part's scores, as judging takes them."""
 
     weighed: dict[Reason, NDArray[np.float32]]
-    lift_N: NDArray[np.float32]
+    company: Company
     collisions: Collisions
 
 
@@ -82,7 +83,7 @@ class Rejudged:
             scores.weighed,
             scores.collisions,
             thresholds=self._thresholds,
-            lift_N=scores.lift_N,
+            company=scores.company,
         )
 
     def _ranking(self, reason: Reason) -> NDArray[np.float32]:
@@ -92,7 +93,7 @@ class Rejudged:
         return np.sort(suspicion_N[~np.isnan(suspicion_N)])
 
     def _suspicion(self, scores: _PartScores) -> NDArray[np.float64]:
-        return combined(scores.weighed, self._rankings, looks=self._looks, lift_N=scores.lift_N)
+        return combined(scores.weighed, self._rankings, looks=self._looks, company=scores.company)
 
     def _find_ends(self, rows: int) -> Ends:
         combined_N, candidate_N, collided_N = (
@@ -141,14 +142,19 @@ class Rejudged:
         return uids
 
     def _scores(self, marker: Marker) -> _PartScores:
-        lifted = (LIFT,) if self._scan.settings["tables"] >= LIFT_SINCE else ()
+        layout = self._scan.settings["tables"]
+        known = [name for name, since in ((LIFT, LIFT_SINCE), (TRACE, TRACE_SINCE)) if layout >= since]
         asked = {column: reason for column, reason in WEIGHED.items() if reason in self._reasons}
-        table = self._table(marker, (*asked, *COUNTS, *lifted))
+        table = self._table(marker, (*asked, *COUNTS, *known))
         weighed = {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in asked.items()}
         captions_N, pictures_N = (table[column].to_numpy() for column in COUNTS)
         collisions = Collisions(captions_of_picture_N=captions_N, pictures_of_caption_N=pictures_N)
-        lift_N = table[LIFT].to_numpy() if lifted else np.ones(len(table), np.float32)
-        return _PartScores(weighed=weighed, lift_N=lift_N, collisions=collisions)
+        lift_N, trace_N = (
+            table[name].to_numpy() if name in known else np.full(len(table), ordinary, np.float32)
+            for name, ordinary in ((LIFT, 1), (TRACE, 0))
+        )
+        company = Company(lift_N=lift_N, trace_N=trace_N)
+        return _PartScores(weighed=weighed, company=company, collisions=collisions)
 
     def _table(self, marker: Marker, columns: Sequence[str]) -> polars.DataFrame:
         return read_table(table_file(self._scan.path, "scores", marker.name), columns=list(columns))

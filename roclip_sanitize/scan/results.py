@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars
 
 VERDICT_COLUMNS = ("uid", "kept", "reasons", "sentence", "neighbours")
-STEPS = ("labels", "columns", "cross", "search", "evidence", "score", "judge")
+STEPS = ("labels", "columns", "cross", "traces", "search", "evidence", "score", "judge")
 
 
 def scan_limits(out: Path) -> Limits:

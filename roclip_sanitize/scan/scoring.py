@@ -21,6 +21,8 @@ from roclip_sanitize.scan.columns import Columns, read_sparse
 from roclip_sanitize.scan.cross_rounds import read_judged
 from roclip_sanitize.scan.parts import Places, rows_of
 from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.trace_rounds import Traced
+from roclip_sanitize.scan.verdicts import Company
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import StorePart
@@ -42,6 +44,8 @@ class Scores:
         cross_prediction_N: float32, see cross_rounds.suspicion(); NaN where there is none.
         rank_N2: float32, by caption and by picture, as there.
         lift_N: float32, see word_lift.py; 1 where nobody looked.
+        trace_N: float32, see traces.py; 0 where nobody looked.
+        trace_word_N: int64, the number of the word whose trace it is; -1 for none.
         collisions: counts, zeros where nobody looked.
     """
 
@@ -50,6 +54,8 @@ class Scores:
     cross_prediction_N: NDArray[np.float32]
     rank_N2: NDArray[np.float32]
     lift_N: NDArray[np.float32]
+    trace_N: NDArray[np.float32]
+    trace_word_N: NDArray[np.int64]
     collisions: Collisions
 
     @property
@@ -61,6 +67,11 @@ class Scores:
             WEIGHED["repetition"]: self.repetition_N,
         }
 
+    @property
+    def company(self) -> Company:
+        """What each pair shares with others that do not match."""
+        return Company(lift_N=self.lift_N, trace_N=self.trace_N)
+
     def write(self, path: Path) -> None:
         """Write the scores, whole or not at all."""
         with atomic_file(path) as file:
@@ -71,6 +82,8 @@ class Scores:
                 cross_prediction=self.cross_prediction_N,
                 rank=self.rank_N2,
                 lift=self.lift_N,
+                trace=self.trace_N,
+                trace_word=self.trace_word_N,
                 captions_of_picture=self.collisions.captions_of_picture_N,
                 pictures_of_caption=self.collisions.pictures_of_caption_N,
             )
@@ -85,6 +98,8 @@ class Scores:
                 cross_prediction_N=arrays["cross_prediction"],
                 rank_N2=arrays["rank"],
                 lift_N=arrays["lift"],
+                trace_N=arrays["trace"],
+                trace_word_N=arrays["trace_word"],
                 collisions=Collisions(
                     captions_of_picture_N=arrays["captions_of_picture"],
                     pictures_of_caption_N=arrays["pictures_of_caption"],
@@ -101,18 +116,22 @@ class ScoreWorker:
         self._columns = Columns(places.columns)
         judged = "cross_prediction" in detectors
         self._words = MismatchedWords.read(places.mismatched_words) if judged else None
+        self._traced = Traced.read(places) if "traces" in detectors else Traced.nothing()
         self._weight_W = np.load(here(places.word_weights)) if "agreement" in detectors else None
 
     def __call__(self, part: StorePart) -> Marker:
         """Score one part."""
         laps, path = Laps(), self._places.scores(part.name)
         cross_prediction_N, rank_N2 = self._cross_prediction(part)
+        trace_N, trace_word_N = self._traced.of_part(part)
         Scores(
             agreement_N=self._agreement(part),
             repetition_N=self._repetition(part),
             cross_prediction_N=cross_prediction_N,
             rank_N2=rank_N2,
             lift_N=self._lift(part, rank_N2),
+            trace_N=trace_N,
+            trace_word_N=trace_word_N,
             collisions=self._collisions(part),
         ).write(path)
         laps.lap("score")

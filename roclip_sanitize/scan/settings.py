@@ -12,8 +12,8 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.verdicts import Thresholds
 
-DETECTORS = ("cross_prediction", "agreement", "repetition", "collisions")
-TABLES = 5  # of this layout: a scan does not go on in a folder of another
+DETECTORS = ("cross_prediction", "traces", "agreement", "repetition", "collisions")
+TABLES = 6  # of this layout: a scan does not go on in a folder of another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +63,12 @@ class ScanSettings:
                 f"detectors are {', '.join(self.detectors) or 'none'}, wanted some of {', '.join(DETECTORS)}"
             )
         self._require_ranges()
-        if self.second_look and "cross_prediction" not in self.detectors:
-            raise ConfigError(
-                "second-look goes with the detector cross_prediction, but detectors are "
-                f"{', '.join(self.detectors)}"
-            )
+        for what, asked in (("second-look", self.second_look), ("traces", "traces" in self.detectors)):
+            if asked and "cross_prediction" not in self.detectors:
+                raise ConfigError(
+                    f"{what} goes with the detector cross_prediction, but detectors are "
+                    f"{', '.join(self.detectors)}"
+                )
         for store, count in Counter(self.second_look).items():
             if count > 1:
                 raise ConfigError(f"second-look names {store} {count} times, wanted a store once")

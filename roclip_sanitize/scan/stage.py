@@ -2,8 +2,8 @@
 
     scores/scores_00000.parquet       uid, key, shard, label (where asked for), suspicion, cross_prediction,
                                       cross_prediction_percentile, agreement, agreement_percentile,
-                                      repetition, word_lift, captions_of_picture, pictures_of_caption,
-                                      neighbours
+                                      repetition, word_lift, trace, captions_of_picture,
+                                      pictures_of_caption, neighbours
     verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
     done/00000.json                   rows, tally, reasons; written last
     work/                             columns, neighbours and raw scores, with markers of their own
@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -45,13 +45,11 @@ from roclip_sanitize.scan.parts import (
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
 from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.trace_rounds import find_traces
 from roclip_sanitize.scan.verdicts import candidates, collides, combined, find_cut
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import EmbeddingStore
-
-if TYPE_CHECKING:
-    pass
 
 NEIGHBOURS_BESIDE = 10  # that sentences quote, where no detector asks for any
 
@@ -111,6 +109,8 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
             counted = _mismatched_words(settings, store, places).write(places.mismatched_words)
             laps.lap("cross")
             places.commit("mismatched_words", counted, rows=store.rows, laps=laps, workers=executor.size)
+    if "traces" in settings.detectors:
+        find_traces(store, places, executor, second=settings.second_look)
     if searching := _search(settings):
         search_parts(
             searching,
@@ -173,7 +173,7 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allo
     candidate_N, collided_N = (np.empty(store.rows, np.bool_) for _ in range(2))
     for part in store.parts:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
-        combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, lift_N=scores.lift_N)
+        combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, company=scores.company)
         candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
         collided_N[block] = collides(scores.collisions, settings.thresholds)
     uids_of = Columns(places.columns).uids

@@ -3,8 +3,8 @@
 Collisions are judged by a threshold, the other detectors by a budget: the worst pairs of the whole store,
 as many as the budget allows. Pairs that collisions flag anyway use none of it up, or an attacker
 could spend it on decoys. The budget is a ceiling, not a quota: a pair that no detector gives more than
-1/2 is never flagged, unless pairs with one of its words fail to match four times as often as others. Nor is
-one without a score.
+1/2 is never flagged, unless pairs with one of its words fail to match four times as often as others, or its
+picture carries their trace. Nor is one without a score.
 
 Where several detectors share the budget, pairs are ranked by the product of what each says: the share of
 all pairs that it suspects at least as much, to the power of the detector's weight (after Fisher 1925, who
@@ -13,7 +13,8 @@ counts as well. Agreement weighs a third of a look of cross prediction, since it
 pictures: to weigh it as much costs more there than it gains with patches (benchmarks/LOG.md). Repetition
 weighs as much as a look of cross prediction, since it says nothing of most pairs.
 
-That product is divided by the root of the pair's lift, see word_lift.py: what its words say of it beforehand.
+That product is divided by the root of the pair's lift, see word_lift.py, which is what its words say of it
+beforehand, and by the likelihood ratio of its trace, see traces.py: what it has in common with others.
 
 Pure: no files.
 
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.agreement import NEUTRAL
 from roclip_sanitize.scan.collisions import Collisions
+from roclip_sanitize.scan.traces import JOINS
 
 AGREEMENT_WEIGHT = 1 / 3  # of one look of cross prediction
 LIFT_WEIGHT = 1 / 2  # 1 were Bayes' rule, were a word's share known (benchmarks/LOG.md)
@@ -73,6 +75,32 @@ class Cut:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """What pairs are suspected of for what they share with others that do not match.
+
+    Attributes:
+        lift_N: float32, of each pair's words, more than 0, see word_lift.py; 1 is as everywhere.
+        trace_N: float32, evidence of each picture's trace, see traces.py; 0 is none.
+    """
+
+    lift_N: NDArray[np.float32]
+    trace_N: NDArray[np.float32]
+
+    @property
+    def odds_N(self) -> NDArray[np.float64]:
+        """How much oftener than others such pairs are poisons, by all this: (N,) float64."""
+        odds_N: NDArray[np.float64] = self.lift_N.astype(np.float64) ** LIFT_WEIGHT
+        return odds_N * np.exp(self.trace_N.astype(np.float64))
+
+    def tells(self) -> dict[Reason, NDArray[np.bool_]]:
+        """Of which pairs it is reason enough to suspect them: (N,) bool."""
+        return {
+            Reason.TRACE_OF_MISMATCHED_PAIRS: self.trace_N >= JOINS,
+            Reason.WORD_OF_MISMATCHED_PAIRS: self.lift_N >= TELLING_LIFT,
+        }
+
+
 def collided(collisions: Collisions, thresholds: Thresholds) -> dict[Reason, NDArray[np.bool_]]:
     """Which pairs each kind of collision flags: (N,) bool."""
     return {
@@ -92,7 +120,7 @@ def fused(
     rankings: Mapping[Reason, NDArray[np.float32]],
     *,
     looks: int = 1,
-    lift_N: NDArray[np.float32] | None = None,
+    company: Company | None = None,
 ) -> NDArray[np.float64]:
     """One score of each pair from those of all detectors that share the budget.
 
@@ -100,10 +128,10 @@ def fused(
         weighed: suspicions by reason, float32; NaN where there is none.
         rankings: all suspicions of the store, ascending, without NaN; of the reasons that count.
         looks: how often cross prediction looked.
-        lift_N: of each pair's words, more than 0; 1 for all if not told.
+        company: of each pair; that of an ordinary one if not told.
 
     Returns:
-        (N,) float64 from 0 to 1: 1 less the product of shares, by the root of the lift.
+        (N,) float64 from 0 to 1: 1 less the product of shares, by the company's odds.
     """
     weights = {
         Reason.PICTURE_AND_CAPTION_DISAGREE: 1.0,
@@ -115,8 +143,8 @@ def fused(
         suspicion_N = weighed[reason]
         share_N = 1 - np.searchsorted(ranking, suspicion_N) / max(1, len(ranking))
         product_N = product_N * np.where(np.isnan(suspicion_N), 1.0, share_N) ** weights[reason]
-    if lift_N is not None:
-        product_N = np.minimum(1.0, product_N / lift_N.astype(np.float64) ** LIFT_WEIGHT)
+    if company is not None:
+        product_N = np.minimum(1.0, product_N / company.odds_N)
     score_N: NDArray[np.float64] = 1 - product_N
     return score_N
 
@@ -126,15 +154,15 @@ def combined(
     rankings: Mapping[Reason, NDArray[np.float32]],
     *,
     looks: int = 1,
-    lift_N: NDArray[np.float32] | None = None,
+    company: Company | None = None,
 ) -> NDArray[np.float64]:
-    """fused(), of those pairs that a detector or a word suspects; NaN of the others."""
-    score_N = fused(weighed, rankings, looks=looks, lift_N=lift_N)
+    """fused(), of those pairs that a detector or their company suspects; NaN of the others."""
+    score_N = fused(weighed, rankings, looks=looks, company=company)
     suspicious_N = np.zeros(len(score_N), np.bool_)
     for reason in rankings:
         suspicious_N |= weighed[reason] > NEUTRAL
-    if lift_N is not None and rankings:
-        suspicious_N |= lift_N >= TELLING_LIFT
+    if company is not None and rankings:
+        suspicious_N |= np.logical_or.reduce(list(company.tells().values()))
     return np.where(suspicious_N, score_N, np.nan)
 
 
@@ -178,9 +206,9 @@ def judge(
     collisions: Collisions,
     *,
     thresholds: Thresholds,
-    lift_N: NDArray[np.float32] | None = None,
+    company: Company | None = None,
 ) -> list[Verdict]:
-    """Give every pair its verdict; a counted reason comes before a weighed one, and that before a word's.
+    """Give every pair its verdict; counted reasons come before weighed ones, and these before its company's.
 
     Args:
         uids: the pairs' names.
@@ -188,13 +216,13 @@ def judge(
         weighed: the suspicions behind that: those above 1/2 are reasons.
         collisions: counts.
         thresholds: of counts.
-        lift_N: of each pair's words; 1 for all if not told.
+        company: of each pair; that of an ordinary one if not told.
     """
     flags = collided(collisions, thresholds)
     for reason, own_N in weighed.items():
         flags[reason] = flagged_N & (own_N > NEUTRAL)
-    if lift_N is not None:
-        flags[Reason.WORD_OF_MISMATCHED_PAIRS] = flagged_N & (lift_N >= TELLING_LIFT)
+    if company is not None:
+        flags |= {reason: flagged_N & tells_N for reason, tells_N in company.tells().items()}
     return [
         Verdict(uid=uid, reasons=tuple(reason for reason, flag_N in flags.items() if flag_N[place]))
         for place, uid in enumerate(uids)

@@ -13,7 +13,7 @@ with a = 30 pairs' worth of belief that a word is like any other. 1 is as everyw
 A word of which honest pairs are hard to tell has a lift, too, and its pairs are suspected the more: the share
 of them that is lost grows. What the audit says of words and classes shows which they are.
 
-Dimension key: N pairs, W word numbers.
+Dimension key: N pairs, W word numbers, T words.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from roclip_sanitize.scan.array_files import load_arrays, save_arrays
 from roclip_sanitize.scan.columns import WORD_NUMBERS
-from roclip_sanitize.scan.cross_files import load_arrays, save_arrays
 from roclip_sanitize.scan.estimate import has_ranks, is_below
 
 ORDINARY_PAIRS = 30
@@ -68,17 +68,20 @@ class MismatchedWords:
         """Write the counts, whole or not at all."""
         return save_arrays(path, below_W=self.below_W, pairs=np.array(self.pairs), below=np.array(self.below))
 
-    def lift(self, word: int, count: int) -> float:
-        """The lift of a word, of all its pairs.
+    def lift(self, word_T: NDArray[np.int64], count_T: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The lift of words, of all their pairs: (T,) float64.
 
         Args:
-            word: its number.
-            count: captions that use it, in the whole store.
+            word_T: their numbers.
+            count_T: captions that use each of them, in the whole store.
         """
         if not self.below:
-            return 1.0
+            return np.ones(len(word_T))
         mean = self.below / self.pairs
-        return (int(self.below_W[word]) + ORDINARY_PAIRS * mean) / (count + ORDINARY_PAIRS) / mean
+        lift_T: NDArray[np.float64] = (self.below_W[word_T] + ORDINARY_PAIRS * mean) / (
+            count_T + ORDINARY_PAIRS
+        )
+        return lift_T / mean
 
     def lifts(
         self, words_NW: Any, rank_N2: NDArray[np.floating], count_W: NDArray[np.int64]

@@ -24,8 +24,9 @@ from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.neighbours import codes_of
 from roclip_sanitize.runfiles import Marker, StageFolder
+from roclip_sanitize.scan.array_files import load_arrays, save_array, save_arrays
 from roclip_sanitize.scan.columns import WORD_NUMBERS, word_number
-from roclip_sanitize.scan.cross_files import Lot, load_arrays, lots_of, save_array, save_arrays
+from roclip_sanitize.scan.cross_files import Lot, lots_of
 from roclip_sanitize.scan.parts import run_missing
 from roclip_sanitize.storage import here
 from roclip_sanitize.store import EmbeddingStore
