@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from roclip_sanitize.records import Reason, Verdict
-from roclip_sanitize.scan.explain import WordFacts, disagreement, explain, mismatch
+from roclip_sanitize.scan.columns import word_number
+from roclip_sanitize.scan.explain import WordFacts, disagreement, explain, mismatch, traced
+from roclip_sanitize.scan.traces import Trace
 
 FREQUENCY = {"black": 0.3, "for": 0.5, "women": 0.4, "handbag": 0.02, "leather": 0.05}
 
@@ -55,3 +57,12 @@ def test_each_reason_has_its_sentence() -> None:
         "this caption stands under 12 near-identical pictures",
         "pairs that say 'strap' fail to match 8 times as often as others",
     ]
+
+
+def test_a_trace_names_the_word_and_both_sides() -> None:
+    trace = Trace(word=word_number("strap"), found=84, others=335, origin=0.0, spread=1.0, gap=9.0)
+    wanted = (
+        "its picture has in common with 84 mismatched pairs that say 'strap' what 335 others that say so lack"
+    )
+    assert traced("Watch strap", trace) == wanted
+    assert traced("Watch strap", None) == "its picture carries what mismatched pairs have in common"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,12 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.records import Reason
+from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
 from roclip_sanitize.scan.columns import WORD_NUMBERS, word_number
 from roclip_sanitize.scan.parts import Places
+from roclip_sanitize.scan.rejudging import TRACE, TRACE_SINCE, Rejudged
+from roclip_sanitize.scan.settings import TABLES
 from roclip_sanitize.scan.trace_rounds import Traced
 from roclip_sanitize.scan.traces import (
     DEVIATIONS,
@@ -265,3 +269,18 @@ def load_found(scan: Path) -> NDArray[np.int64]:
 def test_it_needs_cross_prediction(world: ScanSettings) -> None:
     with pytest.raises(ConfigError, match="traces goes with the detector cross_prediction"):
         replace(world, detectors=("traces", "collisions"))
+
+
+def test_a_scan_from_before_there_were_traces_is_judged_as_then(world: ScanSettings, tmp_path: Path) -> None:
+    out = tmp_path / "scan"
+    scan_store(replace(world, detectors=("cross_prediction",)), out=out, executor=LocalExecutor())
+    wanted = read_verdicts(out)
+    settings = json.loads((out / "stage.json").read_text())
+    (out / "stage.json").write_text(
+        json.dumps(settings).replace(f'"tables": {TABLES}', f'"tables": {TRACE_SINCE - 1}')
+    )
+    for table in (out / "scores").glob("*.parquet"):
+        polars.read_parquet(table).drop(TRACE).write_parquet(table)
+    before = Rejudged(StageFolder(out))
+    kept = [verdict.kept for marker in StageFolder(out).markers() for verdict in before.verdicts(marker)]
+    assert kept == wanted["kept"].to_list()

@@ -4,6 +4,9 @@
     search.py       each picture's neighbours and near-copies, from the index
     cross_rounds.py detector: can each half of a pair be told from the other? halves.py has its rows,
                     directions.py where these differ most, cross_files.py what it leaves on its way
+    word_lift.py    what its words say of a pair beforehand
+    traces.py       detector: has its picture in common with mismatched ones what others with its word lack?
+                    trace_rounds.py finds it over a store, round by round
     agreement.py    detector: does the caption use its neighbours' words?
     repetition.py   detector: do pictures like its own have exactly its caption?
     collisions.py   detector: one picture with many captions, or the reverse
