@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from roclip_sanitize.cli.output import scan_findings
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
@@ -24,12 +25,14 @@ from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_
 from roclip_sanitize.scan.columns import WORD_NUMBERS, word_number
 from roclip_sanitize.scan.parts import Places
 from roclip_sanitize.scan.rejudging import TRACE, TRACE_SINCE, Rejudged
+from roclip_sanitize.scan.results import findings
 from roclip_sanitize.scan.settings import TABLES
 from roclip_sanitize.scan.trace_rounds import Traced
 from roclip_sanitize.scan.traces import (
     DEVIATIONS,
     JOINS,
     LEAST_FOUND,
+    LEAST_GAP,
     LEAST_OTHERS,
     MOST_EVIDENCE,
     MOST_WORDS,
@@ -284,3 +287,10 @@ def test_a_scan_from_before_there_were_traces_is_judged_as_then(world: ScanSetti
     before = Rejudged(StageFolder(out))
     kept = [verdict.kept for marker in StageFolder(out).markers() for verdict in before.verdicts(marker)]
     assert kept == wanted["kept"].to_list()
+
+
+def test_a_finished_scan_tells_whose_trace_how_many_carry(scanned: Path) -> None:
+    (found,) = findings(scanned)["traces"]
+    assert (found["word"], found["pairs"]) == (TARGET, len(POISONS))
+    assert found["gap"] > LEAST_GAP
+    assert scan_findings(scanned, as_json=False)["traces"] == "belt (30)"

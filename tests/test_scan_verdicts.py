@@ -20,6 +20,7 @@ from roclip_sanitize.scan.verdicts import (
     Cut,
     Thresholds,
     candidates,
+    collides,
     combined,
     find_cut,
     fused,
@@ -46,7 +47,7 @@ def flagged(
     score_N = np.array(scores, np.float32)
     weighed = {Reason.NEIGHBOURS_DISAGREE: score_N}
     suspicion_N = combined(weighed, {Reason.NEIGHBOURS_DISAGREE: np.sort(score_N[~np.isnan(score_N)])})
-    may_N = candidates(suspicion_N, collisions, THRESHOLDS)
+    may_N = candidates(suspicion_N, collides(collisions, THRESHOLDS))
     cut = find_cut(suspicion_N, may_N, allowed=allowed, uids_of=lambda rows: [uids[row] for row in rows])
     flagged_N = cut.flagged(suspicion_N, uids)
     verdicts = judge(uids, flagged_N, weighed, collisions, thresholds=THRESHOLDS)

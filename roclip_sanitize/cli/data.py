@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ from roclip_sanitize.cli.options import (
     TimesPerLabel,
     Workers,
 )
-from roclip_sanitize.cli.output import finish, say, show
+from roclip_sanitize.cli.output import finish, say, scan_findings, show
 from roclip_sanitize.cli.starting import start
 
 
@@ -180,7 +180,7 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Score every pair and decide which to set aside, with the reason in words."""
-    from roclip_sanitize.scan.results import mismatched_share, scan_limits, spared_pairs
+    from roclip_sanitize.scan.results import scan_limits
     from roclip_sanitize.scan.settings import ScanSettings
     from roclip_sanitize.scan.stage import scan_store
 
@@ -199,14 +199,9 @@ def scan(
         second_look=tuple(second_look or ()),
     )
     tally = scan_store(settings, out=out, executor=start(out, executor, workers=workers))
-    share = mismatched_share(out)
-    told: dict[str, Any] = {}
-    if share is not None:
-        told["mismatched_at_most"] = share if as_json else f"{share:.2%}"
-    if label:
-        told["spared_by_label"] = spared_pairs(out)
+    found = scan_findings(out, as_json=as_json)
     verdicts = str(out / "verdicts")
-    finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, **told, verdicts=verdicts)
+    finish(tally, scan_limits(out), max_failed=max_failed, as_json=as_json, **found, verdicts=verdicts)
 
 
 def score(

@@ -19,7 +19,7 @@ from roclip_sanitize.cli.options import (
     TimesPerLabel,
     Workers,
 )
-from roclip_sanitize.cli.output import finish, say, show
+from roclip_sanitize.cli.output import finish, say, scan_findings, show
 from roclip_sanitize.cli.starting import start
 from roclip_sanitize.remote import source_name
 
@@ -75,6 +75,7 @@ def sanitize(
         rewrite_limits(rewritten),
         max_failed=max_failed,
         as_json=as_json,
+        **scan_findings(out / "scan", as_json=as_json),
         kept_shards=str(rewritten / "kept"),
         keep_list=str(rewritten / "keep.npy"),
         manifest=str(rewritten / "manifest.json"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.cli.session import session
@@ -13,6 +14,7 @@ from roclip_sanitize.records import FailureReason, Tally
 from roclip_sanitize.redaction import with_urls
 
 BROKEN_SHARDS = (FailureReason.UNREADABLE_SHARD.value, FailureReason.TRUNCATED_SHARD.value)
+TRACES_SHOWN = 5
 
 
 def say(line: str) -> None:
@@ -39,6 +41,22 @@ def told(limits: Limits, *, as_json: bool) -> dict[str, Any]:
     for line in limits.lines():
         say(line)
     return {}
+
+
+def scan_findings(out: Path, *, as_json: bool) -> dict[str, Any]:
+    """What a finished scan found beside its verdicts, as one prints it."""
+    from roclip_sanitize.scan.results import findings
+
+    found = findings(out)
+    if as_json:
+        return found
+    if "mismatched_at_most" in found:
+        found["mismatched_at_most"] = f"{found['mismatched_at_most']:.2%}"
+    if "traces" in found:
+        shown = [f"{each['word']} ({each['pairs']:,})" for each in found["traces"][:TRACES_SHOWN]]
+        more = len(found["traces"]) - len(shown)
+        found["traces"] = ", ".join(shown) + (f", and {more} words more" if more else "")
+    return found
 
 
 def finish(

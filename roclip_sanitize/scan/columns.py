@@ -40,6 +40,11 @@ def word_number(word: str) -> int:
     return zlib.crc32(word.encode()) % WORD_NUMBERS
 
 
+def word_of(caption: str, number: int) -> str:
+    """The first word of a caption that has a number; "" where none has."""
+    return next((word for word in caption_words(caption) if word_number(word) == number), "")
+
+
 def piece_file(folder: Path, name: str) -> Path:
     """Where one part's share of the columns lies."""
     return folder / "pieces" / f"piece_{name}.npz"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.records import Reason, Verdict
-from roclip_sanitize.scan.columns import word_number
+from roclip_sanitize.scan.columns import word_of
 from roclip_sanitize.scan.traces import Trace
 
 WORDS_SHOWN = 3
@@ -118,10 +118,9 @@ def traced(caption: str, trace: Trace | None) -> str:
     """With whom its picture has something in common."""
     if trace is None:
         return "its picture carries what mismatched pairs have in common"
-    said = next((word for word in caption_words(caption) if word_number(word) == trace.word), "")
     return (
-        f"its picture has in common with {trace.found} mismatched pairs that say '{said}' what "
-        f"{trace.others} others that say so lack"
+        f"its picture has in common with {trace.found} mismatched pairs that say "
+        f"'{word_of(caption, trace.word)}' what {trace.others} others that say so lack"
     )
 
 

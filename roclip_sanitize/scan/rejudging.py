@@ -96,15 +96,11 @@ class Rejudged:
         return combined(scores.weighed, self._rankings, looks=self._looks, company=scores.company)
 
     def _find_ends(self, rows: int) -> Ends:
-        combined_N, candidate_N, collided_N = (
-            np.empty(rows),
-            np.empty(rows, np.bool_),
-            np.empty(rows, np.bool_),
-        )
+        combined_N, collided_N = np.empty(rows), np.empty(rows, np.bool_)
         for block, scores in zip(self._blocks(), map(self._scores, self._markers), strict=True):
             combined_N[block] = self._suspicion(scores)
-            candidate_N[block] = candidates(combined_N[block], scores.collisions, self._thresholds)
             collided_N[block] = collides(scores.collisions, self._thresholds)
+        candidate_N = candidates(combined_N, collided_N)
         cut = find_cut(combined_N, candidate_N, allowed=self.allowed, uids_of=self._uids_of)
         if not self._label:
             return Ends(cut=cut)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.limits import Limits
@@ -35,6 +35,24 @@ def spared_pairs(out: Path) -> int:
     """How many pairs a finished scan kept since their label had lost its share, see long_tail.py."""
     spared: int = StageFolder.open(out, stage="scan").facts.get("spared", 0)
     return spared
+
+
+def findings(out: Path) -> dict[str, Any]:
+    """What a finished scan found beside its verdicts, in the words of its command.
+
+    Returns:
+        "mismatched_at_most": see mismatched_share(), where it can tell; "traces", where there are some, by
+        "word": "pairs" that carry one, and its "gap", see traces.py; "spared_by_label", if told labels.
+    """
+    scan = StageFolder.open(out, stage="scan")
+    found: dict[str, Any] = {}
+    if (share := mismatched_share(out)) is not None:
+        found["mismatched_at_most"] = share
+    if traces := scan.facts.get("traces"):
+        found["traces"] = traces
+    if scan.settings.get("label"):
+        found["spared_by_label"] = spared_pairs(out)
+    return found
 
 
 def verdict_tables(out: Path, columns: Sequence[str] = VERDICT_COLUMNS) -> Iterator[polars.DataFrame]:

@@ -45,7 +45,7 @@ from roclip_sanitize.scan.parts import (
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
 from roclip_sanitize.scan.settings import ScanSettings
-from roclip_sanitize.scan.trace_rounds import find_traces
+from roclip_sanitize.scan.trace_rounds import Traced, find_traces
 from roclip_sanitize.scan.verdicts import candidates, collides, combined, find_cut
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file
@@ -91,6 +91,8 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     judging = partial(JudgeWorker, places, out, ends, settings.thresholds, reasons, looks=settings.looks)
     run_missing(judging, store.parts, folder, "", executor)
     told = {"strangers": strangers.to_json(), "allowed": allowed, "looks": settings.looks}
+    if "traces" in settings.detectors:
+        told["traces"] = Traced.read(places).told(Columns(places.columns))
     return _finish(folder, ranking, **told, **ends.to_json(labelled=bool(settings.label)))
 
 
@@ -169,13 +171,12 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allo
         rankings[reason] = np.sort(suspicion_N[~np.isnan(suspicion_N)])
         with atomic_file(places.ranking(reason)) as file:
             np.save(file, rankings[reason])
-    combined_N = np.empty(store.rows)
-    candidate_N, collided_N = (np.empty(store.rows, np.bool_) for _ in range(2))
+    combined_N, collided_N = np.empty(store.rows), np.empty(store.rows, np.bool_)
     for part in store.parts:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
         combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, company=scores.company)
-        candidate_N[block] = candidates(combined_N[block], scores.collisions, settings.thresholds)
         collided_N[block] = collides(scores.collisions, settings.thresholds)
+    candidate_N = candidates(combined_N, collided_N)
     uids_of = Columns(places.columns).uids
     cut = find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)
     if not settings.label:

@@ -33,7 +33,7 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.array_files import load_arrays, save_array, save_arrays
-from roclip_sanitize.scan.columns import WORD_NUMBERS, Columns
+from roclip_sanitize.scan.columns import WORD_NUMBERS, Columns, word_of
 from roclip_sanitize.scan.cross_files import Files, Lot, lots_of, one_thread
 from roclip_sanitize.scan.cross_rounds import read_judged
 from roclip_sanitize.scan.estimate import is_below
@@ -73,8 +73,10 @@ class Traced:
     @classmethod
     def read(cls, places: Places) -> Traced:
         """What the last round knew; nothing where there was none."""
-        done = [number for number in range(MOST_ROUNDS) if exists(_Files(places).traced(number))]
-        return cls.of_round(places, done[-1]) if done else cls.nothing()
+        rounds = 0
+        while exists(_Files(places).traced(rounds)):
+            rounds += 1
+        return cls.of_round(places, rounds - 1) if rounds else cls.nothing()
 
     @classmethod
     def of_round(cls, places: Places, number: int) -> Traced:
@@ -102,6 +104,17 @@ class Traced:
     def found_F(self) -> NDArray[np.int64]:
         """Rows with enough evidence to be found."""
         return self.row_R[self.evidence_R >= JOINS]
+
+    def told(self, columns: Columns) -> list[dict[str, Any]]:
+        """By word, those whose trace most pairs carry first: the word, how many do, and the gap."""
+        carried = self.evidence_R >= JOINS
+        found = []
+        for trace in self.traces:
+            row_C = self.row_R[carried & (self.word_R == trace.word)]
+            if len(row_C):
+                said = word_of(columns.captions(row_C[:1])[0], trace.word)
+                found.append({"word": said, "pairs": len(row_C), "gap": round(trace.gap, 2)})
+        return sorted(found, key=lambda one: (-one["pairs"], one["word"]))
 
     def of_part(self, part: StorePart) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Evidence of each of a part's pairs, 0 for none, and whose trace it is, -1 for none's."""

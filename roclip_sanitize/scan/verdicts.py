@@ -166,11 +166,14 @@ def combined(
     return np.where(suspicious_N, score_N, np.nan)
 
 
-def candidates(
-    suspicion_N: NDArray[np.floating], collisions: Collisions, thresholds: Thresholds
-) -> NDArray[np.bool_]:
-    """Which pairs may use up the budget: suspicious ones, see combined(), that no collision flags."""
-    may_N: NDArray[np.bool_] = ~np.isnan(suspicion_N) & ~collides(collisions, thresholds)
+def candidates(suspicion_N: NDArray[np.floating], collided_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which pairs may use up the budget: suspicious ones, see combined(), that no collision flags.
+
+    Args:
+        suspicion_N: of combined().
+        collided_N: of collides().
+    """
+    may_N: NDArray[np.bool_] = ~np.isnan(suspicion_N) & ~collided_N
     return may_N
 
 
