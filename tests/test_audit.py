@@ -11,7 +11,7 @@ import pytest
 
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.audit import AuditSettings, measure, seal_of_audit, write_audit
-from roclip_sanitize.audit.clusters import worst_clusters
+from roclip_sanitize.audit.clusters import worst_clusters, worst_traces
 from roclip_sanitize.audit.page import render_audit
 from roclip_sanitize.audit.tables import Removed
 from roclip_sanitize.errors import DataError, MismatchError
@@ -161,6 +161,25 @@ def test_clusters_are_counted_by_picture_and_by_caption() -> None:
     assert [each["uid"] for each in cluster["pictures"]] == [f"{row:032x}" for row in (0, 3, 6)]
 
 
+def test_traces_are_counted_by_word() -> None:
+    reason = "trace_of_mismatched_pairs"
+    frame = polars.DataFrame(
+        {
+            "uid": [f"{row:032x}" for row in range(6)],
+            "image_hash": list("aabcde"),
+            "caption": ["a bag"] * 6,
+            "kept": [False, False, False, False, True, False],
+            "reasons": [reason, f"neighbours_disagree;{reason}", reason, "neighbours_disagree", "", reason],
+            "trace_word": ["bag", "bag", "bag", "bag", "bag", "hat"],
+        }
+    )
+    found = worst_traces([("00000", frame)])
+    assert found["words"] == 2
+    bag, hat = found["largest"]
+    assert (bag["word"], bag["removed"], hat["word"], hat["removed"]) == ("bag", 3, "hat", 1)
+    assert [each["uid"][-1] for each in bag["pictures"]] == ["0", "2"], "each picture once"
+
+
 @pytest.mark.slow
 class TestOfAScan:
     @pytest.fixture(scope="class")
@@ -249,7 +268,7 @@ class TestOfAScan:
 
     def test_all_numbers_have_a_rule(self, run: Path) -> None:
         facts = read_json(run / "audit" / "audit.json")
-        groups = {"pairs", "reasons", "words", "domains", "clusters", "attacks", "estimate"}
+        groups = {"pairs", "reasons", "words", "domains", "clusters", "traces", "attacks", "estimate"}
         assert set(facts["rules"]) == groups
         others = {"budget", "detectors", "sources", "rules", "shown", "planted", "clean_lost", "covers"}
         assert set(facts) == groups | others

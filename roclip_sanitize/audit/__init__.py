@@ -75,7 +75,7 @@ def _shown(settings: AuditSettings, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Pairs to look at, with their pictures: chosen from the tables, but no numbers."""
     store = EmbeddingStore.open(Path(StageFolder.open(settings.scan, stage="scan").settings["store"]))
     shards = {part.name: source_path(path) for part, path in zip(store.parts, store.shards, strict=True)}
-    in_clusters = list(_pairs_of_clusters(facts["clusters"]))
+    in_clusters = list(_pairs_of_clusters(facts["clusters"], facts.get("traces", {})))
     parts = {pair["part"] for pair in in_clusters}
     pictures = small_pictures(
         (path for name, path in shards.items() if name in parts), (pair["uid"] for pair in in_clusters)
@@ -87,7 +87,9 @@ def _shown(settings: AuditSettings, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _pairs_of_clusters(clusters: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
+def _pairs_of_clusters(clusters: Mapping[str, Any], traces: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
     yield from (cluster["picture"] for cluster in clusters["one_picture"]["largest"])
     for cluster in clusters["one_caption"]["largest"]:
         yield from cluster["pictures"]
+    for trace in traces.get("largest", ()):
+        yield from trace["pictures"]

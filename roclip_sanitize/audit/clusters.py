@@ -1,4 +1,4 @@
-"""The worst clusters of what was set aside: one picture with many captions, one caption with many pictures.
+"""The worst clusters of what was set aside: a picture with many captions, a caption with many, a trace.
 
 Pictures are the same where their bytes are, captions where normalise_caption() makes them the same.
 Near-copies are counted one by one here, whatever a scan thinks of them: so the counts need no vectors, and
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from roclip_sanitize.captions import normalise_caption
+from roclip_sanitize.records import Reason
 from roclip_sanitize.report import words
 
 if TYPE_CHECKING:
@@ -83,6 +84,36 @@ def worst_clusters(parts: Callable[[], Iterable[Part]]) -> dict[str, Any]:
                 for caption, group in same_caption.items()
             ],
         },
+    }
+
+
+def worst_traces(parts: Iterable[Part]) -> dict[str, Any]:
+    """Those set aside for a trace, by the word whose it is.
+
+    Args:
+        parts: all, in order, with reasons, joined by ";", and trace_word.
+
+    Returns:
+        "words": how many have such pairs; "largest": those with most, the first pictures of each.
+    """
+    groups = dict[str, _Pairs]()
+    removed = Counter[str]()
+    for name, frame in parts:
+        for row in _removed(frame):
+            if Reason.TRACE_OF_MISMATCHED_PAIRS in row["reasons"].split(";"):
+                removed[row["trace_word"]] += 1
+                groups.setdefault(row["trace_word"], _Pairs()).add(name, row)
+    worst = sorted(groups, key=lambda word: (-removed[word], word))[:LISTED]
+    return {
+        "words": len(groups),
+        "largest": [
+            {
+                "word": words.one_line(word),
+                "removed": removed[word],
+                "pictures": list(groups[word].pictures.values())[:SHOWN],
+            }
+            for word in worst
+        ],
     }
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roclip_sanitize.attacks.ledger import Ledger
-from roclip_sanitize.audit.clusters import worst_clusters
+from roclip_sanitize.audit.clusters import worst_clusters, worst_traces
 from roclip_sanitize.audit.planted import against_ledger
 from roclip_sanitize.audit.rules import rules_for
 from roclip_sanitize.audit.tables import Removed, removed_by_domain, removed_by_label, words_in
 from roclip_sanitize.canaries.stage import CANARIES_STAGE, recount
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder, read_json
-from roclip_sanitize.scan.results import verdict_tables
+from roclip_sanitize.scan.results import score_tables, verdict_tables
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
         **_guard(scan),
         "detectors": scan.settings["detectors"],
         "clusters": worst_clusters(lambda: _tables(settings.scan, store)),
+        **_traces(scan, store),
         "sources": {name: _source(path) for name, path in settings.sources.items()},
     }
     if settings.label:
@@ -104,6 +105,15 @@ def _guard(scan: StageFolder) -> dict[str, Any]:
         return {}
     told = {"label": label, "times": scan.settings["times_per_label"], "spared": scan.facts["spared"]}
     return {"guard": {**told, "labels": len(scan.facts["label_cuts"])}}
+
+
+def _traces(scan: StageFolder, store: EmbeddingStore) -> dict[str, Any]:
+    """What pictures have in common; nothing of scans that did not look."""
+    if "traces" not in scan.settings["detectors"]:
+        return {}
+    told = zip(_tables(scan.path, store), score_tables(scan.path, ("trace_word",)), strict=True)
+    traced = ((name, frame.with_columns(said["trace_word"])) for (name, frame), said in told)
+    return {"traces": worst_traces(traced)}
 
 
 def _pairs(scan: Path, store: EmbeddingStore) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def render_audit(audit: Mapping[str, Any], *, digest: str) -> str:
             (title, _removed(audit[name])) for title, name in CONCEPTS if audit.get(name, {}).get("counted")
         ],
         clusters=audit["clusters"],
+        traces=audit.get("traces"),
         pictures={uid: base64.b64decode(text) for uid, text in shown["pictures"].items()},
         gallery=gallery_sections(gallery_from_json(shown["gallery"])),
         mark=mark,

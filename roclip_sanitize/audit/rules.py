@@ -51,6 +51,11 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "columns": "kept; image_hash, caption",
         "rule": "rows set aside, by image_hash and by normalised caption; 4 or more make a cluster",
     },
+    "traces": {
+        "files": "verdicts/*.parquet and scores/*.parquet of the scan",
+        "columns": "kept, reasons; trace_word",
+        "rule": "rows set aside with the reason trace_of_mismatched_pairs, by trace_word",
+    },
     "canaries": {
         "files": "ledger.parquet of the canaries; verdicts/*.parquet of the scan done again with them",
         "columns": "uid, attack; kept",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.records import Reason, Tally, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
-from roclip_sanitize.scan.columns import Columns, word_number
+from roclip_sanitize.scan.columns import Columns, word_number, word_of
 from roclip_sanitize.scan.explain import WordFacts, explain
 from roclip_sanitize.scan.long_tail import Ends
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
@@ -95,7 +95,7 @@ class JudgeWorker:
         )
         findings = self._findings(part, verdicts, scores)
         files = [table_file(self._folder.path, what, part.name) for what in ("scores", "verdicts")]
-        write_parquet(files[0], self._score_table(_labelled(names, labels), scores, findings))
+        write_parquet(files[0], self._score_table(part, _labelled(names, labels), scores, findings))
         write_parquet(files[1], _verdict_table(verdicts, findings))
         reasons = Counter(reason.value for verdict in verdicts for reason in verdict.reasons)
         tally = self._tally(part, verdicts, seconds=laps.lap("judge"))
@@ -138,7 +138,7 @@ class JudgeWorker:
         return float(self._words.lift(np.array([number]), self._columns.word_counts_W[[number]])[0])
 
     def _score_table(
-        self, names: polars.DataFrame, scores: Scores, findings: Mapping[int, Finding]
+        self, part: StorePart, names: polars.DataFrame, scores: Scores, findings: Mapping[int, Finding]
     ) -> polars.DataFrame:
         import polars
 
@@ -156,10 +156,19 @@ class JudgeWorker:
         }
         return names.with_columns(
             *(polars.Series(name, values, polars.Float32).fill_nan(None) for name, values in weighed.items()),
+            polars.Series("trace_word", self._trace_words(part, scores), polars.String),
             polars.Series("captions_of_picture", scores.collisions.captions_of_picture_N, polars.Int32),
             polars.Series("pictures_of_caption", scores.collisions.pictures_of_caption_N, polars.Int32),
             polars.Series("neighbours", witnesses, polars.String),
         )
+
+    def _trace_words(self, part: StorePart, scores: Scores) -> list[str | None]:
+        """Of each pair the word whose trace its picture carries."""
+        said: list[str | None] = [None] * part.rows
+        for place in np.flatnonzero(scores.trace_word_N >= 0).tolist():
+            caption = self._columns.captions(np.array([part.start + place]))[0]
+            said[place] = word_of(caption, int(scores.trace_word_N[place]))
+        return said
 
     def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
         """What orders all pairs: collisions first, then what the other detectors say together."""

@@ -130,7 +130,7 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
 
 
 def _is_score(name: str) -> bool:
-    return name not in {*NAMES, LABEL_COLUMN, "neighbours"} and not name.endswith(PERCENTILE)
+    return name not in {*NAMES, LABEL_COLUMN, "trace_word", "neighbours"} and not name.endswith(PERCENTILE)
 
 
 def _saved_by(folder: StageFolder, scores: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
     scores/scores_00000.parquet       uid, key, shard, label (where asked for), suspicion, cross_prediction,
                                       cross_prediction_percentile, agreement, agreement_percentile,
-                                      repetition, word_lift, trace, captions_of_picture,
+                                      repetition, word_lift, trace, trace_word, captions_of_picture,
                                       pictures_of_caption, neighbours
     verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
     done/00000.json                   rows, tally, reasons; written last
