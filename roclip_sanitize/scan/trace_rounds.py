@@ -275,7 +275,7 @@ def known_rows(places: Places, number: int) -> NDArray[np.int64]:
 def weigh_evidence(places: Places, number: int, lots: Sequence[Lot]) -> Traced:
     """All lots' likenesses → traces and evidence; what earlier rounds knew is not forgotten.
 
-    A row has the evidence of one word: the largest, and if several have as much, that with most found pairs.
+    A row has the evidence of one word: the largest, and if several are as large, that of the most telling.
     """
     files = _Files(places)
     words, found_F = load_arrays(files.words(number))["word"], known_rows(places, number)
@@ -292,8 +292,8 @@ def weigh_evidence(places: Places, number: int, lots: Sequence[Lot]) -> Traced:
             traces[word] = trace
             evidence.append((row_M, trace.evidence(like_M).astype(np.float32), np.full(len(row_M), word)))
     row_R, evidence_R, word_R = (np.concatenate(each) for each in zip(*evidence, strict=True))
-    found_R = np.array([traces[word].found for word in word_R.tolist()], np.int64)
-    most = np.lexsort((word_R, -found_R, -evidence_R, row_R))  # of each row, its largest evidence first
+    telling_R = np.array([traces[word].telling for word in word_R.tolist()], np.float64)
+    most = np.lexsort((word_R, -telling_R, -evidence_R, row_R))  # of each row, its largest evidence first
     most = most[evidence_R[most] > 0]
     most = most[np.unique(row_R[most], return_index=True)[1]]
     return Traced(

@@ -85,6 +85,11 @@ class Trace:
         gap = float((middle - origin) / spread)
         return cls(word=word, found=len(mine_F), others=len(other_O), origin=origin, spread=spread, gap=gap)
 
+    @property
+    def telling(self) -> float:
+        """How well the word stands for its trace: its found pairs, times their share of all that use it."""
+        return self.found**2 / (self.found + self.others)
+
     def evidence(self, likeness_M: Vectors) -> Vectors:
         """Of its pairs: (M,) float64, from 0 to MOST_EVIDENCE."""
         above_M = (likeness_M - self.origin) / self.spread
