@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from roclip_sanitize.records import Reason
 from roclip_sanitize.report import words
 from roclip_sanitize.report.data import GalleryItem, GalleryKind, Manifest, ReportData
 from roclip_sanitize.report.environment import render
@@ -24,6 +23,7 @@ from roclip_sanitize.report.tables import (
     detection_table,
     usefulness_table,
 )
+from roclip_sanitize.scan.judging import NEIGHBOURS_TESTIFY
 
 TITLES: Mapping[GalleryKind, str] = {
     "caught": "Planted pairs that were caught",
@@ -92,14 +92,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def evidence(item: GalleryItem) -> str:
     """What the small pictures are: near-copies where these alone speak against it, else neighbours."""
-    weighed = {
-        Reason.NEIGHBOURS_DISAGREE,
-        Reason.PICTURE_AND_CAPTION_DISAGREE,
-        Reason.WORD_OF_MISMATCHED_PAIRS,
-        Reason.CAPTION_REPEATED,
-        Reason.TRACE_OF_MISMATCHED_PAIRS,
-    }
-    copies = item.reasons and weighed.isdisjoint(item.reasons)
+    copies = item.reasons and NEIGHBOURS_TESTIFY.isdisjoint(item.reasons)
     return "Near-copies of it came with" if copies else "The pictures most like it came with"
 
 

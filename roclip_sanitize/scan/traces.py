@@ -17,8 +17,8 @@ trace, a pair's evidence is the logarithm of a likelihood ratio, of two normal d
     evidence of a pair     gap (its likeness, in spreads above the others' median, less half the gap)
 
 0 where that is negative, the largest of its words', and at the most that of a ratio of 10,000. Pairs with 4
-or more are found from then on, and all is done again, until no more are: so a few poisons give away all that
-share a word with them, and these others (benchmarks/LOG.md).
+or more are found from then on, and all is done again until no more are, eight times at the most: so a few
+poisons give away all that share a word with them, and these others (benchmarks/LOG.md).
 
 It sees what is in the main directions of the store's own vectors: what covers whole pictures, rather than a
 patch anywhere, or a warp. Where more than half the pairs of a word are poisons that nobody found, the others
