@@ -1,14 +1,14 @@
 """How much of each known attack a scan finds, at what price, and which detector finds it.
 
     python -m benchmarks.detection fashion --run runs/detection
-    python -m benchmarks.detection fashion --only blended sig_badclip --shares 0.005 --seeds 0 --young-clips 2
-    python -m benchmarks.detection fashion --shares 0.01 --young-clips 1 --published dao dao_released
+    python -m benchmarks.detection fashion --only blended sig_badclip --shares 0.005 --seeds 0 --young-clips 0
+    python -m benchmarks.detection fashion --shares 0.01 --published dao dao_released
     python -m benchmarks.detection my.toml --executor local --part 1/2
 
 Each attack of a sweep file (benchmarks/sweep/sweep_file.py; its rates, methods and training play no part)
 is planted alone, as a share of the pairs, with each seed; the copy is embedded, indexed and scanned with the
-sweep's [scan] settings, and compared with its ledger. Nothing is trained, but with --young-clips the CLIPs
-that look again, for one epoch each.
+sweep's [scan] settings, as ``roclip sanitize`` does it, and compared with its ledger. Nothing is trained but
+the CLIPs that look again, for one epoch each.
 
 What counts is recall at a price: the share of poisons whose score exceeds that of all but 2, 5 or 10 % of
 the clean pairs, whatever the budget; beside it the area under the curve, and what the budget made of it.
@@ -49,7 +49,7 @@ from roclip_sanitize.errors import ConfigError, DataError, MismatchError, Roclip
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, write_json
-from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
+from roclip_sanitize.sanitize import YOUNG_CLIPS, SanitizeSettings, sanitize_shards
 from roclip_sanitize.scan import read_scores, read_verdicts
 from roclip_sanitize.scan.quality import SCORE_OF_DETECTOR, auroc
 from roclip_sanitize.scoring import ScoreSettings, score_pairs
@@ -154,8 +154,7 @@ class CopyWorker:
         shards = tuple(poisoned_shards(scratch / "poison"))
         cleaning = SanitizeSettings(
             shards=shards,
-            look_twice=copy.young_clips > 0,
-            young_clips=max(1, copy.young_clips),
+            young_clips=copy.young_clips,
             seed=copy.seed,
             scan=copy.scan,
         )
@@ -251,6 +250,9 @@ def copies_of(sweep: Sweep, corpus: Corpus, told: argparse.Namespace, *, pairs: 
     if unknown := sorted(set(told.only) - {row.name for row in sweep.attacks}):
         known = ", ".join(row.name for row in sweep.attacks)
         raise ConfigError(f"the sweep has no attack {unknown[0]!r}: it has {known}")
+    scan = dict(sweep.scan)
+    young = scan.pop("young_clips", YOUNG_CLIPS)
+    young = young if told.young_clips is None else told.young_clips
     for seed in told.seeds:
         for row in rows:
             for share in told.shares if row.rates else (0.0,):
@@ -260,8 +262,8 @@ def copies_of(sweep: Sweep, corpus: Corpus, told: argparse.Namespace, *, pairs: 
                     specs=row.specs_at(rate_for(row, share, pairs=pairs) if row.rates else None),
                     share=share,
                     seed=seed,
-                    scan=dict(sweep.scan),
-                    young_clips=told.young_clips,
+                    scan=scan,
+                    young_clips=young,
                     published=tuple(told.published),
                 )
 
@@ -350,7 +352,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the pairs")
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument(
-        "--young-clips", type=int, default=0, help="train so many for an epoch, to look again; sanitize: 2"
+        "--young-clips", type=int, help="that look again, instead of the sweep's; 0 trains nothing"
     )
     parser.add_argument(
         "--published", nargs="+", default=(), metavar="DETECTOR", help="of 'roclip score', to compare with"

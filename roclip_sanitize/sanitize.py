@@ -1,10 +1,10 @@
 """Shards in, kept and quarantined shards out: the stages that clean a dataset, in one folder.
 
     shards ─▶ embed ─▶ index ─────────────▶ scan ─▶ rewrite
-                └─▶ train ─▶ embed again ─────┘        (with look_twice, once for each young CLIP)
+                └─▶ train ─▶ embed again ─────┘        (once for each young CLIP)
 
     OUT/store/ OUT/index/ OUT/scan/
-    OUT/young_1/ OUT/young_1_store/   with look_twice: a CLIP that saw little, and the pairs in its vectors
+    OUT/young_1/ OUT/young_1_store/   a CLIP that saw little, and the pairs in its vectors
     OUT/young_2/ …                    another one, of another seed
     OUT/rewrite/                      kept/*.tar, quarantined/*.tar, keep.npy, manifest.json
 
@@ -50,28 +50,27 @@ class SanitizeSettings:
 
     Attributes:
         shards: WebDataset shards.
-        look_twice: whether CLIPs of one epoch look again at what the first look saw: they find triggers
-            that cover whole pictures, and each costs an epoch of training and another embedding.
-        young_clips: how many of them, with seeds of their own; what counts is the mean.
+        young_clips: CLIPs of one epoch, of seeds of their own, that look again at what the first look saw;
+            what counts is the mean. They find triggers that cover whole pictures, and leave clean pairs
+            alone; each costs an epoch of training and another embedding. 0 looks once.
         seed: of the index's sample, and of the first young CLIP; those after it count on.
         scan: further settings of the scan, by the names of ScanSettings.
     """
 
     shards: tuple[Path, ...]
-    look_twice: bool = False
     young_clips: int = YOUNG_CLIPS
     seed: int = 0
     scan: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.young_clips < 1:
-            raise ConfigError(f"young_clips is {self.young_clips}, wanted 1 or more")
+        if self.young_clips < 0:
+            raise ConfigError(f"young_clips is {self.young_clips}, wanted 0 (look once) or more")
         self.scan_settings(Path())  # refuses what makes no sense, before anything is embedded
 
     @property
     def young(self) -> list[str]:
         """Names of the young CLIPs' folders."""
-        return [f"young_{n}" for n in range(1, self.young_clips + 1)] if self.look_twice else []
+        return [f"young_{n}" for n in range(1, self.young_clips + 1)]
 
     def scan_settings(self, out: Path) -> ScanSettings:
         """What the scan of a run in ``out`` is told.

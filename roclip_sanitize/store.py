@@ -78,6 +78,11 @@ class EmbeddingStore:
         return str(self._folder.settings["encoder"]["digest"])
 
     @cached_property
+    def encoder(self) -> str:
+        """Specification that this encoder was opened by."""
+        return str(self._folder.settings["encoder"]["name"])
+
+    @cached_property
     def joint(self) -> bool:
         """Whether images and captions lie in one space, so that they may be compared."""
         return bool(self._folder.settings["encoder"]["joint"])

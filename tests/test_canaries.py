@@ -126,13 +126,17 @@ class TestOfAScan:
         settings = ScanSettings(store=run / "store", index=run / "index", second_look=(run / "store",))
         scan_store(settings, out=tmp_path / "scan", executor=LocalExecutor())
         assert any("its second_look" in check.what for check in verify_folder(tmp_path / "scan"))
-        with pytest.raises(ConfigError, match="0 young CLIPs are named, wanted 1: those whose vectors"):
+        with pytest.raises(ConfigError, match="2 young CLIPs are named, wanted 1: those whose vectors"):
             count_canaries(
-                CanarySettings(scan=tmp_path / "scan"), out=tmp_path / "none", executor=LocalExecutor()
+                CanarySettings(scan=tmp_path / "scan", young=("plain", "plain")),
+                out=tmp_path / "none",
+                executor=LocalExecutor(),
             )
-        told = CanarySettings(scan=tmp_path / "scan", families=("patch",), share=0.05, young=("plain",))
+        told = CanarySettings(scan=tmp_path / "scan", families=("patch",), share=0.05)
         (family,) = count_canaries(told, out=tmp_path / "out", executor=LocalExecutor())
         assert family.planted == 15
+        asked = read_json(tmp_path / "out" / "stage.json")["settings"]
+        assert (asked["encoder"], asked["young"]) == ("plain", ["plain"]), "as the stores say"
         scan = read_json(tmp_path / "out" / "scan" / "stage.json")["settings"]
         assert scan["second_look"] == [str(tmp_path / "out" / "young_1_store")]
         assert EmbeddingStore.open(tmp_path / "out" / "young_1_store").rows == family.planted + (

@@ -27,7 +27,7 @@ STEPS = {
     "poison": ["census", "headers", "copy", "write", "hash"],
     "embed": ["read", "decode", "model", "write"],
     "index": ["learn", "read", "add", "write", "measure"],  # one part: its hashing is never told
-    "scan": ["columns", "cross", "search", "evidence", "score", "traces", "judge"],
+    "scan": ["columns", "cross", "traces", "search", "evidence", "score", "judge"],
     "rewrite": ["look up", "copy", "write", "hash"],
     "pair": ["pool", "text search", "image search", "write", "hash"],
     "train": ["read", "augment", "model", "optimiser"],

@@ -27,7 +27,7 @@ def test_one_command_gives_kept_and_quarantined_shards(tmp_path: Path, roclip: R
     write_square_shards(tmp_path / "squares", shards=2, pairs=80)
     told = (
         *("sanitize", "--shards", tmp_path / "squares" / "{00000..00001}.tar", "--out", tmp_path / "out"),
-        *("--budget", 0.1, "--executor", "local", "--json"),
+        *("--budget", 0.1, "--young-clips", 0, "--executor", "local", "--json"),
     )
     said = roclip(*told)
     assert said.code == 0, said.err
@@ -43,14 +43,14 @@ def test_one_command_gives_kept_and_quarantined_shards(tmp_path: Path, roclip: R
 def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_done() -> None:
     with pytest.raises(ConfigError, match=r"budget is 7\.0, wanted a share from 0 to 1"):
         SanitizeSettings(shards=(Path("a.tar"),), scan={"budget": 7.0})
-    with pytest.raises(ConfigError, match="young_clips is 0, wanted 1 or more"):
-        SanitizeSettings(shards=(Path("a.tar"),), look_twice=True, young_clips=0)
+    with pytest.raises(ConfigError, match=r"young_clips is -1, wanted 0 \(look once\) or more"):
+        SanitizeSettings(shards=(Path("a.tar"),), young_clips=-1)
 
 
 def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
     shards = write_square_shards(tmp_path / "squares", shards=2, pairs=80)
     lines = list[str]()
-    told = SanitizeSettings(shards=shards, look_twice=True)
+    told = SanitizeSettings(shards=shards)
     tally = sanitize_shards(told, out=tmp_path / "out", executor=LocalExecutor(), say=lines.append)
     assert tally.seen == 160
     assert [line for line in lines if line.endswith("…")] == [

@@ -21,6 +21,7 @@ from benchmarks.sweep.settings import Rendered, Sweep, expand_list
 from benchmarks.sweep.sweep_file import PRESETS, load_sweep, sweep_from
 from benchmarks.sweep.table import SCHEMA
 from roclip_sanitize.errors import ConfigError, RoclipError
+from roclip_sanitize.sanitize import SanitizeSettings
 from roclip_sanitize.scan.settings import ScanSettings
 
 CORPUS = Corpus(shards=(Path("a.tar"),), test_shards=(Path("t.tar"),), label="kind", classes=30)
@@ -136,8 +137,9 @@ def test_a_cell_that_scans_is_of_the_scans_defaults_too() -> None:
     assert told["budget"] == ScanSettings(store=Path("s"), index=Path("i")).budget
     assert isinstance(told["detectors"], list)
     assert cells()[-1].to_json()["scan"] is None
-    twice = cells('methods = ["scan_clip"]\n[scan]\nlook_twice = true')[-1]
-    assert twice.to_json()["scan"] == {**told, "look_twice": True}
+    once = cells('methods = ["scan_clip"]\n[scan]\nyoung_clips = 0')[-1]
+    assert told["young_clips"] == SanitizeSettings(shards=()).young_clips
+    assert once.to_json()["scan"] == {**told, "young_clips": 0}
 
 
 def test_a_control_is_of_the_same_shards_seed_and_model() -> None:

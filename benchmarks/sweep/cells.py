@@ -21,6 +21,7 @@ from roclip_sanitize.attacks.contract import Attack
 from roclip_sanitize.attacks.specs import build_attacks
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import fingerprint
+from roclip_sanitize.sanitize import YOUNG_CLIPS
 from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.training.settings import TrainSettings
 
@@ -89,7 +90,7 @@ SCAN_DEFAULTS = {
     each.name: list(each.default) if isinstance(each.default, tuple) else each.default
     for each in fields(ScanSettings)
     if each.name not in {"store", "index", "second_look"}
-}
+} | {"young_clips": YOUNG_CLIPS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,10 +169,10 @@ def _goals(ledger: Ledger) -> dict[str, str]:
 
 def _scan(shards: tuple[Path, ...], scratch: Path, cell: Cell, executor: Executor) -> tuple[Path, ...]:
     from roclip_sanitize.rewrite import kept_shards
-    from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
+    from roclip_sanitize.sanitize import YOUNG_CLIPS, SanitizeSettings, sanitize_shards
 
     told = dict(cell.scan)
-    again = {name: told.pop(name) for name in ("look_twice", "young_clips") if name in told}
-    settings = SanitizeSettings(shards=shards, seed=cell.poisoning.seed, scan=told, **again)
+    young = told.pop("young_clips", YOUNG_CLIPS)
+    settings = SanitizeSettings(shards=shards, seed=cell.poisoning.seed, scan=told, young_clips=young)
     sanitize_shards(settings, out=scratch, executor=executor, say=lambda line: None)
     return tuple(kept_shards(scratch / "rewrite"))

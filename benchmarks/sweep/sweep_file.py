@@ -20,8 +20,7 @@
     epochs = 4
 
     [scan]                          # settings of the scan, for methods that train on what it keeps
-    look_twice = true               # and whether CLIPs of one epoch look again
-    young_clips = 2                 # how many
+    young_clips = 0                 # and how many CLIPs of one epoch look again
 
     [method.often]                  # a method of one's own
     method = "roclip"
@@ -49,7 +48,7 @@ PRESETS = Path(__file__).parent
 ATTACK_KEYS = ("name", "spec", "together", "rates", "seeds")
 RENDERED_KEYS = ("pairs", "shards", "test_pairs", "seed")
 RESOURCE_KEYS = ("cores", "gpus", "ranks")
-SCAN_KEYS = (*SCAN_DEFAULTS, "look_twice", "young_clips")
+SCAN_KEYS = tuple(SCAN_DEFAULTS)
 
 
 def load_sweep(name: str, *, changes: Sequence[str] = ()) -> Sweep:

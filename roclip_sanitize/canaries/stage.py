@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ from roclip_sanitize.store import EmbeddingStore
 
 CANARIES_STAGE = "canaries"
 LEAST, MOST = 15, 300
-PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +48,15 @@ class CanarySettings:
         scan: the scan that is asked about.
         families: which attacks; see planting.FAMILIES.
         share: canaries of each family, as a share of the scan's pairs; at least 15 and at most 300.
-        encoder: what made the scan's store, as ``roclip embed`` was told.
-        young: what made each store of its second look, in the same order; wanted where it had one.
+        encoder: what made the scan's store, as ``roclip embed`` was told; "" asks the store.
+        young: what made each store of its second look, in the same order; () asks these.
         seed: of all choices.
     """
 
     scan: Path
     families: tuple[str, ...] = tuple(FAMILIES)
     share: float = 0.003
-    encoder: str = PLAIN
+    encoder: str = ""
     young: tuple[str, ...] = ()
     seed: int = 0
 
@@ -100,20 +99,25 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
         A line per family.
 
     Raises:
-        ConfigError: a family is unknown; or the scan looked twice, and nobody told what with.
+        ConfigError: a family is unknown, an encoder gone, or other young CLIPs are named than looked again.
         DataError: there is no scan, or its shards have too few pairs to plant in.
         MismatchError: the store was made by another encoder.
 
     Cost: the scan once more, its index, a copy of its store, and embedding the canaries.
     """
     scan = StageFolder.open(settings.scan, stage="scan")
-    second = told_second(scan.settings)
+    store = EmbeddingStore.open(Path(scan.settings["store"]))
+    second = [EmbeddingStore.open(path) for path in told_second(scan.settings)]
+    settings = replace(
+        settings,
+        encoder=settings.encoder or store.encoder,
+        young=settings.young or tuple(seen.encoder for seen in second),
+    )
     if len(second) != len(settings.young):
         raise ConfigError(
             f"{len(settings.young)} young CLIPs are named, wanted {len(second)}: those whose vectors "
             f"{settings.scan} looked again in, in its order"
         )
-    store = EmbeddingStore.open(Path(scan.settings["store"]))
     told = {**asdict(settings), "scan": str(settings.scan), "families": list(settings.families)}
     if not settings.young:  # canaries from before there was one go on
         del told["young"]
@@ -127,7 +131,7 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     beside = _beside(store, planted, ledger, settings.encoder, out=out, executor=executor)
     young = tuple(
         _beside(
-            EmbeddingStore.open(seen),
+            seen,
             planted,
             ledger,
             encoder,

@@ -33,14 +33,12 @@ def register(app: typer.Typer) -> None:
 def sanitize(
     shards: Shards,
     out: Out,
-    look_twice: Annotated[
-        bool,
-        typer.Option(
-            "--look-twice", help="Train CLIPs for an epoch and look again in their vectors: finds more."
-        ),
-    ] = False,
     young_clips: Annotated[
-        int, typer.Option(help="How many of them; each takes an epoch, and what counts is the mean.")
+        int,
+        typer.Option(
+            help="CLIPs that look again, each after an epoch of training. 0 looks once: sooner done, and it "
+            "finds less and sets aside more that is clean."
+        ),
     ] = 2,
     budget: Annotated[float, typer.Option(help="Share of pairs that may be set aside as suspicious.")] = 0.06,
     label: GuardedLabel = "",
@@ -62,7 +60,6 @@ def sanitize(
 
     settings = SanitizeSettings(
         shards=tuple(expand_shards(shards)),
-        look_twice=look_twice,
         young_clips=young_clips,
         seed=seed,
         scan={"budget": budget, "label": label, "times_per_label": times_per_label},
@@ -90,14 +87,11 @@ def canaries(
         float, typer.Option(help="Canaries of each family, as a share of the pairs; 15 to 300 of them.")
     ] = 0.003,
     encoder: Annotated[
-        str, typer.Option(help="What made the scan's store, as 'roclip embed' was told.")
-    ] = "plain",
+        str, typer.Option(help="What made the scan's store, if it is no longer where the store says.")
+    ] = "",
     young: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Of a scan that looked twice: the CLIP that looked again, OUT/young_1/model; each of them, "
-            "in their order."
-        ),
+        typer.Option(help="Likewise of each CLIP that looked again, in their order."),
     ] = None,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
