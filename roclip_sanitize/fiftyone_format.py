@@ -33,6 +33,7 @@ FIELDS: Mapping[str, tuple[str, str]] = {
     "word_lift": (NUMBER, "How much oftener than others pairs with its words fail to match."),
     "trace": (NUMBER, "Evidence that its picture has something in common with those that do not match."),
     "trace_word": (TEXT, "The word that those pairs say."),
+    "kin": (NUMBER, "How much oftener than chance pairs with pictures much like its own fail to match."),
     "captions_of_picture": (COUNT, "Different captions of this picture, near-copies included."),
     "pictures_of_caption": (COUNT, "Near-identical pictures under this caption."),
     "neighbours": (TEXTS, "Uids of the pairs that speak against it, nearest first."),

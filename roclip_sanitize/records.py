@@ -60,6 +60,7 @@ class Reason(StrEnum):
     WORD_OF_MISMATCHED_PAIRS = "word_of_mismatched_pairs"
     CAPTION_REPEATED = "caption_repeated"
     TRACE_OF_MISMATCHED_PAIRS = "trace_of_mismatched_pairs"
+    KIN_OF_MISMATCHED_PAIRS = "kin_of_mismatched_pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.columns import word_number
-from roclip_sanitize.scan.explain import WordFacts, disagreement, explain, mismatch, traced
+from roclip_sanitize.scan.explain import CompanyFacts, WordFacts, disagreement, explain, mismatch, traced
 from roclip_sanitize.scan.traces import Trace
 
 FREQUENCY = {"black": 0.3, "for": 0.5, "women": 0.4, "handbag": 0.02, "leather": 0.05}
@@ -41,12 +43,16 @@ def test_the_half_that_tells_less_is_named() -> None:
 
 def test_each_reason_has_its_sentence() -> None:
     told = explain(
-        Verdict(uid="0" * 32, reasons=(*tuple(Reason)[:4], Reason.WORD_OF_MISMATCHED_PAIRS)),
+        Verdict(
+            uid="0" * 32,
+            reasons=(*tuple(Reason)[:4], Reason.WORD_OF_MISMATCHED_PAIRS, Reason.KIN_OF_MISMATCHED_PAIRS),
+        ),
         caption="watch strap",
         neighbour_captions=["red bag", "red bag"],
         counts=(30, 12),
         ranks=(0.25, 0.4),
         words=WordFacts(frequency=frequency, lift=lambda word: 7.6 if word == "strap" else 1.0),
+        company=CompanyFacts(trace=None, share_K=np.array([0.02, 0.09, 0.5, np.nan])),
     )
     assert told.split("; ") == [
         "none of the 2 pictures most like this one has a caption that shares a word with it",
@@ -56,6 +62,7 @@ def test_each_reason_has_its_sentence() -> None:
         "this picture, near-copies included, appears with 30 different captions",
         "this caption stands under 12 near-identical pictures",
         "pairs that say 'strap' fail to match 8 times as often as others",
+        "2 of the 3 pictures that are much like its own are in pairs that match worse than 90% of all",
     ]
 
 

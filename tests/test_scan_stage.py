@@ -203,7 +203,7 @@ def test_a_sampled_index_is_refused(world: ScanSettings, tmp_path: Path) -> None
         (
             "detectors",
             ("magic",),
-            "detectors are magic, wanted some of cross_prediction, traces, agreement, repetition, collisions",
+            "detectors are magic, wanted some of cross_prediction, traces, kin, agreement, repetition",
         ),
         ("detectors", (), "detectors are none"),
         ("neighbours", 0, "neighbours is 0"),

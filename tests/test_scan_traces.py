@@ -24,7 +24,7 @@ from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
 from roclip_sanitize.scan.columns import WORD_NUMBERS, word_number
 from roclip_sanitize.scan.parts import Places
-from roclip_sanitize.scan.rejudging import TRACE, TRACE_SINCE, Rejudged
+from roclip_sanitize.scan.rejudging import COMPANY, Rejudged
 from roclip_sanitize.scan.results import findings
 from roclip_sanitize.scan.settings import TABLES
 from roclip_sanitize.scan.trace_rounds import Traced
@@ -274,16 +274,21 @@ def test_it_needs_cross_prediction(world: ScanSettings) -> None:
         replace(world, detectors=("traces", "collisions"))
 
 
-def test_a_scan_from_before_there_were_traces_is_judged_as_then(world: ScanSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["trace", "kin"])
+def test_a_scan_from_before_there_was_a_column_is_judged_as_then(
+    world: ScanSettings, tmp_path: Path, column: str
+) -> None:
     out = tmp_path / "scan"
     scan_store(replace(world, detectors=("cross_prediction",)), out=out, executor=LocalExecutor())
     wanted = read_verdicts(out)
     settings = json.loads((out / "stage.json").read_text())
+    layout = COMPANY[column][0] - 1
     (out / "stage.json").write_text(
-        json.dumps(settings).replace(f'"tables": {TABLES}', f'"tables": {TRACE_SINCE - 1}')
+        json.dumps(settings).replace(f'"tables": {TABLES}', f'"tables": {layout}')
     )
+    later = [name for name, (since, _) in COMPANY.items() if since > layout]
     for table in (out / "scores").glob("*.parquet"):
-        polars.read_parquet(table).drop(TRACE).write_parquet(table)
+        polars.read_parquet(table).drop(later).write_parquet(table)
     before = Rejudged(StageFolder(out))
     kept = [verdict.kept for marker in StageFolder(out).markers() for verdict in before.verdicts(marker)]
     assert kept == wanted["kept"].to_list()

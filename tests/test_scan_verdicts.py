@@ -15,6 +15,8 @@ from roclip_sanitize.records import Reason
 from roclip_sanitize.scan.collisions import Collisions
 from roclip_sanitize.scan.traces import JOINS
 from roclip_sanitize.scan.verdicts import (
+    KIN_WEIGHT,
+    TELLING_KIN,
     TELLING_LIFT,
     Company,
     Cut,
@@ -31,9 +33,15 @@ THRESHOLDS = Thresholds(captions_per_picture=4, pictures_per_caption=8)
 SCORES = st.one_of(st.sampled_from([0.2, 0.5, 0.6, 0.7, 0.9, float("nan")]))
 
 
-def ordinary(*, lift: Sequence[float] = (1, 1, 1, 1), trace: Sequence[float] = (0, 0, 0, 0)) -> Company:
+def ordinary(
+    *,
+    lift: Sequence[float] = (1, 1, 1, 1),
+    trace: Sequence[float] = (0, 0, 0, 0),
+    kin: Sequence[float] = (0, 0, 0, 0),
+) -> Company:
     """The company of four pairs, which says nothing but what is told."""
-    return Company(lift_N=np.array(lift, np.float32), trace_N=np.array(trace, np.float32))
+    lift_N, trace_N, kin_N = (np.array(values, np.float32) for values in (lift, trace, kin))
+    return Company(lift_N=lift_N, trace_N=trace_N, kin_N=kin_N)
 
 
 def flagged(
@@ -133,6 +141,15 @@ class TestTwoDetectors:
         assert verdicts[2].reasons == (Reason.NEIGHBOURS_DISAGREE, Reason.WORD_OF_MISMATCHED_PAIRS)
         assert verdicts[3].reasons == (Reason.WORD_OF_MISMATCHED_PAIRS,)
         assert np.isnan(combined(self.weighed, {}, company=company)).all(), "without detectors no word counts"
+
+    def test_kin_divide_by_what_they_say_and_are_a_reason(self) -> None:
+        company = ordinary(kin=(0, 0.5, 0, TELLING_KIN))
+        plain_N = combined(self.weighed, self.rankings, company=ordinary(lift=(1, 1, 1, TELLING_LIFT)))
+        kin_N = combined(self.weighed, self.rankings, company=company)
+        assert kin_N[0] == plain_N[0]
+        assert 1 - kin_N[1] == pytest.approx((1 - plain_N[1]) * math.exp(-KIN_WEIGHT / 2), rel=1e-6)
+        assert company.tells()[Reason.KIN_OF_MISMATCHED_PAIRS].tolist() == [False, False, False, True]
+        assert not np.isnan(kin_N[3])
 
     def test_a_trace_divides_by_its_likelihood_ratio_and_is_a_reason(self) -> None:
         company = ordinary(trace=(0, math.log(4), 0, JOINS))

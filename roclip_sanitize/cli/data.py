@@ -139,9 +139,9 @@ def scan(
     detectors: Annotated[
         str,
         typer.Option(
-            help="Which of cross_prediction, traces, agreement, repetition and collisions, joined by commas."
+            help="Those that run, of cross_prediction, traces, kin, agreement, repetition, collisions."
         ),
-    ] = "cross_prediction,traces,agreement,repetition,collisions",
+    ] = "cross_prediction,traces,kin,agreement,repetition,collisions",
     neighbours: Annotated[
         int, typer.Option(help="Pictures that agreement and repetition ask about each caption.")
     ] = 40,

@@ -9,7 +9,7 @@ from typing import Any
 from roclip_sanitize.report import words
 from roclip_sanitize.report.data import Stage
 
-QUARANTINE_SHADES = 7  # of page.css
+QUARANTINE_SHADES = 8  # of page.css
 FAILURE_SHADES = 3
 
 

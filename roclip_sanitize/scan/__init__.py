@@ -7,6 +7,7 @@
     word_lift.py    what its words say of a pair beforehand
     traces.py       detector: has its picture in common with mismatched ones what others with its word lack?
                     trace_rounds.py finds it over a store, round by round
+    kin.py          detector: do the pairs with the pictures most like its own fail to match, too?
     agreement.py    detector: does the caption use its neighbours' words?
     repetition.py   detector: do pictures like its own have exactly its caption?
     collisions.py   detector: one picture with many captions, or the reverse

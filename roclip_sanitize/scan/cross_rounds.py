@@ -113,11 +113,19 @@ def read_judged(
     """
     looks = [Files(places=places, look=look) for look in looks_at(places.store, second)]
     block = slice(part.start, part.start + part.rows)
-    suspicion_N = np.array(np.load(here(looks[0].suspicion), mmap_mode="r")[block])
+    suspicion_N = np.array(read_suspicion(places)[block])
     ranks = [load_arrays(path)["rank"] for files in looks if exists(path := files.last_ranks(part.name))]
     rank_N2 = _mean(ranks) if ranks else np.zeros((part.rows, 2), np.float32)
     rank_N2[np.isnan(suspicion_N)] = np.nan
     return suspicion_N, rank_N2
+
+
+def read_suspicion(places: Places) -> NDArray[np.float32]:
+    """Suspicions of the store's pairs, see read_judged(), mapped: what is not asked for is not read."""
+    suspicion: NDArray[np.float32] = np.load(
+        here(Files(places=places, look=looks_at(places.store)[0]).suspicion), mmap_mode="r"
+    )
+    return suspicion
 
 
 def count_strangers(places: Places, parts: Sequence[StorePart], *, second: Sequence[Path] = ()) -> Strangers:
@@ -139,6 +147,12 @@ def suspicion(rank_N2: NDArray[np.float32], trust_N: NDArray[np.floating]) -> ND
     strange_N = rank_N2.min(axis=1) < STRANGE
     suspicion_N: NDArray[np.float32] = ((1 + strange_N - place_N) / 2).astype(np.float32)
     return suspicion_N
+
+
+def share_no_better(suspicion: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Suspicions → shares of all pairs that are trusted no more, of any shape: undoes suspicion()."""
+    share: NDArray[np.float32] = np.where(suspicion > 1 / 2, 2 - 2 * suspicion, 1 - 2 * suspicion)
+    return share
 
 
 class SquareWorker:

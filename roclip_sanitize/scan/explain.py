@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.columns import word_of
 from roclip_sanitize.scan.traces import Trace
 
 WORDS_SHOWN = 3
+WORST_TENTH = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,19 @@ class WordFacts:
     lift: Callable[[str], float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompanyFacts:
+    """What is known of those that a pair is suspected with.
+
+    Attributes:
+        trace: which the picture carries, of one of the caption's words.
+        share_K: of each of its kin, the share of all pairs that match no better, NaN for none; see kin.py.
+    """
+
+    trace: Trace | None
+    share_K: NDArray[np.floating]
+
+
 def explain(
     verdict: Verdict,
     *,
@@ -36,7 +53,7 @@ def explain(
     counts: tuple[int, int],
     ranks: tuple[float, float],
     words: WordFacts,
-    trace: Trace | None = None,
+    company: CompanyFacts,
 ) -> str:
     """Why a pair was set aside.
 
@@ -48,7 +65,7 @@ def explain(
         ranks: share of other captions that tell less of this picture than its own, and of other pictures that
             tell less of this caption, 0 to 1.
         words: what is known of them.
-        trace: which the picture carries, of one of the caption's words.
+        company: what is known of those that it is suspected with.
 
     Returns:
         One sentence per reason, the first letter small, joined by semicolons; no full stop.
@@ -64,7 +81,8 @@ def explain(
         Reason.PICTURE_AND_CAPTION_DISAGREE: lambda: mismatch(ranks, neighbour_captions, words.frequency),
         Reason.CAPTION_REPEATED: lambda: repeated(caption, neighbour_captions),
         Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, words.frequency),
-        Reason.TRACE_OF_MISMATCHED_PAIRS: lambda: traced(caption, trace),
+        Reason.TRACE_OF_MISMATCHED_PAIRS: lambda: traced(caption, company.trace),
+        Reason.KIN_OF_MISMATCHED_PAIRS: lambda: mismatched_kin(company.share_K),
         Reason.WORD_OF_MISMATCHED_PAIRS: lambda: worst_word(caption, words.lift),
     }
     return "; ".join(sentences[reason]() for reason in verdict.reasons)
@@ -121,6 +139,16 @@ def traced(caption: str, trace: Trace | None) -> str:
     return (
         f"its picture has in common with {trace.found} mismatched pairs that say "
         f"'{word_of(caption, trace.word)}' what {trace.others} others that say so lack"
+    )
+
+
+def mismatched_kin(share_K: NDArray[np.floating]) -> str:
+    """How its kin fare."""
+    known_K = share_K[~np.isnan(share_K)]
+    worst = int((known_K < WORST_TENTH).sum())
+    return (
+        f"{worst} of the {len(known_K)} pictures that are much like its own are in pairs that match worse "
+        f"than {1 - WORST_TENTH:.0%} of all"
     )
 
 

@@ -18,10 +18,10 @@ from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.records import Reason, Tally, Verdict
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.columns import Columns, word_number, word_of
-from roclip_sanitize.scan.explain import WordFacts, explain
+from roclip_sanitize.scan.explain import CompanyFacts, WordFacts, explain
 from roclip_sanitize.scan.long_tail import Ends
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
-from roclip_sanitize.scan.scoring import Scores
+from roclip_sanitize.scan.scoring import Scores, shares_of_kin
 from roclip_sanitize.scan.trace_rounds import Traced
 from roclip_sanitize.scan.verdicts import Thresholds, collides, combined, fused, judge
 from roclip_sanitize.scan.word_lift import MismatchedWords
@@ -111,6 +111,7 @@ class JudgeWorker:
         """What is shown of each flagged pair, by its place in the part."""
         neighbours_NK = self._places.rows("neighbours", part)
         copies_NK = self._places.rows("copies", part)
+        share_NK = shares_of_kin(self._places, part)
         findings = {}
         for place, verdict in enumerate(verdicts):
             if verdict.kept:
@@ -126,7 +127,9 @@ class JudgeWorker:
                 ),
                 ranks=(float(scores.rank_N2[place, 0]), float(scores.rank_N2[place, 1])),
                 words=WordFacts(frequency=self._columns.frequency, lift=self._lift),
-                trace=self._traces.get(int(scores.trace_word_N[place])),
+                company=CompanyFacts(
+                    trace=self._traces.get(int(scores.trace_word_N[place])), share_K=share_NK[place]
+                ),
             )
             copies_testify = NEIGHBOURS_TESTIFY.isdisjoint(verdict.reasons) and len(copies_K)
             witnesses = self._columns.uids(copies_K if copies_testify else neighbours_K)
@@ -153,6 +156,7 @@ class JudgeWorker:
             "repetition": scores.repetition_N,
             "word_lift": scores.lift_N,
             "trace": scores.trace_N,
+            "kin": scores.kin_N,
         }
         return names.with_columns(
             *(polars.Series(name, values, polars.Float32).fill_nan(None) for name, values in weighed.items()),

@@ -24,6 +24,7 @@ SCORE_OF_DETECTOR = {
     "agreement": "agreement",
     "repetition": "repetition",
     "traces": "trace",
+    "kin": "kin",
     "captions_of_picture": "captions_of_picture",
     "pictures_of_caption": "pictures_of_caption",
 }

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     import polars
 
 COUNTS = ("captions_of_picture", "pictures_of_caption")
-LIFT, LIFT_SINCE = "word_lift", 4  # tables of that layout have it; before, it was 1 for all
-TRACE, TRACE_SINCE = "trace", 6  # likewise; before, 0
+COMPANY = {"word_lift": (4, 1), "trace": (6, 0), "kin": (7, 0)}  # layout that has it first; of all, before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +138,17 @@ class Rejudged:
 
     def _scores(self, marker: Marker) -> _PartScores:
         layout = self._scan.settings["tables"]
-        known = [name for name, since in ((LIFT, LIFT_SINCE), (TRACE, TRACE_SINCE)) if layout >= since]
+        known = [name for name, (since, _) in COMPANY.items() if layout >= since]
         asked = {column: reason for column, reason in WEIGHED.items() if reason in self._reasons}
         table = self._table(marker, (*asked, *COUNTS, *known))
         weighed = {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in asked.items()}
         captions_N, pictures_N = (table[column].to_numpy() for column in COUNTS)
         collisions = Collisions(captions_of_picture_N=captions_N, pictures_of_caption_N=pictures_N)
-        lift_N, trace_N = (
+        lift_N, trace_N, kin_N = (
             table[name].to_numpy() if name in known else np.full(len(table), ordinary, np.float32)
-            for name, ordinary in ((LIFT, 1), (TRACE, 0))
+            for name, (_, ordinary) in COMPANY.items()
         )
-        company = Company(lift_N=lift_N, trace_N=trace_N)
+        company = Company(lift_N=lift_N, trace_N=trace_N, kin_N=kin_N)
         return _PartScores(weighed=weighed, company=company, collisions=collisions)
 
     def _table(self, marker: Marker, columns: Sequence[str]) -> polars.DataFrame:

@@ -18,7 +18,8 @@ from roclip_sanitize.scan import repetition
 from roclip_sanitize.scan.agreement import suspicion
 from roclip_sanitize.scan.collisions import Collisions, count_collisions
 from roclip_sanitize.scan.columns import Columns, read_sparse
-from roclip_sanitize.scan.cross_rounds import read_judged
+from roclip_sanitize.scan.cross_rounds import read_judged, read_suspicion, share_no_better
+from roclip_sanitize.scan.kin import excess
 from roclip_sanitize.scan.parts import Places, rows_of
 from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.scan.trace_rounds import Traced
@@ -46,6 +47,7 @@ class Scores:
         lift_N: float32, see word_lift.py; 1 where nobody looked.
         trace_N: float32, see traces.py; 0 where nobody looked.
         trace_word_N: int64, the number of the word whose trace it is; -1 for none.
+        kin_N: float32, see kin.py; 0 where nobody looked.
         collisions: counts, zeros where nobody looked.
     """
 
@@ -56,6 +58,7 @@ class Scores:
     lift_N: NDArray[np.float32]
     trace_N: NDArray[np.float32]
     trace_word_N: NDArray[np.int64]
+    kin_N: NDArray[np.float32]
     collisions: Collisions
 
     @property
@@ -70,7 +73,7 @@ class Scores:
     @property
     def company(self) -> Company:
         """What each pair shares with others that do not match."""
-        return Company(lift_N=self.lift_N, trace_N=self.trace_N)
+        return Company(lift_N=self.lift_N, trace_N=self.trace_N, kin_N=self.kin_N)
 
     def write(self, path: Path) -> None:
         """Write the scores, whole or not at all."""
@@ -84,6 +87,7 @@ class Scores:
                 lift=self.lift_N,
                 trace=self.trace_N,
                 trace_word=self.trace_word_N,
+                kin=self.kin_N,
                 captions_of_picture=self.collisions.captions_of_picture_N,
                 pictures_of_caption=self.collisions.pictures_of_caption_N,
             )
@@ -100,11 +104,21 @@ class Scores:
                 lift_N=arrays["lift"],
                 trace_N=arrays["trace"],
                 trace_word_N=arrays["trace_word"],
+                kin_N=arrays["kin"],
                 collisions=Collisions(
                     captions_of_picture_N=arrays["captions_of_picture"],
                     pictures_of_caption_N=arrays["pictures_of_caption"],
                 ),
             )
+
+
+def shares_of_kin(places: Places, part: StorePart) -> NDArray[np.float32]:
+    """Of each kin of a part's pairs, the share of all pairs that match no better: (N, K), NaN for none."""
+    kin_NK = places.rows("kin", part)
+    if not kin_NK.shape[1]:
+        return np.empty(kin_NK.shape, np.float32)
+    share_NK = share_no_better(read_suspicion(places)[np.maximum(kin_NK, 0)])
+    return np.where(kin_NK >= 0, share_NK, np.float32(np.nan))
 
 
 class ScoreWorker:
@@ -132,6 +146,7 @@ class ScoreWorker:
             lift_N=self._lift(part, rank_N2),
             trace_N=trace_N,
             trace_word_N=trace_word_N,
+            kin_N=self._kin(part),
             collisions=self._collisions(part),
         ).write(path)
         laps.lap("score")
@@ -159,6 +174,11 @@ class ScoreWorker:
         if "cross_prediction" not in self._detectors:
             return np.full(part.rows, np.nan, np.float32), np.full((part.rows, 2), np.nan, np.float32)
         return read_judged(self._places, part, second=self._settings.second_look)
+
+    def _kin(self, part: StorePart) -> NDArray[np.float32]:
+        if "kin" not in self._detectors:
+            return np.zeros(part.rows, np.float32)
+        return excess(shares_of_kin(self._places, part))
 
     def _collisions(self, part: StorePart) -> Collisions:
         if "collisions" not in self._detectors:

@@ -1,9 +1,10 @@
-"""Ask the index for every picture's neighbours and near-copies, and note their rows.
+"""Ask the index for every picture's neighbours, near-copies and kin, and note their rows.
 
     neighbours/neighbours_00000.npy   (N, K) int64: pictures most like each, copies left out
     copies/copies_00000.npy           (N, 32) int64: pictures all but equal to each
+    kin/kin_00000.npy                 (N, 32) int64: pictures much like each, near-copies among them
 
-One search finds both. Who looks for copies alone sees some neighbours beside them: they are noted too.
+One search finds all. Who looks for copies alone sees some neighbours beside them: they are noted too.
 
 -1 fills up where there are fewer. Only rows are kept: who is near is all that detectors ask.
 
@@ -29,13 +30,14 @@ from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.agreement import one_vote_per_picture
 from roclip_sanitize.scan.collisions import NEAR_COPIES
+from roclip_sanitize.scan.kin import KIN, KIN_COSINE
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 SPARE = 2  # so many times the neighbours wanted are fetched, since some are each other's copies
 BLOCK_ROWS = 2_048  # rows of one question: whole batches of the index, and few enough questions to hand over
 
-What = Literal["neighbours", "copies"]
+What = Literal["neighbours", "copies", "kin"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,32 +48,43 @@ class Search:
         neighbours: how many of the pictures most like each, neither byte-identical nor near-copies of it,
             and different from each other; 0 for none.
         copies: whether to look for near-copies that are not byte-identical.
+        kin: whether to look for pictures at kin.KIN_COSINE or more, different from each other.
         near_copy_cosine: pictures at more than this are near-copies.
         beside: so many neighbours are noted too, as far as a search for copies alone sees them.
     """
 
     neighbours: int = 0
     copies: bool = False
+    kin: bool = False
     near_copy_cosine: float
     beside: int = 0
 
     @property
     def name(self) -> str:
         """What parts are marked with."""
-        if self.neighbours and self.copies:
-            return "searched"
-        return "neighbours" if self.neighbours else "copies"
+        asked = {"neighbours": self.neighbours, "copies": self.copies, "kin": self.kin}
+        names = [name for name, wanted in asked.items() if wanted]
+        return names[0] if len(names) == 1 else "searched"
+
+    @property
+    def nearest(self) -> bool:
+        """Whether near-copies are wanted in the answers."""
+        return self.copies or self.kin
 
     @property
     def noted(self) -> list[What]:
         """What files it leaves of each part."""
-        wanted: dict[What, bool] = {"neighbours": bool(self.neighbours or self.beside), "copies": self.copies}
+        wanted: dict[What, bool] = {
+            "neighbours": bool(self.neighbours or self.beside),
+            "copies": self.copies,
+            "kin": self.kin,
+        }
         return [what for what, noted in wanted.items() if noted]
 
     @property
     def k(self) -> int:
         """Rows that a question asks for."""
-        return self.neighbours * SPARE + (NEAR_COPIES if self.copies else 0)
+        return self.neighbours * SPARE + (NEAR_COPIES if self.nearest else 0)
 
     def questions(self, store: EmbeddingStore, part: StorePart) -> Iterator[SearchTask]:
         """One question for each block of a part's rows."""
@@ -85,7 +98,7 @@ class Search:
                 k=self.k,
                 exclude_self=True,
                 exclude_hash=True,
-                max_cosine=None if self.copies else self.near_copy_cosine,
+                max_cosine=None if self.nearest else self.near_copy_cosine,
             )
 
     def rows(
@@ -93,10 +106,15 @@ class Search:
     ) -> dict[What, NDArray[np.int64]]:
         """The rows that a part's answers name: (N, K) each, -1 for none."""
         row_NK = np.concatenate([np.empty((0, self.k), np.int64), *(one.rows_NK for one in answers)])
-        if not self.copies:
+        if not self.nearest:
             return {"neighbours": one_vote_per_picture(row_NK, picture, keep=self.neighbours)}
-        near_NK, found = self._near(answers), dict[What, NDArray[np.int64]]()
-        found["copies"] = np.where(near_NK, row_NK, -1)[:, :NEAR_COPIES]
+        cosine_NK, found = self._cosines(answers), dict[What, NDArray[np.int64]]()
+        near_NK = self._near(cosine_NK)
+        if self.copies:
+            found["copies"] = np.where(near_NK, row_NK, -1)[:, :NEAR_COPIES]
+        if self.kin:
+            kin_NK = np.where(cosine_NK >= np.float32(KIN_COSINE), row_NK, -1)
+            found["kin"] = one_vote_per_picture(kin_NK, picture, keep=KIN)
         if keep := self.neighbours or self.beside:
             others_NK = np.where(near_NK, -1, row_NK)
             if self.neighbours:  # as many as without near-copies, which are nearest and come first
@@ -107,11 +125,13 @@ class Search:
 
     def crowded(self, answers: Sequence[Neighbours]) -> NDArray[np.bool_]:
         """Which rows have so many near-copies that these took the room of neighbours: (N,)."""
-        crowded_N: NDArray[np.bool_] = self._near(answers).sum(axis=1) > NEAR_COPIES
+        crowded_N: NDArray[np.bool_] = self._near(self._cosines(answers)).sum(axis=1) > NEAR_COPIES
         return crowded_N
 
-    def _near(self, answers: Sequence[Neighbours]) -> NDArray[np.bool_]:
-        cosine_NK = np.concatenate([np.empty((0, self.k), np.float32), *(one.cosine_NK for one in answers)])
+    def _cosines(self, answers: Sequence[Neighbours]) -> NDArray[np.float32]:
+        return np.concatenate([np.empty((0, self.k), np.float32), *(one.cosine_NK for one in answers)])
+
+    def _near(self, cosine_NK: NDArray[np.float32]) -> NDArray[np.bool_]:
         near_NK: NDArray[np.bool_] = cosine_NK > np.float32(self.near_copy_cosine)
         return near_NK
 
@@ -151,7 +171,7 @@ def search_parts(
 ) -> None:
     """Note the rows of every part that is not done. Parts are marked with the search's name.
 
-    One question finds both. Blocks with a row that has more near-copies than there is room for are asked
+    One question finds all. Blocks with a row that has more near-copies than there is room for are asked
     about again, for neighbours alone: what is found is the same as if each had been looked for by itself.
 
     Args:
@@ -173,11 +193,11 @@ def search_parts(
             for what, row_NK in search.rows(told, picture).items():
                 _save(rows_file(folder.path, what, part.name), row_NK)
             laps.lap("search")
-            if search.neighbours and search.copies and (crowded_N := search.crowded(told)).any():
+            if search.neighbours and search.nearest and (crowded_N := search.crowded(told)).any():
                 crowded[part.name] = crowded_N
             else:
                 _commit(folder, search, part, laps, workers=executor.size)
-        again = replace(search, copies=False)
+        again = replace(search, copies=False, kin=False)
         left = [part for part in missing if part.name in crowded]
         answers = opened.search(
             question for part in left for question in _of_crowded(again, store, part, crowded[part.name])

@@ -12,8 +12,9 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.verdicts import Thresholds
 
-DETECTORS = ("cross_prediction", "traces", "agreement", "repetition", "collisions")
-TABLES = 6  # of this layout: a scan does not go on in a folder of another
+DETECTORS = ("cross_prediction", "traces", "kin", "agreement", "repetition", "collisions")
+LEAN = ("traces", "kin")  # on cross prediction
+TABLES = 7  # of this layout: a scan does not go on in a folder of another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,8 @@ class ScanSettings:
                 f"detectors are {', '.join(self.detectors) or 'none'}, wanted some of {', '.join(DETECTORS)}"
             )
         self._require_ranges()
-        for what, asked in (("second-look", self.second_look), ("traces", "traces" in self.detectors)):
+        lean = {"second-look": self.second_look, **{name: name in self.detectors for name in LEAN}}
+        for what, asked in lean.items():
             if asked and "cross_prediction" not in self.detectors:
                 raise ConfigError(
                     f"{what} goes with the detector cross_prediction, but detectors are "

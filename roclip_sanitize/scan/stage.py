@@ -2,7 +2,7 @@
 
     scores/scores_00000.parquet       uid, key, shard, label (where asked for), suspicion, cross_prediction,
                                       cross_prediction_percentile, agreement, agreement_percentile,
-                                      repetition, word_lift, trace, trace_word, captions_of_picture,
+                                      repetition, word_lift, trace, trace_word, kin, captions_of_picture,
                                       pictures_of_caption, neighbours
     verdicts/verdicts_00000.parquet   uid, kept, reasons, sentence, neighbours
     done/00000.json                   rows, tally, reasons; written last
@@ -135,12 +135,13 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
 def _search(settings: ScanSettings) -> Search | None:
     """What the detectors want of the index; None where they ask for nothing."""
     asked = not {"agreement", "repetition"}.isdisjoint(settings.detectors)
-    copies = "collisions" in settings.detectors
-    if not asked and not copies:
+    copies, kin = "collisions" in settings.detectors, "kin" in settings.detectors
+    if not (asked or copies or kin):
         return None
     return Search(
         neighbours=settings.neighbours if asked else 0,
         copies=copies,
+        kin=kin,
         near_copy_cosine=settings.near_copy_cosine,
         beside=0 if asked else NEIGHBOURS_BESIDE,
     )

@@ -37,6 +37,8 @@ from roclip_sanitize.scan.traces import JOINS
 AGREEMENT_WEIGHT = 1 / 3  # of one look of cross prediction
 LIFT_WEIGHT = 1 / 2  # 1 were Bayes' rule, were a word's share known (benchmarks/LOG.md)
 TELLING_LIFT = 4.0  # from which on a word is a reason of its own
+KIN_WEIGHT = 1.0  # of the excess (benchmarks/LOG.md)
+TELLING_KIN = 1.0  # from which on kin are a reason of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,21 +84,24 @@ class Company:
     Attributes:
         lift_N: float32, of each pair's words, more than 0, see word_lift.py; 1 is as everywhere.
         trace_N: float32, evidence of each picture's trace, see traces.py; 0 is none.
+        kin_N: float32, how much oftener than chance its kin fail to match, see kin.py; 0 is none.
     """
 
     lift_N: NDArray[np.float32]
     trace_N: NDArray[np.float32]
+    kin_N: NDArray[np.float32]
 
     @property
     def odds_N(self) -> NDArray[np.float64]:
         """How much oftener than others such pairs are poisons, by all this: (N,) float64."""
         odds_N: NDArray[np.float64] = self.lift_N.astype(np.float64) ** LIFT_WEIGHT
-        return odds_N * np.exp(self.trace_N.astype(np.float64))
+        return odds_N * np.exp(self.trace_N.astype(np.float64) + KIN_WEIGHT * self.kin_N.astype(np.float64))
 
     def tells(self) -> dict[Reason, NDArray[np.bool_]]:
         """Of which pairs it is reason enough to suspect them: (N,) bool."""
         return {
             Reason.TRACE_OF_MISMATCHED_PAIRS: self.trace_N >= JOINS,
+            Reason.KIN_OF_MISMATCHED_PAIRS: self.kin_N >= TELLING_KIN,
             Reason.WORD_OF_MISMATCHED_PAIRS: self.lift_N >= TELLING_LIFT,
         }
 

@@ -1,0 +1,66 @@
+"""Kin: pairs with the pictures most like a pair's own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.scan.cross_rounds import share_no_better, suspicion
+from roclip_sanitize.scan.kin import LEAST_SHARE, ORDINARY_KIN, excess
+from roclip_sanitize.scan.settings import ScanSettings
+
+NAN = float("nan")
+
+
+def test_by_hand() -> None:
+    share_NK = np.array(
+        [
+            [math.exp(-3), math.exp(-2), NAN],  # surprises of 3 and 2
+            [0.0, NAN, NAN],  # no more surprising than one in a thousand
+            [1.0, 1.0, 1.0],  # better than all others: nothing is owed for that
+            [NAN, NAN, NAN],
+        ]
+    )
+    wanted = [(2 + 1) / (2 + ORDINARY_KIN), (-math.log(LEAST_SHARE) - 1) / (1 + ORDINARY_KIN), 0, 0]
+    assert excess(share_NK) == pytest.approx(wanted, rel=1e-6)
+    assert excess(np.empty((2, 0))).tolist() == [0, 0], "nobody looked"
+
+
+def test_many_kin_say_more_than_one() -> None:
+    few, many = (excess(np.full((1, kin), 0.05))[0] for kin in (1, 20))
+    assert 0 < few < many < -math.log(0.05) - 1
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=8), st.data())
+def test_a_worse_kin_never_makes_it_less(shares: list[float], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(shares) - 1))
+    worse = [*shares]
+    worse[place] = data.draw(st.floats(0, shares[place]))
+    assert excess(np.array([worse]))[0] >= excess(np.array([shares]))[0]
+
+
+def test_chance_has_no_excess() -> None:
+    share_NK = np.random.default_rng(0).uniform(size=(4_000, 32))
+    surprise = -np.log(np.maximum(share_NK, LEAST_SHARE))
+    assert surprise.mean() == pytest.approx(1, abs=0.01)
+    assert np.quantile(excess(share_NK), 0.99) < 0.5
+
+
+def test_shares_are_those_that_suspicion_was_made_of() -> None:
+    rng = np.random.default_rng(0)
+    trust_N, rank_N2 = rng.permutation(50) / 50, rng.uniform(0.5, 1, size=(50, 2)).astype(np.float32)
+    share_N = share_no_better(suspicion(rank_N2, trust_N))
+    assert np.argsort(share_N).tolist() == np.argsort(trust_N).tolist()
+    assert 0 <= share_N.min() < share_N.max() <= 1
+
+
+def test_it_goes_with_cross_prediction() -> None:
+    with pytest.raises(ConfigError, match="kin goes with the detector cross_prediction"):
+        replace(ScanSettings(store=Path("s"), index=Path("i")), detectors=("kin", "collisions"))
