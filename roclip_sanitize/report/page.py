@@ -23,7 +23,7 @@ from roclip_sanitize.report.tables import (
     detection_table,
     usefulness_table,
 )
-from roclip_sanitize.scan.judging import NEIGHBOURS_TESTIFY
+from roclip_sanitize.scan.judging import COPIES_TESTIFY
 
 TITLES: Mapping[GalleryKind, str] = {
     "caught": "Planted pairs that were caught",
@@ -92,7 +92,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def evidence(item: GalleryItem) -> str:
     """What the small pictures are: near-copies where these alone speak against it, else neighbours."""
-    copies = item.reasons and NEIGHBOURS_TESTIFY.isdisjoint(item.reasons)
+    copies = item.reasons and COPIES_TESTIFY.issuperset(item.reasons)
     return "Near-copies of it came with" if copies else "The pictures most like it came with"
 
 

@@ -32,15 +32,9 @@ if TYPE_CHECKING:
     import polars
 
 NEIGHBOURS_SHOWN = 4
-NEIGHBOURS_TESTIFY = frozenset(
-    {
-        Reason.NEIGHBOURS_DISAGREE,
-        Reason.PICTURE_AND_CAPTION_DISAGREE,
-        Reason.WORD_OF_MISMATCHED_PAIRS,
-        Reason.CAPTION_REPEATED,
-        Reason.TRACE_OF_MISMATCHED_PAIRS,
-    }
-)
+COPIES_TESTIFY = frozenset(
+    {Reason.MANY_CAPTIONS_ONE_PICTURE, Reason.MANY_PICTURES_ONE_CAPTION}
+)  # else: neighbours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +125,7 @@ class JudgeWorker:
                     trace=self._traces.get(int(scores.trace_word_N[place])), share_K=share_NK[place]
                 ),
             )
-            copies_testify = NEIGHBOURS_TESTIFY.isdisjoint(verdict.reasons) and len(copies_K)
+            copies_testify = COPIES_TESTIFY.issuperset(verdict.reasons) and len(copies_K)
             witnesses = self._columns.uids(copies_K if copies_testify else neighbours_K)
             findings[place] = Finding(sentence=sentence, witnesses=tuple(witnesses))
         return findings
