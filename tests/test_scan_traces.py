@@ -218,6 +218,8 @@ def test_it_ends_when_nobody_joins(world: ScanSettings, scanned: Path) -> None:
     assert trace.word == word_number(TARGET)
     assert set(traced.found_F.tolist()) == set(POISONS)
     rounds = sorted((scanned / "work" / "traces").glob("round_*"))
+    left = {path.name for folder in rounds for path in folder.iterdir()}
+    assert left == {"words.npz", "traced.npz"}, "what is large goes when a round is over"
     assert len(rounds) >= 2, "the second found who is in the first, and nobody else"
 
 

@@ -41,7 +41,7 @@ from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.scan.traces import JOINS, Trace, choose_words, likeness, sums_of
 from roclip_sanitize.scan.word_lift import MismatchedWords
-from roclip_sanitize.storage import exists, here
+from roclip_sanitize.storage import exists, here, remove
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 MOST_ROUNDS = 8
@@ -255,13 +255,16 @@ def find_traces(
             _commit(places, f"{number}_words", path, laps=laps, workers=executor.size)
         if not len(load_arrays(files.words(number))["word"]):
             return
-        run_missing(partial(SumWorker, places, number), lots, work, f"traces_{number}_sums_", executor)
-        comparing = partial(LikenessWorker, places, number, lots)
-        run_missing(comparing, lots, work, f"traces_{number}_likeness_", executor)
         if work.marker(f"traces_{number}_traced") is None:
+            run_missing(partial(SumWorker, places, number), lots, work, f"traces_{number}_sums_", executor)
+            comparing = partial(LikenessWorker, places, number, lots)
+            run_missing(comparing, lots, work, f"traces_{number}_likeness_", executor)
             laps = Laps()
             path = weigh_evidence(places, number, lots).write(files.traced(number))
             _commit(places, f"{number}_traced", path, laps=laps, workers=executor.size)
+        for lot in lots:  # large, and of no more use
+            remove(files.sums(number, lot.name))
+            remove(files.likeness(number, lot.name))
         if np.array_equal(known_rows(places, number), known_rows(places, number + 1)):
             return
 
