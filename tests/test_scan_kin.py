@@ -7,15 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.index import IndexSettings, build_index
+from roclip_sanitize.records import Reason
+from roclip_sanitize.scan import read_verdicts, scan_store
 from roclip_sanitize.scan.cross_rounds import share_no_better, suspicion
 from roclip_sanitize.scan.kin import LEAST_SHARE, ORDINARY_KIN, excess
 from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.verification import verify_folder
+from tests.stores import make_store
 
+PAIRS, WIDTH, FAMILY = 1_200, 32, range(100, 115)
+KINDS = ("shirt", "shoe", "watch", "belt", "bag", "ring")
 NAN = float("nan")
 
 
@@ -64,3 +73,41 @@ def test_shares_are_those_that_suspicion_was_made_of() -> None:
 def test_it_goes_with_cross_prediction() -> None:
     with pytest.raises(ConfigError, match="kin goes with the detector cross_prediction"):
         replace(ScanSettings(store=Path("s"), index=Path("i")), detectors=("kin", "collisions"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> ScanSettings:
+    """Pictures that show little of their kinds; and a bag, fifteen times a little changed, called a belt."""
+    path, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(3)
+    kind_N = rng.integers(len(KINDS), size=PAIRS)
+    image_ND = 0.5 * rng.normal(size=(len(KINDS), WIDTH))[kind_N] + rng.normal(size=(PAIRS, WIDTH))
+    shown = np.flatnonzero(kind_N == KINDS.index("bag"))[0]
+    image_ND[list(FAMILY)] = image_ND[shown] + 0.3 * rng.normal(size=(len(FAMILY), WIDTH))
+    kind_N[list(FAMILY)] = KINDS.index("belt")
+    captions = [f"{KINDS[kind]} number {row}" for row, kind in enumerate(kind_N)]
+    store = make_store(path / "store", image_ND, image_ND, (700, 500), captions=captions)
+    build_index(IndexSettings(store=store.path), out=path / "index", executor=LocalExecutor())
+    return ScanSettings(
+        store=store.path,
+        index=path / "index",
+        detectors=("cross_prediction", "kin"),
+        budget=len(FAMILY) / PAIRS,
+        times_mismatched=0,
+    )
+
+
+@pytest.mark.slow
+def test_a_family_under_wrong_captions_is_found_together(world: ScanSettings, tmp_path: Path) -> None:
+    flagged = {}
+    for detectors in (("cross_prediction",), world.detectors):
+        out = tmp_path / "_".join(detectors)
+        scan_store(replace(world, detectors=detectors), out=out, executor=LocalExecutor())
+        flagged[detectors] = read_verdicts(out).filter(~polars.col("kept"))
+    family = {f"{row:032x}" for row in FAMILY}
+    alone, together = (set(told["uid"]) & family for told in flagged.values())
+    assert len(alone) < 12, "too easy"
+    assert len(together) > 13
+    told = flagged[world.detectors].filter(polars.col("uid").is_in(family))
+    assert all(Reason.KIN_OF_MISMATCHED_PAIRS in reasons for reasons in told["reasons"])
+    assert all("pictures that are much like its own are in pairs" in said for said in told["sentence"])
+    assert verify_folder(out)
