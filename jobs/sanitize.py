@@ -3,10 +3,12 @@ r"""Clean one dataset on a Ray cluster: shards in, kept and quarantined shards o
     ray job submit --working-dir . -- python jobs/sanitize.py \
         --shards '/data/{00000..00331}.tar' --out /runs/clean
 
-Needs    workers with one core each; shards and OUT on storage that all nodes see.
-Takes    reading every shard twice and writing it once; decoding sets the pace.
+Needs    workers with one core each, and a GPU each (--gpus-per-worker 1) where there are any; shards
+         and OUT on storage that all nodes see.
+Takes    two small CLIPs trained for an epoch, one after the other, which sets the pace; reading every
+         shard five times and writing it once. --young-clips 0 trains none: it reads them twice.
 Writes   OUT/rewrite/kept/*.tar, OUT/rewrite/quarantined/*.tar, OUT/rewrite/keep.npy, and the
-         stages before it: OUT/store, OUT/index, OUT/scan.
+         stages before it: OUT/store, OUT/index, OUT/young_*, OUT/scan.
 Resumes  submit it again: what has a completion marker is skipped.
 
 Options are those of ``roclip sanitize``.

@@ -28,10 +28,11 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
 from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.scan.stage import scan_store
+from roclip_sanitize.storage import remove_tree
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.trained import model_folder
 from roclip_sanitize.training.settings import JudgeBy, TrainSettings
-from roclip_sanitize.training.train import train_clip
+from roclip_sanitize.training.train import train_all
 
 YOUNG: Mapping[str, Any] = {  # it sees the trusted half of the pairs, and each of them twice at the most
     "method": "consensus",
@@ -109,19 +110,25 @@ def sanitize_shards(
     return tally
 
 
-def train_young(shards: tuple[Path, ...], *, pairs: int, seed: int, out: Path, executor: Executor) -> Tally:
-    """Train the CLIP in whose vectors a scan looks again; it is in OUT/model.
+def train_young(
+    shards: tuple[Path, ...], *, pairs: int, seeds: Mapping[Path, int], executor: Executor
+) -> None:
+    """Train the CLIPs in whose vectors a scan looks again; each is in its folder's model/.
 
     Args:
-        shards: what it sees.
+        shards: what they see.
         pairs: how many there are, to choose who judges them.
-        seed: of its weights.
-        out: folder of the training.
+        seeds: of each one's weights, by its folder.
         executor: where.
     """
     judge_by: JudgeBy = "scan" if pairs > HELD_IN_MEMORY else "memory"
-    told = TrainSettings(shards=shards, seed=seed, judge_by=judge_by, **YOUNG)
-    return train_clip(told, out=out, executor=executor)
+    runs = {
+        out: TrainSettings(shards=shards, seed=seed, judge_by=judge_by, **YOUNG)
+        for out, seed in seeds.items()
+    }
+    decoded = next(iter(runs)).with_name("young_cache")
+    train_all(runs, executor=executor, cache=decoded)
+    remove_tree(decoded)  # as large as the shards, and of no more use
 
 
 def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[str, Callable[[], Any]]:
@@ -136,9 +143,10 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
         told = IndexSettings(store=store, transform="pca96", seed=settings.seed)
         build_index(told, out=out / "index", executor=executor)
 
-    def train(name: str, seed: int) -> Tally:
+    def train() -> None:
         pairs = EmbeddingStore.open(store).rows
-        return train_young(settings.shards, pairs=pairs, seed=seed, out=out / name, executor=executor)
+        seeds = {out / name: seed for seed, name in enumerate(settings.young, start=settings.seed)}
+        train_young(settings.shards, pairs=pairs, seeds=seeds, executor=executor)
 
     def scan() -> Tally:
         return scan_store(settings.scan_settings(out), out=out / "scan", executor=executor)
@@ -148,7 +156,8 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
         return rewrite_shards(told, out=out / "rewrite", executor=executor)
 
     stages: dict[str, Callable[[], Any]] = {"embed": lambda: embed("plain", "store"), "index": index}
-    for seed, name in enumerate(settings.young, start=settings.seed):
-        stages[f"train {name}"] = partial(train, name, seed)
+    if settings.young:
+        stages[f"train {', '.join(settings.young)}"] = train
+    for name in settings.young:
         stages[f"embed by {name}"] = partial(embed, str(model_folder(out / name)), f"{name}_store")
     return {**stages, "scan": scan, "rewrite": rewrite}

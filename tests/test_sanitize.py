@@ -56,7 +56,7 @@ def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
     assert [line for line in lines if line.endswith("…")] == [
         f"{stage} …"
         for stage in (
-            *("embed", "index", "train young_1", "embed by young_1", "train young_2", "embed by young_2"),
+            *("embed", "index", "train young_1, young_2", "embed by young_1", "embed by young_2"),
             *("scan", "rewrite"),
         )
     ]
@@ -64,4 +64,5 @@ def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
     assert scan["second_look"] == [str(tmp_path / "out" / f"young_{n}_store") for n in (1, 2)]
     seeds = [read_json(tmp_path / "out" / f"young_{n}" / "stage.json")["settings"]["seed"] for n in (1, 2)]
     assert seeds == [0, 1], "two of the same seed would be one"
+    assert not (tmp_path / "out" / "young_cache").exists(), "decoded pairs are of no more use"
     assert len(read_verdicts(tmp_path / "out" / "scan")) == 160

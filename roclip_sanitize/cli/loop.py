@@ -36,8 +36,9 @@ def sanitize(
     young_clips: Annotated[
         int,
         typer.Option(
+            min=0,
             help="CLIPs that look again, each after an epoch of training. 0 looks once: sooner done, and it "
-            "finds less and sets aside more that is clean."
+            "finds less and sets aside more that is clean.",
         ),
     ] = 2,
     budget: Annotated[float, typer.Option(help="Share of pairs that may be set aside as suspicious.")] = 0.06,
