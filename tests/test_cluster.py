@@ -34,6 +34,11 @@ RANKS = 2
 MIDDLE = "step_000000004.json"  # of seven steps: the checkpoint before which a node is taken away
 REACHED, GONE = "reached", "gone"  # what tells of it
 PROJECT = Path(__file__).parent.parent
+SEES_SOON = {  # that a node is gone: by itself Ray waits for a quarter of a minute, each time
+    "health_check_initial_delay_ms": 1_000,
+    "health_check_period_ms": 1_000,
+    "health_check_failure_threshold": 3,
+}
 
 
 class TwoProcesses(LocalExecutor):
@@ -127,7 +132,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     ray.shutdown()
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # nodes import these tests too
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    told = {"num_cpus": 1, "include_dashboard": False, "_system_config": SEES_SOON}
+    nodes = Cluster(initialize_head=True, head_node_args=told)
     nodes.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     monkeypatch.setattr(crew, "PATIENCE_SECONDS", 10.0)
