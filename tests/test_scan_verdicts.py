@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from roclip_sanitize.scan.collisions import Collisions
 from roclip_sanitize.scan.traces import JOINS
 from roclip_sanitize.scan.verdicts import (
     KIN_WEIGHT,
+    LIFT_WEIGHT,
     TELLING_KIN,
     TELLING_LIFT,
     Company,
@@ -141,6 +143,16 @@ class TestTwoDetectors:
         assert verdicts[2].reasons == (Reason.NEIGHBOURS_DISAGREE, Reason.WORD_OF_MISMATCHED_PAIRS)
         assert verdicts[3].reasons == (Reason.WORD_OF_MISMATCHED_PAIRS,)
         assert np.isnan(combined(self.weighed, {}, company=company)).all(), "without detectors no word counts"
+
+    def test_a_word_of_which_most_pairs_fail_to_match_counts_in_full(self) -> None:
+        lift = (1, TELLING_LIFT, 4 * TELLING_LIFT, TELLING_LIFT)
+        plain_N = combined(self.weighed, self.rankings, company=ordinary(lift=(1, 1, 1, TELLING_LIFT)))
+        rare, common = 0.1 / TELLING_LIFT, 0.2 / TELLING_LIFT  # shares of .1 and .4, of .2 and .8
+        for mismatched, power in ((rare, LIFT_WEIGHT), (common, 1)):
+            company = replace(ordinary(lift=lift), mismatched=mismatched)
+            lifted_N = combined(self.weighed, self.rankings, company=company)
+            assert 1 - lifted_N[1] == pytest.approx((1 - plain_N[1]) * TELLING_LIFT**-LIFT_WEIGHT, rel=1e-6)
+            assert 1 - lifted_N[2] == pytest.approx((1 - plain_N[2]) * lift[2] ** -power, rel=1e-6)
 
     def test_kin_divide_by_what_they_say_and_are_a_reason(self) -> None:
         company = ordinary(kin=(0, 0.5, 0, TELLING_KIN))

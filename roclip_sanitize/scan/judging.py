@@ -25,7 +25,7 @@ from roclip_sanitize.scan.scoring import Scores, shares_of_kin
 from roclip_sanitize.scan.trace_rounds import Traced
 from roclip_sanitize.scan.verdicts import Thresholds, collides, combined, fused, judge
 from roclip_sanitize.scan.word_lift import MismatchedWords
-from roclip_sanitize.storage import exists, here
+from roclip_sanitize.storage import here
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class JudgeWorker:
         self._ends, self._thresholds, self._looks = ends, thresholds, looks
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
-        path = places.mismatched_words
-        self._words = MismatchedWords.read(path) if exists(path) else MismatchedWords.counted([])
+        self._words = MismatchedWords.read_or_none(places.mismatched_words)
         self._traces = {trace.word: trace for trace in Traced.read(places).traces}
         self._rankings = {reason: np.load(here(places.ranking(reason)), mmap_mode="r") for reason in reasons}
 
@@ -78,14 +77,15 @@ class JudgeWorker:
         names = self._store.metadata(part.name, ("uid", "key", "shard"))
         labels = self._places.read_labels(part.name)
         scores, uids = Scores.read(self._places.scores(part.name)), names["uid"].to_list()
-        suspicion_N = combined(scores.weighed, self._rankings, looks=self._looks, company=scores.company)
+        company = scores.company(mismatched=self._words.mean)
+        suspicion_N = combined(scores.weighed, self._rankings, looks=self._looks, company=company)
         verdicts = judge(
             uids,
             self._ends.flagged(suspicion_N, uids, labels),
             scores.weighed,
             scores.collisions,
             thresholds=self._thresholds,
-            company=scores.company,
+            company=company,
         )
         findings = self._findings(part, verdicts, scores)
         files = [table_file(self._folder.path, what, part.name) for what in ("scores", "verdicts")]
@@ -170,7 +170,8 @@ class JudgeWorker:
 
     def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
         """What orders all pairs: collisions first, then what the other detectors say together."""
-        fused_N = fused(scores.weighed, self._rankings, looks=self._looks, company=scores.company)
+        company = scores.company(mismatched=self._words.mean)
+        fused_N = fused(scores.weighed, self._rankings, looks=self._looks, company=company)
         return np.where(collides(scores.collisions, self._thresholds), 1.0, fused_N)
 
     def _percentiles(self, scores: Scores, reason: Reason) -> NDArray[np.float32]:

@@ -65,6 +65,7 @@ class Rejudged:
         self._reasons = [reason for detector, reason in WEIGHED.items() if detector in settings["detectors"]]
         self._label = settings.get("label", "")
         self._looks = scan.facts.get("looks", 1)  # older scans weighed agreement as after one, however many
+        self._mismatched = scan.facts.get("mismatched", 0.0)  # older scans made no difference
         self._rankings = {reason: self._ranking(reason) for reason in self._reasons}
         rows = sum(marker.facts["rows"] for marker in self._markers)
         self.allowed = Strangers.from_json(scan.facts.get("strangers", {})).allowed(
@@ -148,7 +149,7 @@ class Rejudged:
             table[name].to_numpy() if name in known else np.full(len(table), ordinary, np.float32)
             for name, (_, ordinary) in COMPANY.items()
         )
-        company = Company(lift_N=lift_N, trace_N=trace_N, kin_N=kin_N)
+        company = Company(lift_N=lift_N, trace_N=trace_N, kin_N=kin_N, mismatched=self._mismatched)
         return _PartScores(weighed=weighed, company=company, collisions=collisions)
 
     def _table(self, marker: Marker, columns: Sequence[str]) -> polars.DataFrame:

@@ -70,10 +70,9 @@ class Scores:
             WEIGHED["repetition"]: self.repetition_N,
         }
 
-    @property
-    def company(self) -> Company:
-        """What each pair shares with others that do not match."""
-        return Company(lift_N=self.lift_N, trace_N=self.trace_N, kin_N=self.kin_N)
+    def company(self, *, mismatched: float) -> Company:
+        """What each pair shares with others that do not match, given the share of all that do not."""
+        return Company(lift_N=self.lift_N, trace_N=self.trace_N, kin_N=self.kin_N, mismatched=mismatched)
 
     def write(self, path: Path) -> None:
         """Write the scores, whole or not at all."""

@@ -84,13 +84,15 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     laps = Laps()
     strangers = _strangers(settings, store, places)
     allowed = strangers.allowed(pairs=store.rows, budget=settings.budget, times=settings.times_mismatched)
-    ends = _rank(settings, store, places, allowed=allowed)
+    mismatched = MismatchedWords.read_or_none(places.mismatched_words).mean
+    ends = _rank(settings, store, places, allowed=allowed, mismatched=mismatched)
     laps.lap("score")
     ranking = laps.work(0, workers=executor.size)
     reasons = _reasons(settings.detectors)
     judging = partial(JudgeWorker, places, out, ends, settings.thresholds, reasons, looks=settings.looks)
     run_missing(judging, store.parts, folder, "", executor)
-    told = {"strangers": strangers.to_json(), "allowed": allowed, "looks": settings.looks}
+    told = {"strangers": strangers.to_json(), "mismatched": mismatched}
+    told |= {"allowed": allowed, "looks": settings.looks}
     if "traces" in settings.detectors:
         told["traces"] = Traced.read(places).told(Columns(places.columns))
     return _finish(folder, ranking, **told, **ends.to_json(labelled=bool(settings.label)))
@@ -161,7 +163,9 @@ def _strangers(settings: ScanSettings, store: EmbeddingStore, places: Places) ->
     return count_strangers(places, store.parts, second=settings.second_look)
 
 
-def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allowed: int) -> Ends:
+def _rank(
+    settings: ScanSettings, store: EmbeddingStore, places: Places, *, allowed: int, mismatched: float
+) -> Ends:
     """Rank all suspicions, and find the least that is still flagged, of all pairs and of each label's."""
     rankings = {}
     for reason in _reasons(settings.detectors):
@@ -175,7 +179,8 @@ def _rank(settings: ScanSettings, store: EmbeddingStore, places: Places, *, allo
     combined_N, collided_N = np.empty(store.rows), np.empty(store.rows, np.bool_)
     for part in store.parts:
         scores, block = Scores.read(places.scores(part.name)), slice(part.start, part.start + part.rows)
-        combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, company=scores.company)
+        company = scores.company(mismatched=mismatched)
+        combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, company=company)
         collided_N[block] = collides(scores.collisions, settings.thresholds)
     candidate_N = candidates(combined_N, collided_N)
     uids_of = Columns(places.columns).uids

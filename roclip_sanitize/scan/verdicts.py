@@ -3,8 +3,8 @@
 Collisions are judged by a threshold, the other detectors by a budget: the worst pairs of the whole store,
 as many as the budget allows. Pairs that collisions flag anyway use none of it up, or an attacker
 could spend it on decoys. The budget is a ceiling, not a quota: a pair that no detector gives more than
-1/2 is never flagged, unless pairs with one of its words fail to match four times as often as others, or its
-picture carries their trace. Nor is one without a score.
+1/2 is never flagged, unless pairs with one of its words fail to match four times as often as others, its
+picture carries their trace, or its kin fail to match. Nor is one without a score.
 
 Where several detectors share the budget, pairs are ranked by the product of what each says: the share of
 all pairs that it suspects at least as much, to the power of the detector's weight (after Fisher 1925, who
@@ -14,7 +14,8 @@ pictures: to weigh it as much costs more there than it gains with patches (bench
 weighs as much as a look of cross prediction, since it says nothing of most pairs.
 
 That product is divided by the root of the pair's lift, see word_lift.py, which is what its words say of it
-beforehand, and by the likelihood ratio of its trace, see traces.py: what it has in common with others.
+beforehand, and by all of it where most other pairs with one of them fail to match; by the likelihood ratio of
+its trace, see traces.py: what it has in common with others; and by what its kin say, see kin.py.
 
 Pure: no files.
 
@@ -35,7 +36,7 @@ from roclip_sanitize.scan.collisions import Collisions
 from roclip_sanitize.scan.traces import JOINS
 
 AGREEMENT_WEIGHT = 1 / 3  # of one look of cross prediction
-LIFT_WEIGHT = 1 / 2  # 1 were Bayes' rule, were a word's share known (benchmarks/LOG.md)
+LIFT_WEIGHT = 1 / 2  # 1 were Bayes' rule, were a word's share known, as where it is most (benchmarks/LOG.md)
 TELLING_LIFT = 4.0  # from which on a word is a reason of its own
 KIN_WEIGHT = 1.0  # of the excess (benchmarks/LOG.md)
 TELLING_KIN = 1.0  # from which on kin are a reason of their own
@@ -85,16 +86,19 @@ class Company:
         lift_N: float32, of each pair's words, more than 0, see word_lift.py; 1 is as everywhere.
         trace_N: float32, evidence of each picture's trace, see traces.py; 0 is none.
         kin_N: float32, how much oftener than chance its kin fail to match, see kin.py; 0 is none.
+        mismatched: share of all pairs that fail to match, which a lift is in times of; 0 where nobody knows.
     """
 
     lift_N: NDArray[np.float32]
     trace_N: NDArray[np.float32]
     kin_N: NDArray[np.float32]
+    mismatched: float = 0.0
 
     @property
     def odds_N(self) -> NDArray[np.float64]:
         """How much oftener than others such pairs are poisons, by all this: (N,) float64."""
-        odds_N: NDArray[np.float64] = self.lift_N.astype(np.float64) ** LIFT_WEIGHT
+        lift_N = self.lift_N.astype(np.float64)
+        odds_N = lift_N ** np.where(lift_N * self.mismatched > 1 / 2, 1, LIFT_WEIGHT)
         return odds_N * np.exp(self.trace_N.astype(np.float64) + KIN_WEIGHT * self.kin_N.astype(np.float64))
 
     def tells(self) -> dict[Reason, NDArray[np.bool_]]:

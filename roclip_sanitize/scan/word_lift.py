@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.scan.array_files import load_arrays, save_arrays
 from roclip_sanitize.scan.columns import WORD_NUMBERS
 from roclip_sanitize.scan.estimate import has_ranks, is_below
+from roclip_sanitize.storage import exists
 
 ORDINARY_PAIRS = 30
 
@@ -64,9 +65,19 @@ class MismatchedWords:
         told = load_arrays(path)
         return cls(below_W=told["below_W"], pairs=int(told["pairs"]), below=int(told["below"]))
 
+    @classmethod
+    def read_or_none(cls, path: Path) -> Self:
+        """The same, or counts of no pair where nobody counted."""
+        return cls.read(path) if exists(path) else cls.counted([])
+
     def write(self, path: Path) -> Path:
         """Write the counts, whole or not at all."""
         return save_arrays(path, below_W=self.below_W, pairs=np.array(self.pairs), below=np.array(self.below))
+
+    @property
+    def mean(self) -> float:
+        """Share of pairs below 1/4; 0 where there are no ranks."""
+        return self.below / max(1, self.pairs)
 
     def lift(self, word_T: NDArray[np.int64], count_T: NDArray[np.int64]) -> NDArray[np.float64]:
         """The lift of words, of all their pairs: (T,) float64.
@@ -77,7 +88,7 @@ class MismatchedWords:
         """
         if not self.below:
             return np.ones(len(word_T))
-        mean = self.below / self.pairs
+        mean = self.mean
         lift_T: NDArray[np.float64] = (self.below_W[word_T] + ORDINARY_PAIRS * mean) / (
             count_T + ORDINARY_PAIRS
         )
@@ -95,7 +106,7 @@ class MismatchedWords:
         """
         if not self.below:
             return np.ones(len(rank_N2), np.float32)
-        mean, word = self.below / self.pairs, words_NW.indices
+        mean, word = self.mean, words_NW.indices
         row = np.repeat(np.arange(len(rank_N2)), np.diff(words_NW.indptr))
         below = self.below_W[word] - is_below(rank_N2)[row]
         lift = (below + ORDINARY_PAIRS * mean) / (count_W[word] - 1 + ORDINARY_PAIRS) / mean
