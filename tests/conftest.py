@@ -13,10 +13,9 @@ settings.register_profile("house", deadline=None, max_examples=50)
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("house")
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # as many tests as cores are at work: more threads only get in the way
-    os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "POLARS_MAX_THREADS"], "1")
+# What tests compute is small: a second thread gains nothing, and where it has no core of its own, the first
+# spins in wait for it, ten times as long as both would take.
+os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "POLARS_MAX_THREADS"], "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -144,7 +144,7 @@ class TestTwoDetectors:
         assert verdicts[3].reasons == (Reason.WORD_OF_MISMATCHED_PAIRS,)
         assert np.isnan(combined(self.weighed, {}, company=company)).all(), "without detectors no word counts"
 
-    def test_a_word_of_which_most_pairs_fail_to_match_counts_in_full(self) -> None:
+    def test_a_word_of_which_most_pairs_do_not_belong_together_counts_in_full(self) -> None:
         lift = (1, TELLING_LIFT, 4 * TELLING_LIFT, TELLING_LIFT)
         plain_N = combined(self.weighed, self.rankings, company=ordinary(lift=(1, 1, 1, TELLING_LIFT)))
         rare, common = 0.1 / TELLING_LIFT, 0.2 / TELLING_LIFT  # shares of .1 and .4, of .2 and .8

@@ -62,9 +62,11 @@ class JudgeWorker:
         reasons: Sequence[Reason],
         *,
         looks: int = 1,
+        mismatched: float = 0.0,
     ) -> None:
         self._places, self._folder = places, StageFolder(out)
-        self._ends, self._thresholds, self._looks = ends, thresholds, looks
+        self._ends, self._thresholds = ends, thresholds
+        self._looks, self._mismatched = looks, mismatched
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
         self._words = MismatchedWords.read_or_none(places.mismatched_words)
@@ -77,7 +79,7 @@ class JudgeWorker:
         names = self._store.metadata(part.name, ("uid", "key", "shard"))
         labels = self._places.read_labels(part.name)
         scores, uids = Scores.read(self._places.scores(part.name)), names["uid"].to_list()
-        company = scores.company(mismatched=self._words.mean)
+        company = scores.company(mismatched=self._mismatched)
         suspicion_N = combined(scores.weighed, self._rankings, looks=self._looks, company=company)
         verdicts = judge(
             uids,
@@ -170,7 +172,7 @@ class JudgeWorker:
 
     def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
         """What orders all pairs: collisions first, then what the other detectors say together."""
-        company = scores.company(mismatched=self._words.mean)
+        company = scores.company(mismatched=self._mismatched)
         fused_N = fused(scores.weighed, self._rankings, looks=self._looks, company=company)
         return np.where(collides(scores.collisions, self._thresholds), 1.0, fused_N)
 

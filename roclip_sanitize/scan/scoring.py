@@ -71,7 +71,7 @@ class Scores:
         }
 
     def company(self, *, mismatched: float) -> Company:
-        """What each pair shares with others that do not match, given the share of all that do not."""
+        """What each pair shares with others that do not match, given how many do not belong together."""
         return Company(lift_N=self.lift_N, trace_N=self.trace_N, kin_N=self.kin_N, mismatched=mismatched)
 
     def write(self, path: Path) -> None:

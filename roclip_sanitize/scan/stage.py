@@ -84,15 +84,15 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     laps = Laps()
     strangers = _strangers(settings, store, places)
     allowed = strangers.allowed(pairs=store.rows, budget=settings.budget, times=settings.times_mismatched)
-    mismatched = MismatchedWords.read_or_none(places.mismatched_words).mean
+    mismatched = strangers.share or 0.0
     ends = _rank(settings, store, places, allowed=allowed, mismatched=mismatched)
     laps.lap("score")
     ranking = laps.work(0, workers=executor.size)
     reasons = _reasons(settings.detectors)
-    judging = partial(JudgeWorker, places, out, ends, settings.thresholds, reasons, looks=settings.looks)
+    told: dict[str, Any] = {"looks": settings.looks, "mismatched": mismatched}
+    judging = partial(JudgeWorker, places, out, ends, settings.thresholds, reasons, **told)
     run_missing(judging, store.parts, folder, "", executor)
-    told = {"strangers": strangers.to_json(), "mismatched": mismatched}
-    told |= {"allowed": allowed, "looks": settings.looks}
+    told |= {"strangers": strangers.to_json(), "allowed": allowed}
     if "traces" in settings.detectors:
         told["traces"] = Traced.read(places).told(Columns(places.columns))
     return _finish(folder, ranking, **told, **ends.to_json(labelled=bool(settings.label)))

@@ -14,8 +14,9 @@ pictures: to weigh it as much costs more there than it gains with patches (bench
 weighs as much as a look of cross prediction, since it says nothing of most pairs.
 
 That product is divided by the root of the pair's lift, see word_lift.py, which is what its words say of it
-beforehand, and by all of it where most other pairs with one of them fail to match; by the likelihood ratio of
-its trace, see traces.py: what it has in common with others; and by what its kin say, see kin.py.
+beforehand, and by all of it where most other pairs with one of them are estimated not to belong together; by
+the likelihood ratio of its trace, see traces.py: what it has in common with others; and by what its kin say,
+see kin.py.
 
 Pure: no files.
 
@@ -86,7 +87,8 @@ class Company:
         lift_N: float32, of each pair's words, more than 0, see word_lift.py; 1 is as everywhere.
         trace_N: float32, evidence of each picture's trace, see traces.py; 0 is none.
         kin_N: float32, how much oftener than chance its kin fail to match, see kin.py; 0 is none.
-        mismatched: share of all pairs that fail to match, which a lift is in times of; 0 where nobody knows.
+        mismatched: share of all pairs that do not belong together, see estimate.py: times its lift, that of
+            the pairs with a word. 0 where nobody knows.
     """
 
     lift_N: NDArray[np.float32]

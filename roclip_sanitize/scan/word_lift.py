@@ -74,11 +74,6 @@ class MismatchedWords:
         """Write the counts, whole or not at all."""
         return save_arrays(path, below_W=self.below_W, pairs=np.array(self.pairs), below=np.array(self.below))
 
-    @property
-    def mean(self) -> float:
-        """Share of pairs below 1/4; 0 where there are no ranks."""
-        return self.below / max(1, self.pairs)
-
     def lift(self, word_T: NDArray[np.int64], count_T: NDArray[np.int64]) -> NDArray[np.float64]:
         """The lift of words, of all their pairs: (T,) float64.
 
@@ -88,7 +83,7 @@ class MismatchedWords:
         """
         if not self.below:
             return np.ones(len(word_T))
-        mean = self.mean
+        mean = self.below / self.pairs
         lift_T: NDArray[np.float64] = (self.below_W[word_T] + ORDINARY_PAIRS * mean) / (
             count_T + ORDINARY_PAIRS
         )
@@ -106,7 +101,7 @@ class MismatchedWords:
         """
         if not self.below:
             return np.ones(len(rank_N2), np.float32)
-        mean, word = self.mean, words_NW.indices
+        mean, word = self.below / self.pairs, words_NW.indices
         row = np.repeat(np.arange(len(rank_N2)), np.diff(words_NW.indptr))
         below = self.below_W[word] - is_below(rank_N2)[row]
         lift = (below + ORDINARY_PAIRS * mean) / (count_W[word] - 1 + ORDINARY_PAIRS) / mean
