@@ -156,7 +156,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(tmp_path: Path) -> No
     command = [sys.executable, "-m", "benchmarks.attack_success", str(tmp_path / "tiny.toml")]
     command += ["--run", str(tmp_path / "run"), "--executor", "local"]
     command += ["--set", 'attacks = [{spec = "patch:rate=16"}]', "--set", "clean = false"]
-    command += ["--set", 'methods = ["scan_clip"]']
+    command += ["--set", 'methods = ["scan_clip"]', "--set", "scan.young_clips = 0"]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert started.stderr is not None
     seen = next(line for line in started.stderr if "1/3" in line)

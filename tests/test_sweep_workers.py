@@ -32,6 +32,8 @@ samples = 192
 batch_size = 32
 match_every = 64
 match_for = 32
+[scan]
+young_clips = 0
 [resources]
 cores = 1
 """
