@@ -69,7 +69,7 @@ class JudgeWorker:
         self._looks, self._mismatched = looks, mismatched
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
-        self._words = MismatchedWords.read_or_none(places.mismatched_words)
+        self._words = MismatchedWords.read_if_counted(places.mismatched_words)
         self._traces = {trace.word: trace for trace in Traced.read(places).traces}
         self._rankings = {reason: np.load(here(places.ranking(reason)), mmap_mode="r") for reason in reasons}
 

@@ -66,7 +66,7 @@ class MismatchedWords:
         return cls(below_W=told["below_W"], pairs=int(told["pairs"]), below=int(told["below"]))
 
     @classmethod
-    def read_or_none(cls, path: Path) -> Self:
+    def read_if_counted(cls, path: Path) -> Self:
         """The same, or counts of no pair where nobody counted."""
         return cls.read(path) if exists(path) else cls.counted([])
 
