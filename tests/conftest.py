@@ -14,7 +14,7 @@ settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("house")
 
 # What tests compute is small: a second thread gains nothing, and where it has no core of its own, the first
-# spins in wait for it, ten times as long as both would take.
+# spins in wait for it, for many times as long as both would take.
 os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "POLARS_MAX_THREADS"], "1")
 
 

@@ -34,7 +34,7 @@ RANKS = 2
 MIDDLE = "step_000000004.json"  # of seven steps: the checkpoint before which a node is taken away
 REACHED, GONE = "reached", "gone"  # what tells of it
 PROJECT = Path(__file__).parent.parent
-SEES_SOON = {  # that a node is gone: by itself Ray waits for a quarter of a minute, each time
+SEES_SOON = {  # that a node is gone
     "health_check_initial_delay_ms": 1_000,
     "health_check_period_ms": 1_000,
     "health_check_failure_threshold": 3,

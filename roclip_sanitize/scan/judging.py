@@ -107,11 +107,11 @@ class JudgeWorker:
         """What is shown of each flagged pair, by its place in the part."""
         neighbours_NK = self._places.rows("neighbours", part)
         copies_NK = self._places.rows("copies", part)
-        share_NK = shares_of_kin(self._places, part)
+        flagged = [place for place, verdict in enumerate(verdicts) if not verdict.kept]
+        share_FK = shares_of_kin(self._places, self._places.rows("kin", part)[flagged])
         findings = {}
-        for place, verdict in enumerate(verdicts):
-            if verdict.kept:
-                continue
+        for place, share_K in zip(flagged, share_FK, strict=True):
+            verdict = verdicts[place]
             neighbours_K, copies_K = _found(neighbours_NK[place]), _found(copies_NK[place])
             sentence = explain(
                 verdict,
@@ -124,7 +124,7 @@ class JudgeWorker:
                 ranks=(float(scores.rank_N2[place, 0]), float(scores.rank_N2[place, 1])),
                 words=WordFacts(frequency=self._columns.frequency, lift=self._lift),
                 company=CompanyFacts(
-                    trace=self._traces.get(int(scores.trace_word_N[place])), share_K=share_NK[place]
+                    trace=self._traces.get(int(scores.trace_word_N[place])), share_K=share_K
                 ),
             )
             copies_testify = COPIES_TESTIFY.issuperset(verdict.reasons) and len(copies_K)

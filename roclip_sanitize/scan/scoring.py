@@ -111,9 +111,8 @@ class Scores:
             )
 
 
-def shares_of_kin(places: Places, part: StorePart) -> NDArray[np.float32]:
-    """Of each kin of a part's pairs, the share of all pairs that match no better: (N, K), NaN for none."""
-    kin_NK = places.rows("kin", part)
+def shares_of_kin(places: Places, kin_NK: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Of each row, the share of all pairs that match no better: (N, K), NaN where the row is -1."""
     if not kin_NK.shape[1]:
         return np.empty(kin_NK.shape, np.float32)
     share_NK = share_no_better(read_suspicion(places)[np.maximum(kin_NK, 0)])
@@ -177,7 +176,7 @@ class ScoreWorker:
     def _kin(self, part: StorePart) -> NDArray[np.float32]:
         if "kin" not in self._detectors:
             return np.zeros(part.rows, np.float32)
-        return excess(shares_of_kin(self._places, part))
+        return excess(shares_of_kin(self._places, self._places.rows("kin", part)))
 
     def _collisions(self, part: StorePart) -> Collisions:
         if "collisions" not in self._detectors:
