@@ -32,3 +32,20 @@ def _ray_ends_before_python() -> Iterator[None]:
     yield
     if ray := sys.modules.get("ray"):
         ray.shutdown()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the two processes of `make test` one takes all that starts Ray, and starts with it.
+
+    That is about half of the time, and most of it is waiting; two clusters at once would wait too long.
+    Other modules stay whole, and with them what their tests share.
+    """
+
+    def group(item: pytest.Item) -> str:
+        marker = item.get_closest_marker("xdist_group")
+        return item.path.stem if marker is None else str(marker.args[0])
+
+    items.sort(key=lambda item: group(item) != "ray")
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
