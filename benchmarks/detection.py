@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.sweep.cells import Corpus
+from benchmarks.sweep.cells import Corpus, cleaning
 from benchmarks.sweep.corpus import find_corpus, survey
 from benchmarks.sweep.running import say
 from benchmarks.sweep.settings import RATE, AttackRow, Sweep
@@ -49,7 +49,7 @@ from roclip_sanitize.errors import ConfigError, DataError, MismatchError, Roclip
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, write_json
-from roclip_sanitize.sanitize import YOUNG_CLIPS, SanitizeSettings, sanitize_shards
+from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 from roclip_sanitize.scan import read_scores, read_verdicts
 from roclip_sanitize.scan.quality import SCORE_OF_DETECTOR, auroc
 from roclip_sanitize.scoring import ScoreSettings, score_pairs
@@ -250,9 +250,9 @@ def copies_of(sweep: Sweep, corpus: Corpus, told: argparse.Namespace, *, pairs: 
     if unknown := sorted(set(told.only) - {row.name for row in sweep.attacks}):
         known = ", ".join(row.name for row in sweep.attacks)
         raise ConfigError(f"the sweep has no attack {unknown[0]!r}: it has {known}")
-    scan = dict(sweep.scan)
-    young = scan.pop("young_clips", YOUNG_CLIPS)
-    young = young if told.young_clips is None else told.young_clips
+    how = cleaning(sweep.scan)
+    if told.young_clips is not None:
+        how["young_clips"] = told.young_clips
     for seed in told.seeds:
         for row in rows:
             for share in told.shares if row.rates else (0.0,):
@@ -262,8 +262,7 @@ def copies_of(sweep: Sweep, corpus: Corpus, told: argparse.Namespace, *, pairs: 
                     specs=row.specs_at(rate_for(row, share, pairs=pairs) if row.rates else None),
                     share=share,
                     seed=seed,
-                    scan=scan,
-                    young_clips=young,
+                    **how,
                     published=tuple(told.published),
                 )
 

@@ -93,6 +93,12 @@ SCAN_DEFAULTS = {
 } | {"young_clips": YOUNG_CLIPS}
 
 
+def cleaning(scan: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's [scan] table as SanitizeSettings has it, where the number of young CLIPs stands apart."""
+    told = dict(scan)
+    return {"young_clips": told.pop("young_clips", YOUNG_CLIPS), "scan": told}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One training of a sweep.

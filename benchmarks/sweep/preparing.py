@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.sweep.cells import Cell, Poisoning
+from benchmarks.sweep.cells import Cell, Poisoning, cleaning
 from benchmarks.sweep.corpus import Survey
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
@@ -169,10 +169,8 @@ def _goals(ledger: Ledger) -> dict[str, str]:
 
 def _scan(shards: tuple[Path, ...], scratch: Path, cell: Cell, executor: Executor) -> tuple[Path, ...]:
     from roclip_sanitize.rewrite import kept_shards
-    from roclip_sanitize.sanitize import YOUNG_CLIPS, SanitizeSettings, sanitize_shards
+    from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 
-    told = dict(cell.scan)
-    young = told.pop("young_clips", YOUNG_CLIPS)
-    settings = SanitizeSettings(shards=shards, seed=cell.poisoning.seed, scan=told, young_clips=young)
+    settings = SanitizeSettings(shards=shards, seed=cell.poisoning.seed, **cleaning(cell.scan))
     sanitize_shards(settings, out=scratch, executor=executor, say=lambda line: None)
     return tuple(kept_shards(scratch / "rewrite"))
