@@ -6,8 +6,8 @@
     python -m benchmarks.attack_success fashion --executor local --part 3/14
     ray job submit --working-dir . -- python -m benchmarks.attack_success laion --run /shared/laion
 
-SWEEP is a TOML file (benchmarks/sweep/sweep_file.py says what is in one) or a preset: smoke, fashion,
-cc3m, laion. Every attack × rate × method × seed × model is a cell: one training, one measurement,
+SWEEP is a TOML file (benchmarks/sweep/sweep_file.py says what is in one) or a preset, one of those beside
+that file. Every attack × rate × method × seed × model is a cell: one training, one measurement,
 one folder, one line of log. The same command goes on where it was stopped, by whatever signal.
 
 Each cell has its control. Plain CLIP without augmentation and plain CLIP with the methods' own are

@@ -267,7 +267,7 @@ def test_a_sweep_that_is_not_there(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["attack_success", "nowhere"])
     assert main() == ConfigError.exit_code
-    known = "cc3m, defences, fashion, finetuning, laion, long, matching, smoke, stronger"
+    known = "cc3m, defences, fashion, finetuning, laion, long, matching, scenes, smoke, stronger"
     assert capsys.readouterr().err == (
         f"error: there is no sweep 'nowhere': wanted a TOML file, or one of {known}\n"
     )
