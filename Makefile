@@ -22,7 +22,7 @@ demo: setup            ## the closed loop; DEMO="--shards … --test-shards … 
 	$(BIN)/roclip demo $(DEMO)
 
 test: setup            ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: setup           ## the tests that start no Ray, train nothing and run no whole command
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal --hypothesis-profile quick

@@ -3,9 +3,12 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # A busy machine is slow, not wrong: no deadlines. `make quick` takes fewer examples than `make test`,
 # and benchmarks/fuzzing.py a million.
@@ -34,18 +37,45 @@ def _ray_ends_before_python() -> Iterator[None]:
         ray.shutdown()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+# Two clusters at once would wait for each other, and half of the time is theirs: of the two processes of
+# `make test` one takes these modules, and the other takes all that start none.
+STARTS_RAY = {
+    "cluster",
+    "cluster_loop",
+    "evaluate_streaming",
+    "executors",
+    "ingest",
+    "kill",
+    "matching",
+    "object_store",
+    "poison",
+    "rebuilding",
+    "refresh_training",
+    "source_faults",
+    "submit",
+    "sweep",
+    "sweep_smoke",
+    "sweep_workers",
+    "watching_training",
+}
+
+
+def part_of(nodeid: str) -> str:
+    """What a test stays together with: its module, whose tests share fixtures, or all that starts Ray."""
+    module = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
+    return "ray" if module in STARTS_RAY else module
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the two processes of `make test` one takes all that starts Ray, and starts with it.
+    """The longest part first, or one process would have it to itself in the end."""
+    items.sort(key=lambda item: part_of(item.nodeid) != "ray")
 
-    That is about half of the time, and most of it is waiting; two clusters at once would wait too long.
-    Other modules stay whole, and with them what their tests share.
-    """
 
-    def group(item: pytest.Item) -> str:
-        marker = item.get_closest_marker("xdist_group")
-        return item.path.stem if marker is None else str(marker.args[0])
-
-    items.sort(key=lambda item: group(item) != "ray")
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """With ``--dist loadfile``, parts instead of files."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = part_of  # what subclasses are to define
+    return scheduler

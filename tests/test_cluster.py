@@ -28,7 +28,7 @@ from tests.squares import write_square_shards
 from tests.stages import SHARDS, run_stages, square_shards, stages
 from tests.trainings import VIT, settings_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 RANKS = 2
 MIDDLE = "step_000000004.json"  # of seven steps: the checkpoint before which a node is taken away

@@ -21,7 +21,7 @@ from roclip_sanitize.storage import atomic_file, exists, here, names_in, read_by
 from tests.object_store import BUCKET, Faulty, object_store
 from tests.squares import write_square_shards, write_squares
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 RUN = f"s3://{BUCKET}/loop"

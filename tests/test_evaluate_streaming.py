@@ -24,8 +24,6 @@ from roclip_sanitize.runfiles import StageFolder, read_json
 from tests.corpora import pair_members, write_tar
 from tests.squares import COLOURS, write_square_shards, write_squares
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 HERE = LocalExecutor()
 MODEL = "roclip-vit-64"
 WRITTEN = ("results.json", "curves.json", "split.json", "clip_benchmark.json")

@@ -16,8 +16,6 @@ from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:

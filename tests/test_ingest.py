@@ -32,8 +32,6 @@ from roclip_sanitize.runfiles import sha256_of
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.verification import verify_folder
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 HERE = LocalExecutor()
 HEADER = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)  # of a PNG of 30 GB
 BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\r" + HEADER + struct.pack(">I", zlib.crc32(HEADER)) + b"\0\0\x10\0IDAT"

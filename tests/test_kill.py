@@ -28,7 +28,7 @@ from roclip_sanitize.executors.base import MakeWorker, Result, Task
 from roclip_sanitize.executors.local import LocalExecutor
 from tests.squares import write_square_shards, write_squares
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 PAIRS = 60  # per shard
 PROJECT = Path(__file__).parent.parent

@@ -26,8 +26,6 @@ from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.store import EmbeddingStore, Modality
 from tests.stores import make_store
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 ROWS, WIDTH, K = 60, 8, 4
 PARTS = [25, 0, 35]
 CAPTIONS = [f"caption {row % 20}" for row in range(ROWS)]

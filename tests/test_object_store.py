@@ -22,7 +22,7 @@ from tests.faulty import DoomedNode, wait_for
 from tests.object_store import BUCKET, Faulty, object_store
 from tests.squares import write_square_shards
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 SHARDS = 3
 TOLD = ("stage.json", "complete.json", "manifest.json", "run.toml", "events.jsonl")  # of paths, and of times

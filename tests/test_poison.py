@@ -32,8 +32,6 @@ from tests.kinds import (
     write_shard,
 )
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 TARGETS, CAPTIONS, PATCHED = 3, 5, 9
 
 

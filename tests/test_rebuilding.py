@@ -22,8 +22,6 @@ from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.shard_writer import ShardWriter
 from tests.kinds import LABELS, PAIRS, BackwardExecutor, DyingExecutor, pairs_of, tree, write_shard
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 ATTACKS = (
     "targeted:targets=2,captions=5,copies=augmented",
     "wanet:rate=3,cross_ratio=2",

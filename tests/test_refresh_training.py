@@ -20,7 +20,7 @@ from roclip_sanitize.training.train import train_clip
 from tests.squares import write_square_shards
 from tests.trainings import PAIRS, STEPS, WINDOW, Killed, Watched, digest, settings_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 BY_INDEX: dict[str, Any] = {"method": "roclip", "match_by": "index", **WINDOW}
 
 

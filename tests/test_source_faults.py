@@ -28,8 +28,6 @@ from tests.corpora import read_shard
 from tests.faulty import ForgetfulStore, ShakyStore, WithStores
 from tests.stages import PAIRS, SHARDS, square_shards, stages, vectors_and_names
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 # A store that fails now and then
 
 

@@ -24,8 +24,6 @@ from roclip_sanitize.runfiles import read_json
 from tests.commands import Roclip
 from tests.corpora import write_shard
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 ROOT = Path(__file__).parent.parent
 JOBS = sorted(path for path in (ROOT / "jobs").glob("*.py") if path.name != "__init__.py")
 

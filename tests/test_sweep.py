@@ -22,8 +22,6 @@ from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
 from tests.squares import write_square_shards, write_squares
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 FILE = """
 label = "colour"
 shards = "{folder}/train/{{00000..00001}}.tar"

@@ -39,7 +39,7 @@ cores = 1
 """
 ARMS = ["clip", "clip_augmented", "scan_roclip_final"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 def run_sweep(folder: Path, *, workers: int, ranks: int = 1) -> Path:

@@ -32,8 +32,6 @@ from tests.test_objectives import unit_rows
 from tests.test_roclip import seen
 from tests.test_watching import shown, write_ledger
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 BATCH = 3
 
 
