@@ -27,21 +27,27 @@ from roclip_sanitize.scan.parts import Places
 from roclip_sanitize.scan.rejudging import COMPANY, Rejudged
 from roclip_sanitize.scan.results import findings
 from roclip_sanitize.scan.settings import TABLES
-from roclip_sanitize.scan.trace_rounds import Traced
+from roclip_sanitize.scan.suspects import Suspects
+from roclip_sanitize.scan.traced import Compared, Evidence, Traced, grow, refine
 from roclip_sanitize.scan.traces import (
     DEVIATIONS,
     JOINS,
-    LEAST_FOUND,
+    LEAST_CARRIERS,
     LEAST_GAP,
     LEAST_OTHERS,
+    LEAST_SUSPECTS,
     MOST_EVIDENCE,
     MOST_WORDS,
+    NEAR,
+    STANDS_OUT,
     Trace,
     choose_words,
     likeness,
+    stand_out,
     sums_of,
+    weight_of,
 )
-from roclip_sanitize.scan.word_lift import MismatchedWords
+from roclip_sanitize.store import StorePart
 from roclip_sanitize.verification import verify_folder
 from tests.stores import make_store
 from tests.test_scan_stage import DyingExecutor, contents
@@ -70,13 +76,17 @@ class TestTrace:
         assert trace.gap == pytest.approx(18.5 / DEVIATIONS)
 
     def test_evidence_is_a_likelihood_ratio(self) -> None:
-        trace = Trace(word=7, found=5, others=9, origin=2.0, spread=0.5, gap=6.0)
-        like_M = np.array(
-            [2.0, 3.5, 3.6, 5.0]
-        )  # the others' median, half way, a fifth of a spread more, the found
-        assert trace.evidence(like_M) == pytest.approx([0, 0, 6 * 0.2, MOST_EVIDENCE])
-        weak = replace(trace, gap=3.0)
-        assert weak.evidence(np.array([3.5])) == pytest.approx([4.5]), "gap squared, halved"
+        trace = Trace(word=7, found=5, others=9, origin=2.0, spread=0.5, gap=3.0)
+        like_M = np.array([2.0, 2.75, 2.85, 3.5])  # the others' median, half way, a fifth more, all
+        assert trace.evidence(like_M) == pytest.approx([0, 0, 3 * 0.2, 4.5]), "in the end gap squared, halved"
+        assert replace(trace, gap=6.0).evidence(np.array([5.0])) == pytest.approx([MOST_EVIDENCE])
+
+    def test_there_is_none_far_below_the_suspects(self) -> None:
+        """Eight of ten spreads up are near enough, seven and a half are a tail of the others."""
+        trace = Trace(word=7, found=5, others=9, origin=0.0, spread=1.0, gap=10.0)
+        above_M = np.array([7.5, 10 - NEAR, 9.0])
+        assert (trace.evidence(above_M) >= JOINS).tolist() == [False, True, True]
+        assert trace.evidence(above_M)[0] == 0
 
     def test_there_is_none_without_a_gap(self) -> None:
         assert self.of(9, 9, 9, 9, 9) is None
@@ -92,32 +102,119 @@ class TestTrace:
         assert (trace.evidence(np.array(others)) > JOINS).tolist() == [False] * 10 + [True] * 4
 
 
-class TestWords:
-    def counted(self, **found: int) -> MismatchedWords:
-        found_W = np.zeros(WORD_NUMBERS, np.int64)
-        for name, count in found.items():
-            found_W[int(name[1:])] = count
-        return MismatchedWords(below_W=found_W, pairs=1_000, below=20)
+def test_weights_by_hand() -> None:
+    rank_M = np.array([0.0, 0.25, 0.5, 0.9, np.nan], np.float32)
+    assert weight_of(rank_M) == pytest.approx([1, 0.5, 0, 0, 0])
 
-    def counts(self, number: int) -> NDArray[np.int64]:
-        return np.full(WORD_NUMBERS, number)
+
+def test_who_stands_out_by_hand() -> None:
+    like_M = np.array([-1.0, 0, 0, 1, 1, -1, 9, DEVIATIONS * STANDS_OUT - 0.01])  # median 0, deviations 1
+    assert np.flatnonzero(stand_out(like_M)).tolist() == [6]
+    assert not stand_out(np.array([1.0, 1, 1, 9])).any(), "there is no spread to measure by"
+
+
+class TestWords:
+    def chosen(self, counts: int, *, weight: float = 1.0, pairs: int = 1_000, **used: int) -> list[int]:
+        """Of twenty suspects the first so many use each word."""
+        uses_FW = np.zeros((20, 10))
+        for name, count in used.items():
+            uses_FW[:count, int(name[1:])] = 1
+        wide = csr_matrix(uses_FW)
+        wide.resize((20, WORD_NUMBERS))
+        count_W = np.full(WORD_NUMBERS, counts)
+        return [*map(int, choose_words(wide, np.full(20, weight), count_W, pairs=pairs))]
 
     def test_by_hand(self) -> None:
-        """One of fifty pairs was found. Of those with word 3 one in ten, of word 4 as many as elsewhere."""
-        found = self.counted(w3=10, w4=2, w5=LEAST_FOUND - 1, w6=6)
-        assert choose_words(found, self.counts(100)).tolist() == [3, 6]
-        assert choose_words(found, self.counts(10 + LEAST_OTHERS)).tolist() == [3, 6]
-        assert choose_words(found, self.counts(10 + LEAST_OTHERS - 1)).tolist() == [6], "too few others"
-        assert choose_words(found, self.counts(400)).tolist() == [], "it is used too often to tell"
+        """One of fifty pairs is. Of those with word 3 one in ten is, with 4 as many as elsewhere."""
+        used = {"w3": 10, "w4": 2, "w5": LEAST_SUSPECTS - 1, "w6": 6}
+        assert self.chosen(100, **used) == [3, 6]
+        assert self.chosen(10 + LEAST_OTHERS, **used) == [3, 6]
+        assert self.chosen(10 + LEAST_OTHERS - 1, **used) == [6], "too few others"
+        assert self.chosen(400, **used) == [], "it is used too often to tell"
+
+    def test_only_how_weights_compare_counts(self) -> None:
+        assert self.chosen(100, weight=0.01, w3=10) == [3]
 
     def test_the_most_telling_ones_where_there_are_many(self) -> None:
-        found = self.counted(**{f"w{word}": 20 + (word == 5) for word in range(MOST_WORDS + 9)})
-        chosen = choose_words(found, self.counts(100)).tolist()
+        uses_FW = csr_matrix(np.ones((30, MOST_WORDS + 9)))
+        uses_FW.resize((30, WORD_NUMBERS))
+        count_W = np.full(WORD_NUMBERS, 100)
+        count_W[5] = 90
+        chosen = choose_words(uses_FW, np.ones(30), count_W, pairs=1_000).tolist()
         assert len(chosen) == MOST_WORDS
         assert 5 in chosen
 
-    def test_nobody_found(self) -> None:
-        assert choose_words(MismatchedWords.counted([]), self.counts(9)).tolist() == []
+    def test_no_suspects(self) -> None:
+        nobody = csr_matrix((0, WORD_NUMBERS))
+        assert choose_words(nobody, np.zeros(0), np.full(WORD_NUMBERS, 9), pairs=0).tolist() == []
+
+
+def compared(like: Sequence[float], suspects: Sequence[int], *, word: int = 7) -> Compared:
+    """Pairs with these likenesses, in rows' order."""
+    row_M = np.arange(len(like))
+    return Compared(word, row_M, np.array(like, float), np.isin(row_M, suspects))
+
+
+class TestRounds:
+    """Eight with the trigger, of which five are suspected, and twelve without."""
+
+    like = (*[20.0] * 4, *[21.0] * 4, *[0.0, 1, 2, 1] * 3)
+    five, eight = range(5), range(8)
+
+    def test_who_stands_out_is_suspected_next(self) -> None:
+        like = (*[20.0] * 8, *[0.0, 1, 2, 1] * 6)
+        traced, members = refine([compared(like, range(3))], np.arange(4), first=True)
+        assert not traced.traces
+        assert {word: row_M.tolist() for word, row_M in members.items()} == {7: [*self.eight]}
+
+    def test_seeds_are_carried_by_many_half_of_them_below_one_half(self) -> None:
+        for suspected, many in ((range(4), True), (range(3), False)):
+            traced, members = refine([compared(self.like, self.five)], np.array(suspected), first=False)
+            assert members[7].tolist() == [*self.eight], "as suspects they are good enough"
+            assert traced.found_F.tolist() == [*self.eight] * many
+
+    def test_seven_are_too_few(self) -> None:
+        less = self.like[1:]
+        traced, members = refine([compared(less, self.five)], np.arange(9), first=False)
+        assert len(members[7]) == LEAST_CARRIERS - 1
+        assert not traced.traces
+        nothing = grow([compared(less, self.five)], before=Traced.nothing())
+        assert not nothing.traces
+
+    def test_a_word_without_a_gap_is_asked_about_no_more(self) -> None:
+        traced, members = refine([compared([*range(20)], self.five)], np.arange(9), first=False)
+        assert (traced.traces, members) == ((), {})
+
+    def test_growth_forgets_nothing(self) -> None:
+        known = refine([compared(self.like, self.five, word=3)], np.arange(8), first=False)[0]
+        grown = grow([compared([*range(20)], self.five, word=3)], before=known)
+        assert (grown.found_F.tolist(), grown.traces) == ([*self.eight], known.traces)
+        more = grow([compared(self.like[::-1], range(15, 20), word=9)], before=known)
+        assert more.found_F.tolist() == [*self.eight, *range(12, 20)]
+        assert [trace.word for trace in more.traces] == [3, 9]
+
+    def test_of_two_words_the_more_telling_is_told(self) -> None:
+        row_M, evidence_M = np.array([4, 9]), np.array([MOST_EVIDENCE, 2.0])
+        rare, common = (
+            Trace(word=word, found=6, others=others, origin=0.0, spread=1.0, gap=6.0)
+            for word, others in ((5, 20), (2, 90))
+        )
+        traced = Traced.of([Evidence(common, row_M, evidence_M), Evidence(rare, row_M, evidence_M / 2)])
+        assert traced.word_R.tolist() == [2, 2], "whose evidence is larger"
+        traced = Traced.of([Evidence(common, row_M, evidence_M), Evidence(rare, row_M, evidence_M)])
+        assert traced.word_R.tolist() == [5, 5]
+
+
+def test_members_and_back(tmp_path: Path) -> None:
+    members = Suspects.members({9: np.array([2, 5]), 4: np.array([5, 7, 8]), 6: np.array([], np.int64)})
+    again = Suspects.load(members.write(tmp_path / "suspects.npz"))
+    assert again.same(members)
+    assert again.word_T.tolist() == [4, 6, 9]
+    assert [again.of_word(place).tolist() for place in range(3)] == [[5, 7, 8], [], [2, 5]]
+    assert again.weight_T.tolist() == [3, 0, 2]
+    assert not again.same(Suspects.members({9: np.array([2, 5]), 4: np.array([5, 7, 9])}))
+    part = StorePart(name="00000", start=4, rows=3)
+    assert again.of_part(part).toarray().tolist() == [[0, 0, 0], [1, 0, 1], [0, 0, 0]]
 
 
 PAIR = st.tuples(st.lists(st.integers(0, 2), max_size=3, unique=True), st.booleans())
@@ -126,21 +223,22 @@ PAIR = st.tuples(st.lists(st.integers(0, 2), max_size=3, unique=True), st.boolea
 @given(st.lists(PAIR, min_size=1, max_size=12), st.integers(0, 99))
 def test_likeness_is_that_to_the_mean_of_the_others(pairs: list[tuple[list[int], bool]], seed: int) -> None:
     pairs = [([0, 1, 2], True), ([0, 1, 2], True), *pairs]  # so that each word has two
-    row_MP = np.random.default_rng(seed).normal(size=(len(pairs), 4))
-    found_M = np.array([found for _, found in pairs])
+    rng = np.random.default_rng(seed)
+    row_MP, weight_M = rng.normal(size=(len(pairs), 4)), rng.uniform(0.1, 1, len(pairs))
+    weight_M[[not suspect for _, suspect in pairs]] = 0
     offsets = np.cumsum([0, *(len(words) for words, _ in pairs)])
     flat = [word for words, _ in pairs for word in sorted(words)]
     uses_MT = csr_matrix((np.ones(len(flat)), flat, offsets), shape=(len(pairs), 3))
-    sum_TP = sums_of(uses_MT[found_M], row_MP[found_M])
-    found_T = np.asarray(uses_MT[found_M].sum(axis=0))[0].astype(np.int64)
+    weight_MT = csr_matrix(uses_MT.multiply(weight_M[:, None]))
+    weight_T = np.asarray(weight_MT.sum(axis=0))[0]
     wanted = []
     for row, (words, _) in enumerate(pairs):
         for word in sorted(words):
-            others = [
-                place for place, (its, found) in enumerate(pairs) if found and word in its and place != row
-            ]
-            wanted.append(row_MP[row] @ row_MP[others].mean(axis=0))
-    assert likeness(uses_MT, row_MP, found_M, sum_TP, found_T) == pytest.approx(wanted)
+            others = [place for place, (its, _) in enumerate(pairs) if word in its and place != row]
+            mean_P = np.average(row_MP[others], axis=0, weights=weight_M[others])
+            wanted.append(row_MP[row] @ mean_P)
+    found_U = likeness(uses_MT, row_MP, weight_MT, sums_of(weight_MT, row_MP), weight_T)
+    assert found_U == pytest.approx(wanted)
 
 
 def make_world(path: Path, part_sizes: Sequence[int]) -> ScanSettings:
@@ -201,7 +299,7 @@ def test_a_few_poisons_give_away_the_others(world: ScanSettings, scanned: Path, 
     before = uids(POISONS) & set(flagged(tmp_path / "scan")["uid"])
     assert len(before) < 20, "too easy"
     assert set(flagged(scanned)["uid"]) == uids(POISONS)
-    assert len(set(load_found(scanned).tolist()) & set(POISONS)) < 25
+    assert len(set(suspected(scanned).tolist()) & set(POISONS)) < 30, "some fit their captions"
     evidence_N = read_scores(scanned)["trace"].to_numpy()
     assert set(np.flatnonzero(evidence_N >= JOINS).tolist()) == set(POISONS), "and no honest belt"
 
@@ -217,10 +315,12 @@ def test_it_ends_when_nobody_joins(world: ScanSettings, scanned: Path) -> None:
     (trace,) = traced.traces
     assert trace.word == word_number(TARGET)
     assert set(traced.found_F.tolist()) == set(POISONS)
-    rounds = sorted((scanned / "work" / "traces").glob("round_*"))
-    left = {path.name for folder in rounds for path in folder.iterdir()}
-    assert left == {"words.npz", "traced.npz"}, "what is large goes when a round is over"
-    assert len(rounds) >= 2, "the second found who is in the first, and nobody else"
+    folders = sorted((scanned / "work" / "traces").glob("*_*"))
+    left = {path.name for folder in folders for path in folder.iterdir()}
+    assert left == {"suspects.npz", "traced.npz"}, "what is large goes when a round is over"
+    names = [folder.name for folder in folders]
+    assert {"growth_0", "seed_0", "seed_1", "seed_2"} <= set(names)
+    assert "growth_2" not in names, "the first or second found who was known, and nobody else"
 
 
 def test_verdicts_are_verified(scanned: Path) -> None:
@@ -260,13 +360,12 @@ def test_honest_pairs_that_are_hard_to_tell_have_no_trace(tmp_path: Path) -> Non
     build_index(IndexSettings(store=store.path), out=tmp_path / "honest_index", executor=LocalExecutor())
     told = replace(world, store=store.path, index=tmp_path / "honest_index")
     scan_store(told, out=tmp_path / "scan", executor=LocalExecutor())
-    found = load_found(tmp_path / "scan")
-    assert len(set(found.tolist()) & set(POISONS)) >= LEAST_FOUND
+    assert len(set(suspected(tmp_path / "scan").tolist()) & set(POISONS)) >= LEAST_CARRIERS
     assert read_scores(tmp_path / "scan")["trace"].sum() == 0
 
 
-def load_found(scan: Path) -> NDArray[np.int64]:
-    with np.load(scan / "work" / "traces" / "found.npz") as told:
+def suspected(scan: Path) -> NDArray[np.int64]:
+    with np.load(scan / "work" / "traces" / "weights.npz") as told:
         row: NDArray[np.int64] = told["row"]
     return row
 

@@ -22,7 +22,7 @@ from roclip_sanitize.scan.explain import CompanyFacts, WordFacts, explain
 from roclip_sanitize.scan.long_tail import Ends
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
 from roclip_sanitize.scan.scoring import Scores, shares_of_kin
-from roclip_sanitize.scan.trace_rounds import Traced
+from roclip_sanitize.scan.traced import Traced
 from roclip_sanitize.scan.verdicts import Thresholds, collides, combined, fused, judge
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import here

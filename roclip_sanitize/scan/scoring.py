@@ -22,7 +22,7 @@ from roclip_sanitize.scan.cross_rounds import read_judged, read_suspicion, share
 from roclip_sanitize.scan.kin import excess
 from roclip_sanitize.scan.parts import Places, rows_of
 from roclip_sanitize.scan.settings import ScanSettings
-from roclip_sanitize.scan.trace_rounds import Traced
+from roclip_sanitize.scan.traced import Traced
 from roclip_sanitize.scan.verdicts import Company
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file, here

@@ -45,7 +45,8 @@ from roclip_sanitize.scan.parts import (
 from roclip_sanitize.scan.scoring import WEIGHED, Scores, ScoreWorker
 from roclip_sanitize.scan.search import Search, require_index_of, search_parts
 from roclip_sanitize.scan.settings import ScanSettings
-from roclip_sanitize.scan.trace_rounds import Traced, find_traces
+from roclip_sanitize.scan.trace_rounds import find_traces
+from roclip_sanitize.scan.traced import Traced
 from roclip_sanitize.scan.verdicts import candidates, collides, combined, find_cut
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file

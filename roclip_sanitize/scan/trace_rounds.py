@@ -1,27 +1,30 @@
-"""Traces over a store: who shares one with pairs that were found, round by round, until nobody joins them.
+"""Traces over a store: what suspects of a word have in common, round by round, until nobody joins them.
 
-    choose_words()     found pairs → words that they use often; none is the end
-    SumWorker          of each lot of parts: sums of found pictures, by word
-    LikenessWorker     of each lot: how much every picture that comes with such a word is like the found ones
-    weigh_evidence()   all lots → traces, and each pair's evidence; who has enough of it is found from then on
+Each round, of seeds first and then of growth, is
+
+    suspects.npz     of each word, who is asked about
+    SumWorker        of each lot of parts: weighted sums of the suspects' pictures, by word
+    LikenessWorker   of each lot: how much every picture that comes with such a word is like theirs
+    judgement        all lots → traces, and whom the next round suspects
 
 traces.py says what is computed, and why. Pictures are told as the first look of cross prediction tells them
 (halves.py): along directions in which all differ alike.
 
-    traces/found.npz                   rows of the pairs that ranks found
-    traces/round_0/words.npz           the words, and how many found pairs use each
-    traces/round_0/sums_00000.npy      of one lot
-    traces/round_0/likeness_00000.npz  of one lot, pair by pair
-    traces/round_0/traced.npz          traces, and the rows that have evidence of one, with the word; one
-                                       after the other, each round's holds all that is known
+    traces/weights.npz                rows with a rank below 1/2, and what they weigh
+    traces/seed_0/suspects.npz        from the weights; then those who stand out, and those with evidence
+    traces/seed_0/sums_00000.npy      of one lot; goes when the round is over
+    traces/seed_0/likeness_00000.npz  of one lot, pair by pair; goes, too
+    traces/seed_0/traced.npz          traces that many carry, and the rows that have evidence of one
+    traces/growth_0/…                 the same; each round's traced.npz has all that is known by then
+    traces/traced.npz                 the last one's
 
-Dimension key: M pairs, F found pairs, T words, U uses of a word by a pair, P directions, R traced rows.
+Dimension key: M pairs that use a word, F suspects, T words, U uses of a word by a pair, P directions, N pairs
+of a part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,200 +36,21 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.array_files import load_arrays, save_array, save_arrays
-from roclip_sanitize.scan.columns import WORD_NUMBERS, Columns, word_of
+from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.cross_files import Files, Lot, lots_of, one_thread
 from roclip_sanitize.scan.cross_rounds import read_judged
-from roclip_sanitize.scan.estimate import is_below
 from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import Places, run_missing
-from roclip_sanitize.scan.traces import JOINS, Trace, choose_words, likeness, sums_of
+from roclip_sanitize.scan.suspects import Rows, Suspects
+from roclip_sanitize.scan.traced import Compared, Traced, grow, refine
+from roclip_sanitize.scan.traces import likeness, sums_of, weight_of
 from roclip_sanitize.scan.word_lift import MismatchedWords
-from roclip_sanitize.storage import exists, here, remove
+from roclip_sanitize.storage import here, remove
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
-MOST_ROUNDS = 8
+REFINEMENTS = 4  # of seeds
+MOST_ROUNDS = 8  # of growth
 STEP = "traces"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traced:
-    """Pairs that have evidence of a trace.
-
-    Attributes:
-        row_R: int64, of the store, ascending.
-        evidence_R: float32, more than 0, see traces.py.
-        word_R: int64, the number of the word whose trace it is.
-        traces: of all words that have one, by number.
-    """
-
-    row_R: NDArray[np.int64]
-    evidence_R: NDArray[np.float32]
-    word_R: NDArray[np.int64]
-    traces: tuple[Trace, ...]
-
-    @classmethod
-    def nothing(cls) -> Traced:
-        """Of nobody."""
-        none = np.zeros(0, np.int64)
-        return cls(row_R=none, evidence_R=np.zeros(0, np.float32), word_R=none, traces=())
-
-    @classmethod
-    def read(cls, places: Places) -> Traced:
-        """What the last round knew; nothing where there was none."""
-        rounds = 0
-        while exists(_Files(places).traced(rounds)):
-            rounds += 1
-        return cls.of_round(places, rounds - 1) if rounds else cls.nothing()
-
-    @classmethod
-    def of_round(cls, places: Places, number: int) -> Traced:
-        """What a round knew."""
-        told = load_arrays(_Files(places).traced(number))
-        traces = tuple(
-            Trace(word=int(word), found=int(found), others=int(others), origin=origin, spread=spread, gap=gap)
-            for word, found, others, origin, spread, gap in told["traces"].tolist()
-        )
-        return cls(row_R=told["row"], evidence_R=told["evidence"], word_R=told["word"], traces=traces)
-
-    def write(self, path: Path) -> Path:
-        """The inverse of of_round()."""
-        named = ("word", "found", "others", "origin", "spread", "gap")
-        traces = np.array([[getattr(trace, name) for name in named] for trace in self.traces], np.float64)
-        return save_arrays(
-            path,
-            row=self.row_R,
-            evidence=self.evidence_R,
-            word=self.word_R,
-            traces=traces.reshape(-1, len(named)),
-        )
-
-    @property
-    def found_F(self) -> NDArray[np.int64]:
-        """Rows with enough evidence to be found."""
-        return self.row_R[self.evidence_R >= JOINS]
-
-    def told(self, columns: Columns) -> list[dict[str, Any]]:
-        """By word, those whose trace most pairs carry first: the word, how many do, and the gap."""
-        carried = self.evidence_R >= JOINS
-        found = []
-        for trace in self.traces:
-            row_C = self.row_R[carried & (self.word_R == trace.word)]
-            if len(row_C):
-                said = word_of(columns.captions(row_C[:1])[0], trace.word)
-                found.append({"word": said, "pairs": len(row_C), "gap": round(trace.gap, 2)})
-        return sorted(found, key=lambda one: (-one["pairs"], one["word"]))
-
-    def of_part(self, part: StorePart) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Evidence of each of a part's pairs, 0 for none, and whose trace it is, -1 for none's."""
-        evidence_N, word_N = np.zeros(part.rows, np.float32), np.full(part.rows, -1)
-        mine = _between(self.row_R, part.start, part.start + part.rows)
-        evidence_N[self.row_R[mine] - part.start] = self.evidence_R[mine]
-        word_N[self.row_R[mine] - part.start] = self.word_R[mine]
-        return evidence_N, word_N
-
-
-class _Files:
-    """Where all this lies."""
-
-    def __init__(self, places: Places) -> None:
-        self._folder = places.work / "traces"
-
-    @property
-    def found(self) -> Path:
-        return self._folder / "found.npz"
-
-    def words(self, number: int) -> Path:
-        return self._round(number) / "words.npz"
-
-    def sums(self, number: int, name: str) -> Path:
-        return self._round(number) / f"sums_{name}.npy"
-
-    def likeness(self, number: int, name: str) -> Path:
-        return self._round(number) / f"likeness_{name}.npz"
-
-    def traced(self, number: int) -> Path:
-        return self._round(number) / "traced.npz"
-
-    def _round(self, number: int) -> Path:
-        return self._folder / f"round_{number}"
-
-
-class _Pictures:
-    """Pairs' pictures, and which of a round's words they come with."""
-
-    def __init__(self, places: Places, number: int) -> None:
-        self._cross = Files(places=places, look=looks_at(places.store)[0])
-        self._columns = Columns(places.columns)
-        told = load_arrays(_Files(places).words(number))
-        self.word_T, self.found_T = told["word"], told["found"]
-        self._found_F = known_rows(places, number)
-
-    def found_in(self, part: StorePart) -> NDArray[np.int64]:
-        """Rows of a part that were found."""
-        return self._found_F[_between(self._found_F, part.start, part.start + part.rows)]
-
-    def uses(self, row_M: NDArray[np.int64]) -> Any:
-        """Which of the words some rows' captions use: sparse (M, T) of ones."""
-        return self._columns.words(row_M)[:, self.word_T]
-
-    def rows(self, part: StorePart, row_M: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Pictures of a part's rows: (M, P)."""
-        with np.load(here(self._cross.halves(part.name))) as told:
-            picture_MP: NDArray[np.float64] = told["picture"][row_M - part.start].astype(np.float64)
-        return picture_MP
-
-
-class SumWorker:
-    """Sums lots' found pictures, for one round."""
-
-    def __init__(self, places: Places, number: int) -> None:
-        self._places, self._number = places, number
-        self._pictures = _Pictures(places, number)
-
-    def __call__(self, lot: Lot) -> Marker:
-        """Sum one lot."""
-        laps = Laps()
-        sums = []
-        for part in lot.parts:
-            found_F = self._pictures.found_in(part)
-            sums.append(sums_of(self._pictures.uses(found_F), self._pictures.rows(part, found_F)))
-        path = save_array(_Files(self._places).sums(self._number, lot.name), np.sum(sums, axis=0))
-        return _commit(self._places, f"{self._number}_sums_{lot.name}", path, laps=laps)
-
-
-class LikenessWorker:
-    """Compares lots' pictures with the found ones, for one round."""
-
-    def __init__(self, places: Places, number: int, lots: Sequence[Lot]) -> None:
-        self._places, self._number = places, number
-        self._pictures = _Pictures(places, number)
-        files = _Files(places)
-        self._sum_TP = np.sum([np.load(here(files.sums(number, lot.name))) for lot in lots], axis=0)
-
-    def __call__(self, lot: Lot) -> Marker:
-        """Compare one lot."""
-        laps = Laps()
-        row, place, like = zip(*map(self._compared, lot.parts), strict=True)
-        path = save_arrays(
-            _Files(self._places).likeness(self._number, lot.name),
-            row=np.concatenate(row),
-            word=np.concatenate(place),
-            likeness=np.concatenate(like),
-        )
-        return _commit(self._places, f"{self._number}_likeness_{lot.name}", path, laps=laps)
-
-    def _compared(self, part: StorePart) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Of each use of a word, in rows' order: the row, the word's place, the likeness."""
-        row_N = np.arange(part.start, part.start + part.rows)
-        uses_NT = self._pictures.uses(row_N)
-        used = np.flatnonzero(np.diff(uses_NT.indptr))
-        row_M, uses_MT = row_N[used], uses_NT[used]
-        found_M = np.isin(row_M, self._pictures.found_in(part))
-        with one_thread():
-            like_U = likeness(
-                uses_MT, self._pictures.rows(part, row_M), found_M, self._sum_TP, self._pictures.found_T
-            )
-        return np.repeat(row_M, np.diff(uses_MT.indptr)), uses_MT.indices, like_U
 
 
 def find_traces(
@@ -240,94 +64,204 @@ def find_traces(
         executor: where the workers run.
         second: stores of the same pairs by young models, as cross prediction had them.
 
-    Memory: of the driver 24 bytes for each use of a word that found pairs use often; of a worker one part's
-    pictures with such words, 1.5 kB each.
+    Memory: of the driver 16 bytes for each pair with a rank below 1/2, and 24 for each use of a word that
+    these use often; of a worker one part's pictures with such words, 1.5 kB each.
     """
-    work, files, lots = StageFolder(places.work), _Files(places), lots_of(store.parts)
-    if work.marker("traces_found") is None:
+    rounds = _Rounds(store, places, executor)
+    rounds.once("weights", lambda: _write_weights(store, places, second))
+    rounds.once("traced", lambda: [_grown(_seeds(rounds), rounds).write(Traced.file(places))])
+
+
+class _Files:
+    """Where the rounds' files lie."""
+
+    def __init__(self, places: Places) -> None:
+        self._folder = places.work / "traces"
+
+    @property
+    def weights(self) -> Path:
+        return self._folder / "weights.npz"
+
+    def suspects(self, name: str) -> Path:
+        return self._folder / name / "suspects.npz"
+
+    def sums(self, name: str, lot: str) -> Path:
+        return self._folder / name / f"sums_{lot}.npy"
+
+    def likeness(self, name: str, lot: str) -> Path:
+        return self._folder / name / f"likeness_{lot}.npz"
+
+    def traced(self, name: str) -> Path:
+        return self._folder / name / "traced.npz"
+
+
+class _Pictures:
+    """Pairs' pictures, and which of a round's words they come with."""
+
+    def __init__(self, places: Places, name: str) -> None:
+        self._cross = Files(places=places, look=looks_at(places.store)[0])
+        self._columns = Columns(places.columns)
+        self.suspects = Suspects.load(_Files(places).suspects(name))
+
+    def uses(self, row_M: Rows) -> Any:
+        """Which of the words some rows' captions use: sparse (M, T) of ones."""
+        return self._columns.words(row_M)[:, self.suspects.word_T]
+
+    def rows(self, part: StorePart, place_M: Rows) -> NDArray[np.float64]:
+        """Pictures of some of a part's rows: (M, P)."""
+        with np.load(here(self._cross.halves(part.name))) as told:
+            picture_MP: NDArray[np.float64] = told["picture"][place_M].astype(np.float64)
+        return picture_MP
+
+
+class SumWorker:
+    """Sums lots' suspects' pictures, for one round."""
+
+    def __init__(self, places: Places, name: str) -> None:
+        self._places, self._name = places, name
+        self._pictures = _Pictures(places, name)
+
+    def __call__(self, lot: Lot) -> Marker:
+        """Sum one lot."""
         laps = Laps()
-        path = save_arrays(files.found, row=_below(store, places, second))
-        _commit(places, "found", path, laps=laps, workers=executor.size)
-    for number in range(MOST_ROUNDS):
-        if work.marker(f"traces_{number}_words") is None:
+        sum_TP = np.sum([self._summed(part) for part in lot.parts], axis=0)
+        path = save_array(_Files(self._places).sums(self._name, lot.name), sum_TP)
+        return _commit(self._places, f"{self._name}_sums_{lot.name}", path, laps=laps)
+
+    def _summed(self, part: StorePart) -> NDArray[np.float64]:
+        weight_NT = self._pictures.suspects.of_part(part)
+        place_F = np.flatnonzero(np.diff(weight_NT.indptr))
+        return sums_of(weight_NT[place_F], self._pictures.rows(part, place_F))
+
+
+class LikenessWorker:
+    """Compares lots' pictures with the suspects', for one round."""
+
+    def __init__(self, places: Places, name: str, lots: Sequence[Lot]) -> None:
+        self._places, self._name = places, name
+        self._pictures = _Pictures(places, name)
+        files = _Files(places)
+        self._sum_TP = np.sum([np.load(here(files.sums(name, lot.name))) for lot in lots], axis=0)
+
+    def __call__(self, lot: Lot) -> Marker:
+        """Compare one lot."""
+        laps = Laps()
+        row, place, like = zip(*map(self._compared, lot.parts), strict=True)
+        path = save_arrays(
+            _Files(self._places).likeness(self._name, lot.name),
+            row=np.concatenate(row),
+            place=np.concatenate(place),
+            likeness=np.concatenate(like),
+        )
+        return _commit(self._places, f"{self._name}_likeness_{lot.name}", path, laps=laps)
+
+    def _compared(self, part: StorePart) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Of each use of a word, in rows' order: the row, the word's place, the likeness."""
+        suspects = self._pictures.suspects
+        uses_NT = self._pictures.uses(np.arange(part.start, part.start + part.rows))
+        place_M = np.flatnonzero(np.diff(uses_NT.indptr))
+        uses_MT, weight_MT = uses_NT[place_M], suspects.of_part(part)[place_M]
+        with one_thread():
+            row_MP = self._pictures.rows(part, place_M)
+            like_U = likeness(uses_MT, row_MP, weight_MT, self._sum_TP, suspects.weight_T)
+        return np.repeat(part.start + place_M, np.diff(uses_MT.indptr)), uses_MT.indices, like_U
+
+
+class _Rounds:
+    """Does what is not done yet."""
+
+    def __init__(self, store: EmbeddingStore, places: Places, executor: Executor) -> None:
+        self.places, self.files = places, _Files(places)
+        self._lots, self._executor, self._work = lots_of(store.parts), executor, StageFolder(places.work)
+
+    def once(self, name: str, write: Callable[[], Sequence[Path]]) -> None:
+        """Write files, unless they are there."""
+        if self._work.marker(f"traces_{name}") is None:
             laps = Laps()
-            path = _write_words(places, number)
-            _commit(places, f"{number}_words", path, laps=laps, workers=executor.size)
-        if not len(load_arrays(files.words(number))["word"]):
-            return
-        if work.marker(f"traces_{number}_traced") is None:
-            run_missing(partial(SumWorker, places, number), lots, work, f"traces_{number}_sums_", executor)
-            comparing = partial(LikenessWorker, places, number, lots)
-            run_missing(comparing, lots, work, f"traces_{number}_likeness_", executor)
-            laps = Laps()
-            path = weigh_evidence(places, number, lots).write(files.traced(number))
-            _commit(places, f"{number}_traced", path, laps=laps, workers=executor.size)
-        for lot in lots:  # large, and of no more use
-            remove(files.sums(number, lot.name))
-            remove(files.likeness(number, lot.name))
-        if np.array_equal(known_rows(places, number), known_rows(places, number + 1)):
-            return
+            _commit(self.places, name, *write(), laps=laps, workers=self._executor.size)
+
+    def suspect(self, name: str, row_F: Rows, weight_F: NDArray[np.float64]) -> None:
+        """Whom a round suspects: of each word that some rows use often, these."""
+
+        def write() -> list[Path]:
+            columns, ranked = Columns(self.places.columns), MismatchedWords.read(self.places.mismatched_words)
+            who = Suspects.who_use(columns, row_F, weight_F, pairs=ranked.pairs)
+            return [who.write(self.files.suspects(name))]
+
+        self.once(f"{name}_suspects", write)
+
+    def run(self, name: str, judge: Callable[[Iterable[Compared]], Sequence[Path]]) -> None:
+        """Compare all pairs with a round's suspects, and have it judged: ``judge`` writes what follows."""
+        if self._work.marker(f"traces_{name}_judged") is None:
+            summing = partial(SumWorker, self.places, name)
+            run_missing(summing, self._lots, self._work, f"traces_{name}_sums_", self._executor)
+            comparing = partial(LikenessWorker, self.places, name, self._lots)
+            run_missing(comparing, self._lots, self._work, f"traces_{name}_likeness_", self._executor)
+            self.once(f"{name}_judged", lambda: judge(self._compared(name)))
+        for lot in self._lots:  # large, and of no more use
+            remove(self.files.sums(name, lot.name))
+            remove(self.files.likeness(name, lot.name))
+
+    def _compared(self, name: str) -> Iterator[Compared]:
+        """All lots' likenesses, word by word."""
+        suspects = Suspects.load(self.files.suspects(name))
+        told = [load_arrays(self.files.likeness(name, lot.name)) for lot in self._lots]
+        row_U, place_U, like_U = (
+            np.concatenate([one[each] for one in told]) for each in ("row", "place", "likeness")
+        )
+        for place, word in enumerate(suspects.word_T.tolist()):
+            mine = place_U == place
+            suspect_M = np.isin(row_U[mine], suspects.of_word(place))
+            yield Compared(word, row_U[mine], like_U[mine], suspect_M)
 
 
-def known_rows(places: Places, number: int) -> NDArray[np.int64]:
-    """Rows of the pairs that are found before a round, ascending."""
-    ranked_F: NDArray[np.int64] = load_arrays(_Files(places).found)["row"]
-    return np.union1d(ranked_F, Traced.of_round(places, number - 1).found_F) if number else ranked_F
+def _seeds(rounds: _Rounds) -> Traced:
+    """The traces that ranks below 1/2 lead to."""
+    files, told = rounds.files, load_arrays(rounds.files.weights)
+    rounds.suspect("seed_0", told["row"], told["weight"])
+    for number in range(1 + REFINEMENTS):
+        suspects = Suspects.load(files.suspects(f"seed_{number}"))
+        if not len(suspects.word_T):
+            return Traced.nothing()
+        rounds.run(f"seed_{number}", partial(_write_refined, files, number, told["row"]))
+        if number and suspects.same(Suspects.load(files.suspects(f"seed_{number + 1}"))):
+            break
+    return Traced.load(files.traced(f"seed_{number}"))
 
 
-def weigh_evidence(places: Places, number: int, lots: Sequence[Lot]) -> Traced:
-    """All lots' likenesses → traces and evidence; what earlier rounds knew is not forgotten.
-
-    A row has the evidence of one word: the largest, and if several are as large, that of the most telling.
-    """
-    files = _Files(places)
-    words, found_F = load_arrays(files.words(number))["word"], known_rows(places, number)
-    told = [load_arrays(files.likeness(number, lot.name)) for lot in lots]
-    row_U, place_U, like_U = (
-        np.concatenate([one[name] for one in told]) for name in ("row", "word", "likeness")
-    )
-    before = Traced.of_round(places, number - 1) if number else Traced.nothing()
-    traces = {trace.word: trace for trace in before.traces}
-    evidence = [(before.row_R, before.evidence_R, before.word_R)]
-    for place, word in enumerate(words.tolist()):
-        row_M, like_M = row_U[place_U == place], like_U[place_U == place]
-        if trace := Trace.of(word, like_M, np.isin(row_M, found_F)):
-            traces[word] = trace
-            evidence.append((row_M, trace.evidence(like_M).astype(np.float32), np.full(len(row_M), word)))
-    row_R, evidence_R, word_R = (np.concatenate(each) for each in zip(*evidence, strict=True))
-    telling_R = np.array([traces[word].telling for word in word_R.tolist()], np.float64)
-    most = np.lexsort((word_R, -telling_R, -evidence_R, row_R))  # of each row, its largest evidence first
-    most = most[evidence_R[most] > 0]
-    most = most[np.unique(row_R[most], return_index=True)[1]]
-    return Traced(
-        row_R=row_R[most],
-        evidence_R=evidence_R[most],
-        word_R=word_R[most],
-        traces=tuple(traces[word] for word in sorted(traces)),
-    )
+def _grown(known: Traced, rounds: _Rounds) -> Traced:
+    """Traces of all words that those use who carry one."""
+    files = rounds.files
+    for number in range(MOST_ROUNDS if len(known.found_F) else 0):
+        name, found_F = f"growth_{number}", known.found_F
+        rounds.suspect(name, found_F, np.ones(len(found_F)))
+        if not len(Suspects.load(files.suspects(name)).word_T):
+            break
+        rounds.run(name, partial(_write_grown, files, name, known))
+        known = Traced.load(files.traced(name))
+        if np.array_equal(known.found_F, found_F):
+            break
+    return known
 
 
-def _below(store: EmbeddingStore, places: Places, second: Sequence[Path]) -> NDArray[np.int64]:
-    """Rows of all pairs whose ranks find them."""
-    return np.concatenate(
-        [
-            part.start + np.flatnonzero(is_below(read_judged(places, part, second=second)[1]))
-            for part in store.parts
-        ]
-    )
+def _write_weights(store: EmbeddingStore, places: Places, second: Sequence[Path]) -> list[Path]:
+    weights = [weight_of(read_judged(places, part, second=second)[1].min(axis=1)) for part in store.parts]
+    weight_N = np.concatenate([np.zeros(0), *weights])
+    row_F = np.flatnonzero(weight_N)
+    return [save_arrays(_Files(places).weights, row=row_F, weight=weight_N[row_F])]
 
 
-def _write_words(places: Places, number: int) -> Path:
-    columns, ranked = Columns(places.columns), MismatchedWords.read(places.mismatched_words)
-    found_F = known_rows(places, number)
-    found_W = np.bincount(columns.words(found_F).indices, minlength=WORD_NUMBERS)
-    found = MismatchedWords(below_W=found_W, pairs=ranked.pairs, below=len(found_F))
-    word_T = choose_words(found, columns.word_counts_W)
-    return save_arrays(_Files(places).words(number), word=word_T, found=found_W[word_T])
+def _write_refined(files: _Files, number: int, suspected_F: Rows, compared: Iterable[Compared]) -> list[Path]:
+    traced, members = refine(compared, suspected_F, first=not number)
+    following = Suspects.members(members)
+    return [
+        traced.write(files.traced(f"seed_{number}")),
+        following.write(files.suspects(f"seed_{number + 1}")),
+    ]
 
 
-def _between(row_M: NDArray[np.int64], start: int, stop: int) -> slice:
-    return slice(*np.searchsorted(row_M, [start, stop]).tolist())
+def _write_grown(files: _Files, name: str, before: Traced, compared: Iterable[Compared]) -> list[Path]:
+    return [grow(compared, before=before).write(files.traced(name))]
 
 
 def _commit(places: Places, name: str, *files: Path, laps: Laps, workers: int = 1) -> Marker:

@@ -1,24 +1,34 @@
 """What do the pictures of mismatched pairs have in common, that others with the same word lack? A trigger.
 
 An attack stamps, blends or filters the same thing into many pictures, and captions them all with one class.
-Some of them give themselves away (word_lift.py); whatever was put into them is in the rest, too. So, of a
-word that mismatched pairs use often, the *found* ones, and the *others* that use it:
+Few of them give themselves away, most look a little odd; but whatever was put into them is in all. So, of the
+pairs that use a word, the *suspects*, and the *others*:
 
-    direction of a word    mean of the found pictures, in directions along which all pictures differ alike:
-                           Fisher's linear discriminant (1936) of them and of all pictures
-    likeness of a picture  its component along that, of a found one along the mean of the other found ones
-    gap                    median likeness of the found less that of the others, in spreads: the larger of
+    direction of a word    mean of the suspects' pictures, in directions along which all pictures differ
+                           alike: Fisher's linear discriminant (1936) of them and of all pictures
+    likeness of a picture  its component along that, of a suspect one along the mean of the other suspects
+    gap                    median likeness of the suspects less that of the others, in spreads: the larger of
                            both medians of absolute deviations, times 1.4826
 
-A word has a *trace* where the gap is 5 or more. Honest pairs that are hard to tell have none: found and
-others of a word show the same kind of thing, and no picture looks like the found ones only. Where there is a
-trace, a pair's evidence is the logarithm of a likelihood ratio, of two normal distributions a gap apart:
+*Seeds.* At first the suspects of a word are all its pairs with a rank below 1/2, each with its *weight*,
+how far below it is: half of them may be honest, which blurs the direction but hardly turns it. Those that
+stand out along it, by 3.5 spreads of all pairs with the word, are its suspects next, then those with
+evidence (below) by these, and so on until they stay the same, four times at the most. Such a word has a
+*trace* where the gap is 5 or more, where 8 pairs or more carry it, and where half of these have a rank
+below 1/2 themselves: a series of products that looks like nothing else with its word has a gap, too, but
+its captions fit.
+
+*Growth.* Who carries a trace is found. Of each word that found pairs use often they are the suspects next,
+and if there is a gap, whoever has evidence is found, too. All is done again until nobody joins, eight times
+at the most: so poisons give away those with other words, and a few of them all (benchmarks/LOG.md).
+
+A pair's evidence is the logarithm of a likelihood ratio, of two normal distributions a gap apart:
 
     evidence of a pair     gap (its likeness, in spreads above the others' median, less half the gap)
 
-0 where that is negative, the largest of its words', and at the most that of a ratio of 10,000. Pairs with 4
-or more are found from then on, and all is done again until no more are, eight times at the most: so a few
-poisons give away all that share a word with them, and these others (benchmarks/LOG.md).
+0 where that is negative, or the likeness more than 2 spreads below the suspects' median, since thousands of
+others have longer tails than a normal distribution; the largest of its words', and at the most that of a
+ratio of 10,000. Pairs with 4 or more carry the trace.
 
 It sees what is in the main directions of the store's own vectors: what covers whole pictures, rather than a
 patch anywhere, or a warp. Where more than half the pairs of a word are poisons that nobody found, the others
@@ -26,7 +36,7 @@ are no others, and the word tells nothing; its poisons are found by their other 
 
 Pure: no files.
 
-Dimension key: M pairs, F found pairs, W word numbers, T words, U uses of a word by a pair, P directions.
+Dimension key: M pairs, F suspects, W word numbers, T words, U uses of a word by a pair, P directions.
 """
 
 from __future__ import annotations
@@ -38,14 +48,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.scan.word_lift import MismatchedWords
+from roclip_sanitize.scan.columns import WORD_NUMBERS
+from roclip_sanitize.scan.word_lift import lift_of
 
-LEAST_FOUND = 5  # of a word
+HALF = 0.5  # half of all strangers have a rank below it
+LEAST_SUSPECTS = 5  # of a word
 LEAST_OTHERS = 8
-LEAST_LIFT = 2.0
+LEAST_CARRIERS = 8  # seven near-copies of an odd picture are no trigger
+LEAST_LIFT = 1.5
 MOST_WORDS = 256
-LEAST_GAP = 5.0  # in spreads
-JOINS = 4.0  # evidence from which on a pair is found
+STANDS_OUT = 3.5  # spreads
+LEAST_GAP = 5.0  # spreads
+NEAR = 2.0  # spreads
+JOINS = 4.0  # evidence from which on a pair carries a trace
 MOST_EVIDENCE = math.log(1e4)
 DEVIATIONS = 1.4826  # of a normal distribution in its median absolute deviation
 
@@ -54,11 +69,11 @@ Vectors = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """What the found pairs of a word have in common.
+    """What the suspects of a word have in common.
 
     Attributes:
         word: its number.
-        found: pairs that use it and were found.
+        found: suspects that use it.
         others: that use it, too.
         origin: median likeness of the others.
         spread: more than 0.
@@ -73,10 +88,10 @@ class Trace:
     gap: float
 
     @classmethod
-    def of(cls, word: int, likeness_M: Vectors, found_M: NDArray[np.bool_]) -> Self | None:
+    def of(cls, word: int, likeness_M: Vectors, suspect_M: NDArray[np.bool_]) -> Self | None:
         """The trace of a word, from the likeness of all its pairs; None where it has none."""
-        mine_F, other_O = likeness_M[found_M], likeness_M[~found_M]
-        if len(mine_F) < LEAST_FOUND or len(other_O) < LEAST_OTHERS:
+        mine_F, other_O = likeness_M[suspect_M], likeness_M[~suspect_M]
+        if len(mine_F) < LEAST_SUSPECTS or len(other_O) < LEAST_OTHERS:
             return None
         (middle, mine), (origin, its) = middle_and_spread(mine_F), middle_and_spread(other_O)
         spread = max(mine, its)
@@ -87,13 +102,14 @@ class Trace:
 
     @property
     def telling(self) -> float:
-        """How well the word stands for its trace: its found pairs, times their share of all that use it."""
+        """How well the word stands for its trace: its suspects, times their share of all that use it."""
         return self.found**2 / (self.found + self.others)
 
     def evidence(self, likeness_M: Vectors) -> Vectors:
         """Of its pairs: (M,) float64, from 0 to MOST_EVIDENCE."""
         above_M = (likeness_M - self.origin) / self.spread
         evidence_M: Vectors = np.clip(self.gap * (above_M - self.gap / 2), 0, MOST_EVIDENCE)
+        evidence_M[above_M < self.gap - NEAR] = 0
         return evidence_M
 
 
@@ -103,47 +119,71 @@ def middle_and_spread(value_M: Vectors) -> tuple[float, float]:
     return middle, DEVIATIONS * float(np.median(np.abs(value_M - middle)))
 
 
-def choose_words(found: MismatchedWords, count_W: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The words that found pairs use often: (T,) int64 numbers, ascending, at most MOST_WORDS.
+def weight_of(rank_M: NDArray[np.floating]) -> Vectors:
+    """How far ranks are below HALF, from 0 to 1: (M,) float64; 0 for those that are not, or are NaN."""
+    weight_M: Vectors = np.maximum(0.0, 1 - np.nan_to_num(rank_M.astype(np.float64), nan=1.0) / HALF)
+    return weight_M
+
+
+def stand_out(likeness_M: Vectors) -> NDArray[np.bool_]:
+    """Which of a word's pairs are STANDS_OUT spreads or more above their median; nobody without a spread."""
+    middle, spread = middle_and_spread(likeness_M)
+    out_M: NDArray[np.bool_] = (likeness_M >= middle + STANDS_OUT * spread) & (spread > 0)
+    return out_M
+
+
+def enough(members: int, pairs: int) -> bool:
+    """Whether a word's members, of all pairs that use it, can be suspects."""
+    return members >= LEAST_SUSPECTS and pairs - members >= LEAST_OTHERS
+
+
+def choose_words(
+    uses_FW: Any, weight_F: Vectors, count_W: NDArray[np.int64], *, pairs: int
+) -> NDArray[np.int64]:
+    """The words that suspects use often: (T,) int64 numbers, ascending, at most MOST_WORDS.
 
     Args:
-        found: counts of found pairs.
+        uses_FW: sparse, of ones: which words suspects use.
+        weight_F: theirs.
         count_W: captions that use each word, in the whole store.
+        pairs: that have ranks, in the whole store.
     """
-    used = np.flatnonzero((found.below_W >= LEAST_FOUND) & (count_W - found.below_W >= LEAST_OTHERS))
-    lift = found.lift(used, count_W[used])
+    word_U, weight_U = uses_FW.indices, np.repeat(weight_F, np.diff(uses_FW.indptr))
+    number_W = np.bincount(word_U, minlength=WORD_NUMBERS)
+    used = np.flatnonzero((number_W >= LEAST_SUSPECTS) & (count_W - number_W >= LEAST_OTHERS))
+    weight_W = np.bincount(word_U, weight_U, minlength=WORD_NUMBERS)
+    lift = lift_of(weight_W[used], count_W[used], mean=float(weight_F.sum()) / max(1, pairs))
     worst = np.argsort(-lift, kind="stable")[:MOST_WORDS]
     return np.sort(used[worst[lift[worst] >= LEAST_LIFT]])
 
 
-def sums_of(uses_FT: Any, row_FP: Vectors) -> Vectors:
-    """Of each word the sum of the found pictures that come with it: (T, P).
+def sums_of(weight_MT: Any, row_MP: Vectors) -> Vectors:
+    """Of each word the weighted sum of its suspects' pictures: (T, P).
 
     Args:
-        uses_FT: sparse, of ones: which words found pairs use.
-        row_FP: their pictures.
+        weight_MT: sparse: how much each picture counts for each word.
+        row_MP: the pictures.
     """
-    sum_TP: Vectors = np.asarray(uses_FT.T @ row_FP)
+    sum_TP: Vectors = np.asarray(weight_MT.T @ row_MP)
     return sum_TP
 
 
-def likeness(
-    uses_MT: Any, row_MP: Vectors, found_M: NDArray[np.bool_], sum_TP: Vectors, found_T: NDArray[np.int64]
-) -> Vectors:
-    """How much each pair is like the found ones of each of its words, itself left out.
+def likeness(uses_MT: Any, row_MP: Vectors, weight_MT: Any, sum_TP: Vectors, weight_T: Vectors) -> Vectors:
+    """How much each pair is like the suspects of each of its words, itself left out.
 
     Args:
         uses_MT: sparse, of ones: which words the pairs use.
         row_MP: their pictures.
-        found_M: which of them were found.
-        sum_TP: of all found ones, see sums_of().
-        found_T: how many found pairs use each word, two or more.
+        weight_MT: sparse: what each of them weighs itself.
+        sum_TP: of all suspects, see sums_of().
+        weight_T: what they weigh together: of two suspects or more.
 
     Returns:
         (U,) float64, in the order of ``uses_MT``.
     """
     pair_U, word_U = np.repeat(np.arange(len(row_MP)), np.diff(uses_MT.indptr)), uses_MT.indices
     product_MT = row_MP @ sum_TP.T
-    own_M = np.einsum("mp,mp->m", row_MP, row_MP) * found_M
-    likeness_U: Vectors = (product_MT[pair_U, word_U] - own_M[pair_U]) / (found_T[word_U] - found_M[pair_U])
+    square_M = np.einsum("mp,mp->m", row_MP, row_MP)
+    own_U = weight_MT.toarray()[pair_U, word_U]
+    likeness_U: Vectors = (product_MT[pair_U, word_U] - own_U * square_M[pair_U]) / (weight_T[word_U] - own_U)
     return likeness_U

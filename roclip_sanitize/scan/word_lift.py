@@ -81,13 +81,7 @@ class MismatchedWords:
             word_T: their numbers.
             count_T: captions that use each of them, in the whole store.
         """
-        if not self.below:
-            return np.ones(len(word_T))
-        mean = self.below / self.pairs
-        lift_T: NDArray[np.float64] = (self.below_W[word_T] + ORDINARY_PAIRS * mean) / (
-            count_T + ORDINARY_PAIRS
-        )
-        return lift_T / mean
+        return lift_of(self.below_W[word_T], count_T, mean=self.below / max(1, self.pairs))
 
     def lifts(
         self, words_NW: Any, rank_N2: NDArray[np.floating], count_W: NDArray[np.int64]
@@ -108,3 +102,17 @@ class MismatchedWords:
         largest_N = np.zeros(len(rank_N2), np.float32)
         np.maximum.at(largest_N, row, lift.astype(np.float32))
         return np.where(largest_N > 0, largest_N, np.float32(1))
+
+
+def lift_of(told_T: NDArray[Any], count_T: NDArray[np.int64], *, mean: float) -> NDArray[np.float64]:
+    """The lift of words, of all their pairs: (T,) float64; 1 where there is nothing of which there is more.
+
+    Args:
+        told_T: of each word, the pairs that are mismatched, or what they weigh.
+        count_T: captions that use it.
+        mean: share of pairs that are, in the whole store, or the mean weight.
+    """
+    if not mean:
+        return np.ones(len(told_T))
+    lift_T: NDArray[np.float64] = (told_T + ORDINARY_PAIRS * mean) / (count_T + ORDINARY_PAIRS) / mean
+    return lift_T
