@@ -37,38 +37,40 @@ def _ray_ends_before_python() -> Iterator[None]:
         ray.shutdown()
 
 
-# Two clusters at once would wait for each other, and half of the time is theirs: of the two processes of
-# `make test` one takes these modules, and the other takes all that start none.
-STARTS_RAY = {
-    "cluster",
-    "cluster_loop",
+# Of the two processes of `make test` one takes what starts several nodes, or keeps a cluster busy for long.
+# The other takes all else, and what starts a small cluster last, when the first is through with its nodes.
+CLUSTERS = {"cluster", "cluster_loop", "object_store", "submit", "sweep_smoke", "sweep_workers"}
+SMALL_CLUSTERS = {
     "evaluate_streaming",
     "executors",
     "ingest",
     "kill",
     "matching",
-    "object_store",
     "poison",
     "rebuilding",
     "refresh_training",
     "source_faults",
-    "submit",
     "sweep",
-    "sweep_smoke",
-    "sweep_workers",
     "watching_training",
 }
 
 
+def module_of(nodeid: str) -> str:
+    """tests/test_kill.py::test_… → kill."""
+    return Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
+
+
 def part_of(nodeid: str) -> str:
-    """What a test stays together with: its module, whose tests share fixtures, or all that starts Ray."""
-    module = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
-    return "ray" if module in STARTS_RAY else module
+    """What a test stays together with: its module, whose tests share fixtures, or all of CLUSTERS."""
+    module = module_of(nodeid)
+    return "clusters" if module in CLUSTERS else module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest part first, or one process would have it to itself in the end."""
-    items.sort(key=lambda item: part_of(item.nodeid) != "ray")
+    items.sort(
+        key=lambda item: (part_of(item.nodeid) != "clusters", module_of(item.nodeid) in SMALL_CLUSTERS)
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,7 +6,8 @@
                     directions.py where these differ most, cross_files.py what it leaves on its way
     word_lift.py    what its words say of a pair beforehand
     traces.py       detector: has its picture in common with mismatched ones what others with its word lack?
-                    trace_rounds.py finds it over a store, round by round
+                    trace_rounds.py finds it over a store, round by round; suspects.py says who is asked about
+                    in a round, traced.py judges it
     kin.py          detector: do the pairs with the pictures most like its own fail to match, too?
     agreement.py    detector: does the caption use its neighbours' words?
     repetition.py   detector: do pictures like its own have exactly its caption?
