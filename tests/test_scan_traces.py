@@ -28,7 +28,7 @@ from roclip_sanitize.scan.rejudging import COMPANY, Rejudged
 from roclip_sanitize.scan.results import findings
 from roclip_sanitize.scan.settings import TABLES
 from roclip_sanitize.scan.suspects import Suspects
-from roclip_sanitize.scan.traced import Compared, Evidence, Traced, grow, refine
+from roclip_sanitize.scan.traced import Compared, Evidence, Traced, grow, refine, single_out
 from roclip_sanitize.scan.traces import (
     DEVIATIONS,
     JOINS,
@@ -163,30 +163,29 @@ class TestRounds:
 
     def test_who_stands_out_is_suspected_next(self) -> None:
         like = (*[20.0] * 8, *[0.0, 1, 2, 1] * 6)
-        traced, members = refine([compared(like, range(3))], np.arange(4), first=True)
-        assert not traced.traces
+        members = single_out([compared(like, range(3)), compared([*range(30)], range(3), word=9)])
         assert {word: row_M.tolist() for word, row_M in members.items()} == {7: [*self.eight]}
 
     def test_seeds_are_carried_by_many_half_of_them_below_one_half(self) -> None:
         for suspected, many in ((range(4), True), (range(3), False)):
-            traced, members = refine([compared(self.like, self.five)], np.array(suspected), first=False)
+            traced, members = refine([compared(self.like, self.five)], np.array(suspected))
             assert members[7].tolist() == [*self.eight], "as suspects they are good enough"
             assert traced.found_F.tolist() == [*self.eight] * many
 
     def test_seven_are_too_few(self) -> None:
         less = self.like[1:]
-        traced, members = refine([compared(less, self.five)], np.arange(9), first=False)
+        traced, members = refine([compared(less, self.five)], np.arange(9))
         assert len(members[7]) == LEAST_CARRIERS - 1
         assert not traced.traces
         nothing = grow([compared(less, self.five)], before=Traced.nothing())
         assert not nothing.traces
 
     def test_a_word_without_a_gap_is_asked_about_no_more(self) -> None:
-        traced, members = refine([compared([*range(20)], self.five)], np.arange(9), first=False)
+        traced, members = refine([compared([*range(20)], self.five)], np.arange(9))
         assert (traced.traces, members) == ((), {})
 
     def test_growth_forgets_nothing(self) -> None:
-        known = refine([compared(self.like, self.five, word=3)], np.arange(8), first=False)[0]
+        known = refine([compared(self.like, self.five, word=3)], np.arange(8))[0]
         grown = grow([compared([*range(20)], self.five, word=3)], before=known)
         assert (grown.found_F.tolist(), grown.traces) == ([*self.eight], known.traces)
         more = grow([compared(self.like[::-1], range(15, 20), word=9)], before=known)

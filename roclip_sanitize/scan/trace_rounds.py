@@ -42,7 +42,7 @@ from roclip_sanitize.scan.cross_rounds import read_judged
 from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.scan.suspects import Rows, Suspects
-from roclip_sanitize.scan.traced import Compared, Traced, grow, refine
+from roclip_sanitize.scan.traced import Compared, Traced, grow, refine, single_out
 from roclip_sanitize.scan.traces import likeness, sums_of, weight_of
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import here, remove
@@ -69,7 +69,9 @@ def find_traces(
     """
     rounds = _Rounds(store, places, executor)
     rounds.once("weights", lambda: _write_weights(store, places, second))
-    rounds.once("traced", lambda: [_grown(_seeds(rounds), rounds).write(Traced.file(places))])
+    if not rounds.done("traced"):
+        traced = _grown(_seeds(rounds), rounds)
+        rounds.once("traced", lambda: [traced.write(Traced.file(places))])
 
 
 class _Files:
@@ -174,9 +176,13 @@ class _Rounds:
         self.places, self.files = places, _Files(places)
         self._lots, self._executor, self._work = lots_of(store.parts), executor, StageFolder(places.work)
 
+    def done(self, name: str) -> bool:
+        """Whether something was written."""
+        return self._work.marker(f"traces_{name}") is not None
+
     def once(self, name: str, write: Callable[[], Sequence[Path]]) -> None:
         """Write files, unless they are there."""
-        if self._work.marker(f"traces_{name}") is None:
+        if not self.done(name):
             laps = Laps()
             _commit(self.places, name, *write(), laps=laps, workers=self._executor.size)
 
@@ -192,7 +198,7 @@ class _Rounds:
 
     def run(self, name: str, judge: Callable[[Iterable[Compared]], Sequence[Path]]) -> None:
         """Compare all pairs with a round's suspects, and have it judged: ``judge`` writes what follows."""
-        if self._work.marker(f"traces_{name}_judged") is None:
+        if not self.done(f"{name}_judged"):
             summing = partial(SumWorker, self.places, name)
             run_missing(summing, self._lots, self._work, f"traces_{name}_sums_", self._executor)
             comparing = partial(LikenessWorker, self.places, name, self._lots)
@@ -252,12 +258,9 @@ def _write_weights(store: EmbeddingStore, places: Places, second: Sequence[Path]
 
 
 def _write_refined(files: _Files, number: int, suspected_F: Rows, compared: Iterable[Compared]) -> list[Path]:
-    traced, members = refine(compared, suspected_F, first=not number)
-    following = Suspects.members(members)
-    return [
-        traced.write(files.traced(f"seed_{number}")),
-        following.write(files.suspects(f"seed_{number + 1}")),
-    ]
+    traced, members = refine(compared, suspected_F) if number else (Traced.nothing(), single_out(compared))
+    following = files.suspects(f"seed_{number + 1}")
+    return [traced.write(files.traced(f"seed_{number}")), Suspects.members(members).write(following)]
 
 
 def _write_grown(files: _Files, name: str, before: Traced, compared: Iterable[Compared]) -> list[Path]:

@@ -156,23 +156,25 @@ class Traced:
         return evidence_N, word_N
 
 
-def refine(
-    compared: Iterable[Compared], suspected_F: Rows, *, first: bool
-) -> tuple[Traced, Mapping[int, Rows]]:
-    """A round of seeds → the traces that many carry, and by word whom the next round suspects.
+def single_out(compared: Iterable[Compared]) -> Mapping[int, Rows]:
+    """The round of weighed suspects → by word whom the next one suspects: rows that stand out."""
+    out = {one.word: (one.row_M[stand_out(one.likeness_M)], len(one.row_M)) for one in compared}
+    return {word: row_F for word, (row_F, pairs) in out.items() if enough(len(row_F), pairs)}
+
+
+def refine(compared: Iterable[Compared], suspected_F: Rows) -> tuple[Traced, Mapping[int, Rows]]:
+    """A later round of seeds → the traces that many carry, and by word whom the next round suspects.
 
     Args:
         compared: word by word.
         suspected_F: rows with a rank below 1/2.
-        first: whether suspects were weighed: who stands out follows, and there are no traces yet.
     """
     members, carried = dict[int, Rows](), list[Evidence]()
     for one in compared:
-        evidence = None if first else one.evidence()
-        row_C = one.row_M[stand_out(one.likeness_M)] if first else _carriers(evidence)
-        if enough(len(row_C), len(one.row_M)):
-            members[one.word] = row_C
-            if evidence and len(row_C) >= LEAST_CARRIERS and np.isin(row_C, suspected_F).mean() >= 1 / 2:
+        evidence = one.evidence()
+        if evidence and enough(len(evidence.row_C), len(one.row_M)):
+            members[one.word] = evidence.row_C
+            if many(evidence) and np.isin(evidence.row_C, suspected_F).mean() >= 1 / 2:
                 carried.append(evidence)
     return Traced.of(carried), members
 
@@ -180,8 +182,9 @@ def refine(
 def grow(compared: Iterable[Compared], *, before: Traced) -> Traced:
     """A round of growth → what is known after it."""
     found = (one.evidence() for one in compared)
-    return Traced.of((each for each in found if each and len(each.row_C) >= LEAST_CARRIERS), before=before)
+    return Traced.of((evidence for evidence in found if evidence and many(evidence)), before=before)
 
 
-def _carriers(evidence: Evidence | None) -> Rows:
-    return np.zeros(0, np.int64) if evidence is None else evidence.row_C
+def many(evidence: Evidence) -> bool:
+    """Whether enough pairs carry a trace."""
+    return len(evidence.row_C) >= LEAST_CARRIERS
