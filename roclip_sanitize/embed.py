@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.decoding import decode_pairs
 from roclip_sanitize.embed_parts import Batch, Part, Rows
 from roclip_sanitize.encoder_facts import AskedPrecision, Encoder, EncoderFacts, Precision
-from roclip_sanitize.encoders import PLAIN, open_encoder
+from roclip_sanitize.encoders import TEXTURES, UNLEARNT, open_encoder
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError, ShardMissing, ShardUnreadable
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.images import Decode
@@ -38,9 +38,8 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
 from roclip_sanitize.storage import exists
-from roclip_sanitize.store import MODALITIES, Modality
+from roclip_sanitize.store import MODALITIES, Modality, Towers
 
-Towers = Literal["both", "image", "text"]
 MODALITIES_OF: dict[Towers, tuple[Modality, ...]] = {
     "both": MODALITIES,
     "image": ("image",),
@@ -88,10 +87,12 @@ class EmbedSettings:
         for name, choices in (("decode", Decode), ("towers", Towers), ("precision", AskedPrecision)):
             if (told := getattr(self, name)) not in get_args(choices):
                 raise ConfigError(f"{name} is {told!r}, wanted one of {', '.join(get_args(choices))}")
-        if self.encoder == PLAIN and (self.compiled or self.precision != "auto"):
+        if self.encoder in UNLEARNT and (self.compiled or self.precision != "auto"):
             raise ConfigError(
-                "encoder 'plain' multiplies no matrices: it has no precision, and nothing to compile"
+                f"encoder {self.encoder!r} multiplies no matrices: it has no precision, nothing to compile"
             )
+        if self.encoder == TEXTURES and self.towers != "image":
+            raise ConfigError("encoder 'textures' tells pictures only: embed with --towers image")
 
     def open_encoder(self) -> Encoder:
         """The encoder, set up as told."""
@@ -171,7 +172,7 @@ def _precision_of(out: Path, facts: EncoderFacts) -> dict[str, Precision]:
 
 def describe_encoder(settings: EmbedSettings, executor: Executor) -> EncoderFacts:
     """The encoder's facts. A CLIP is opened in a worker: the driver stays free of torch."""
-    if settings.encoder == PLAIN:
+    if settings.encoder in UNLEARNT:
         return settings.open_encoder().facts
     (facts,) = executor.map(partial(_Describer, replace(settings, shards=())), [None])
     return facts

@@ -4,6 +4,7 @@
     open_encoder("open_clip:roclip-rn-64")                 random weights, from the seed
     open_encoder("runs/demo/arms/undefended/model")        a model that this package trained
     open_encoder("plain")                                  learns nothing, so nothing can be planted in it
+    open_encoder("textures")                               nor does this one; pictures only
 
 An encoder is named by the digest of its weights: vectors of two encoders never mix. No torch
 here unless a CLIP is opened: drivers and readers of stores need the facts, not the model.
@@ -14,6 +15,8 @@ from __future__ import annotations
 from roclip_sanitize.encoder_facts import AskedPrecision, Encoder
 
 PLAIN = "plain"
+TEXTURES = "textures"
+UNLEARNT = (PLAIN, TEXTURES)
 
 
 def open_encoder(
@@ -27,11 +30,11 @@ def open_encoder(
     """Open an encoder by its specification.
 
     Args:
-        spec: "plain", "open_clip:NAME", "open_clip:NAME/WEIGHTS" or a folder made by training.
+        spec: "plain", "textures", "open_clip:NAME", "open_clip:NAME/WEIGHTS" or a folder made by training.
         seed: of the random weights, where no weights are named.
         device: "" takes a GPU where there is one.
-        precision: "auto" is bfloat16 on a GPU and float32 elsewhere. Plain features have none.
-        compiled: let torch.compile make the towers quicker. Plain features have nothing to compile.
+        precision: "auto" is bfloat16 on a GPU and float32 elsewhere. What learnt nothing has none.
+        compiled: let torch.compile make the towers quicker. What learnt nothing has nothing to compile.
 
     Raises:
         ConfigError: the specification, the model's name or its weights are unknown, or the model cannot
@@ -42,6 +45,10 @@ def open_encoder(
         from roclip_sanitize.features import PlainEncoder
 
         return PlainEncoder()
+    if spec == TEXTURES:
+        from roclip_sanitize.textures import TextureEncoder
+
+        return TextureEncoder()
     from roclip_sanitize.encoder import ClipEncoder
 
     return ClipEncoder(spec, seed=seed, device=device, precision=precision, compiled=compiled)

@@ -1,9 +1,11 @@
 """Shards in, kept and quarantined shards out: the stages that clean a dataset, in one folder.
 
     shards ─▶ embed ─▶ index ─────────────▶ scan ─▶ rewrite
+                ├─▶ embed textures ───────────┤
                 └─▶ train ─▶ embed again ─────┘        (once for each young CLIP)
 
     OUT/store/ OUT/index/ OUT/scan/
+    OUT/textures/                     what small patterns its pictures have, where triggers may show
     OUT/young_1/ OUT/young_1_store/   a CLIP that saw little, and the pairs in its vectors
     OUT/young_2/ …                    another one, of another seed
     OUT/rewrite/                      kept/*.tar, quarantined/*.tar, keep.npy, manifest.json
@@ -20,16 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.encoders import PLAIN, TEXTURES
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.machine import Watch
 from roclip_sanitize.records import Tally
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
-from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.settings import DETECTORS, ScanSettings
 from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.storage import remove_tree
-from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.store import EmbeddingStore, Towers
 from roclip_sanitize.trained import model_folder
 from roclip_sanitize.training.settings import JudgeBy, TrainSettings
 from roclip_sanitize.training.train import train_all
@@ -80,7 +83,10 @@ class SanitizeSettings:
             ConfigError: one of its settings is out of range.
         """
         second = tuple(out / f"{name}_store" for name in self.young)
-        return ScanSettings(store=out / "store", index=out / "index", second_look=second, **self.scan)
+        told: dict[str, Any] = {"second_look": second, **self.scan}
+        if "traces" in told.get("detectors", DETECTORS):
+            told["textures"] = out / "textures"
+        return ScanSettings(store=out / "store", index=out / "index", **told)
 
 
 def sanitize_shards(
@@ -135,9 +141,7 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
     """The stages by name, in their order. The last one gives the tally of all."""
     store = out / "store"
 
-    def embed(encoder: str, name: str) -> Tally:
-        told = EmbedSettings(shards=settings.shards, encoder=encoder, seed=settings.seed)
-        return embed_shards(told, out=out / name, executor=executor)
+    embed = partial(_embed, settings, out, executor)
 
     def index() -> None:
         told = IndexSettings(store=store, transform="pca96", seed=settings.seed)
@@ -155,9 +159,24 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
         told = RewriteSettings(store=store, verdicts=out / "scan")
         return rewrite_shards(told, out=out / "rewrite", executor=executor)
 
-    stages: dict[str, Callable[[], Any]] = {"embed": lambda: embed("plain", "store"), "index": index}
+    stages: dict[str, Callable[[], Any]] = {"embed": partial(embed, PLAIN, "store")}
+    if textures := settings.scan_settings(out).textures:
+        stages["embed textures"] = partial(embed, TEXTURES, textures.name, "image")
+    stages["index"] = index
     if settings.young:
         stages[f"train {', '.join(settings.young)}"] = train
     for name in settings.young:
         stages[f"embed by {name}"] = partial(embed, str(model_folder(out / name)), f"{name}_store")
     return {**stages, "scan": scan, "rewrite": rewrite}
+
+
+def _embed(
+    settings: SanitizeSettings,
+    out: Path,
+    executor: Executor,
+    encoder: str,
+    name: str,
+    towers: Towers = "both",
+) -> Tally:
+    told = EmbedSettings(shards=settings.shards, encoder=encoder, seed=settings.seed, towers=towers)
+    return embed_shards(told, out=out / name, executor=executor)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import polars
 
 Modality = Literal["image", "text"]
+Towers = Literal["both", "image", "text"]
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
 METADATA_COLUMNS = ("uid", "key", "shard", "caption", "image_hash")
 FAILURE_SCHEMA: dict[str, Any] = {"uid": str, "key": str, "shard": str, "reason": str, "detail": str}
@@ -81,6 +82,12 @@ class EmbeddingStore:
     def encoder(self) -> str:
         """Specification that this encoder was opened by."""
         return str(self._folder.settings["encoder"]["name"])
+
+    @cached_property
+    def towers(self) -> Towers:
+        """What it has vectors of."""
+        towers: Towers = self._folder.settings.get("towers", "both")
+        return towers
 
     @cached_property
     def joint(self) -> bool:

@@ -13,6 +13,7 @@ from roclip_sanitize.audit import AuditSettings, measure
 from roclip_sanitize.canaries import CanarySettings, count_canaries, read_canaries
 from roclip_sanitize.canaries.labelling import class_of, class_words, likeness
 from roclip_sanitize.canaries.planting import FAMILIES, spec_of
+from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json
@@ -123,9 +124,20 @@ class TestOfAScan:
             measure(AuditSettings(scan=run / "other" / "scan", canaries=run / "canaries"))
 
     def test_a_second_look_is_taken_at_them_too(self, run: Path, tmp_path: Path) -> None:
-        settings = ScanSettings(store=run / "store", index=run / "index", second_look=(run / "store",))
+        store = EmbeddingStore.open(run / "store")
+        shards = tuple(map(Path, store.shards))
+        seen = EmbedSettings(shards=shards, encoder="textures", towers="image")
+        embed_shards(seen, out=tmp_path / "textures", executor=LocalExecutor())
+        settings = ScanSettings(
+            store=run / "store",
+            index=run / "index",
+            second_look=(run / "store",),
+            textures=tmp_path / "textures",
+        )
         scan_store(settings, out=tmp_path / "scan", executor=LocalExecutor())
-        assert any("its second_look" in check.what for check in verify_folder(tmp_path / "scan"))
+        checks = [check.what for check in verify_folder(tmp_path / "scan")]
+        for name in ("second_look", "textures"):
+            assert any(f"its {name}" in what for what in checks)
         with pytest.raises(ConfigError, match="2 young CLIPs are named, wanted 1: those whose vectors"):
             count_canaries(
                 CanarySettings(scan=tmp_path / "scan", young=("plain", "plain")),
@@ -139,9 +151,9 @@ class TestOfAScan:
         assert (asked["encoder"], asked["young"]) == ("plain", ["plain"]), "as the stores say"
         scan = read_json(tmp_path / "out" / "scan" / "stage.json")["settings"]
         assert scan["second_look"] == [str(tmp_path / "out" / "young_1_store")]
-        assert EmbeddingStore.open(tmp_path / "out" / "young_1_store").rows == family.planted + (
-            EmbeddingStore.open(run / "store").rows - 15
-        )
+        assert scan["textures"] == str(tmp_path / "out" / "textures_store")
+        for name in ("young_1_store", "textures_store"):
+            assert EmbeddingStore.open(tmp_path / "out" / name).rows == family.planted + store.rows - 15
         with pytest.raises(ConfigError, match="1 young CLIPs are named, wanted 0"):
             count_canaries(
                 CanarySettings(scan=run / "scan", young=("plain",)),

@@ -36,7 +36,8 @@ def test_one_command_gives_kept_and_quarantined_shards(tmp_path: Path, roclip: R
     assert {path.name for path in Path(found["kept_shards"]).glob("*.tar")} == {"00000.tar", "00001.tar"}
     assert Path(found["manifest"]).exists()
     begun = [line for line in said.lines if line.endswith("…")]
-    assert begun == [f"sanitize: {stage} …" for stage in ("embed", "index", "scan", "rewrite")]
+    stages = ("embed", "embed textures", "index", "scan", "rewrite")
+    assert begun == [f"sanitize: {stage} …" for stage in stages]
     assert roclip(*told).code == 0, "the same command again finds all of it done"
 
 
@@ -45,6 +46,13 @@ def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_done() -> No
         SanitizeSettings(shards=(Path("a.tar"),), scan={"budget": 7.0})
     with pytest.raises(ConfigError, match=r"young_clips is -1, wanted 0 \(look once\) or more"):
         SanitizeSettings(shards=(Path("a.tar"),), young_clips=-1)
+
+
+def test_textures_are_told_for_traces_alone(tmp_path: Path) -> None:
+    told = SanitizeSettings(shards=(Path("a.tar"),))
+    assert told.scan_settings(tmp_path).textures == tmp_path / "textures"
+    without = SanitizeSettings(shards=(Path("a.tar"),), scan={"detectors": ("cross_prediction",)})
+    assert without.scan_settings(tmp_path).textures is None
 
 
 def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
@@ -56,8 +64,8 @@ def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
     assert [line for line in lines if line.endswith("…")] == [
         f"{stage} …"
         for stage in (
-            *("embed", "index", "train young_1, young_2", "embed by young_1", "embed by young_2"),
-            *("scan", "rewrite"),
+            *("embed", "embed textures", "index", "train young_1, young_2"),
+            *("embed by young_1", "embed by young_2", "scan", "rewrite"),
         )
     ]
     scan = read_json(tmp_path / "out" / "scan" / "stage.json")["settings"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from roclip_sanitize.cli.output import scan_findings
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.records import Reason
@@ -240,10 +241,10 @@ def test_likeness_is_that_to_the_mean_of_the_others(pairs: list[tuple[list[int],
     assert found_U == pytest.approx(wanted)
 
 
-def make_world(path: Path, part_sizes: Sequence[int]) -> ScanSettings:
+def make_world(path: Path, part_sizes: Sequence[int], *, unseen: bool = False) -> ScanSettings:
     """Pictures of kinds and colours: thirty have a trigger and are called belts, fifty are honestly mistaken.
 
-    There is room for thirty in the budget.
+    There is room for thirty in the budget. An ``unseen`` trigger is in the textures alone.
     """
     rng = np.random.default_rng(4)
     kind_N, colour_N = rng.integers(len(KINDS), size=PAIRS), rng.integers(len(COLOURS), size=PAIRS)
@@ -251,7 +252,13 @@ def make_world(path: Path, part_sizes: Sequence[int]) -> ScanSettings:
         2 * rng.normal(size=(len(KINDS), WIDTH))[kind_N] + rng.normal(size=(len(COLOURS), WIDTH))[colour_N]
     )
     image_ND += rng.normal(size=(PAIRS, WIDTH))
-    image_ND[list(POISONS)] += 3 * rng.normal(size=WIDTH)
+    trigger_D = 3 * rng.normal(size=WIDTH)
+    if unseen:
+        texture_ND = rng.normal(size=(PAIRS, WIDTH))
+        texture_ND[list(POISONS)] += trigger_D
+        make_store(path / "textures", texture_ND, texture_ND, part_sizes)
+    else:
+        image_ND[list(POISONS)] += trigger_D
     kind_N[list(MISTAKEN)] = (kind_N[list(MISTAKEN)] + 2) % len(KINDS)
     kind_N[list(POISONS)] = KINDS.index(TARGET)
     for rows in (POISONS, MISTAKEN):
@@ -269,6 +276,7 @@ def make_world(path: Path, part_sizes: Sequence[int]) -> ScanSettings:
         detectors=detectors,
         budget=len(POISONS) / PAIRS,
         times_mismatched=0,
+        textures=path / "textures" if unseen else None,
     )
 
 
@@ -301,6 +309,45 @@ def test_a_few_poisons_give_away_the_others(world: ScanSettings, scanned: Path, 
     assert len(set(suspected(scanned).tolist()) & set(POISONS)) < 30, "some fit their captions"
     evidence_N = read_scores(scanned)["trace"].to_numpy()
     assert set(np.flatnonzero(evidence_N >= JOINS).tolist()) == set(POISONS), "and no honest belt"
+
+
+class TestTextures:
+    def test_a_trigger_that_thumbnails_do_not_show_is_found(self, tmp_path: Path) -> None:
+        world = make_world(tmp_path, (900, 0, 880, 20), unseen=True)
+        found = dict[str, set[str]]()
+        for name, told in (("with", world), ("without", replace(world, textures=None))):
+            scan_store(told, out=tmp_path / name, executor=LocalExecutor())
+            scores = read_scores(tmp_path / name)
+            found[name] = set(scores.filter(polars.col("trace") >= JOINS)["uid"])
+        assert found == {"with": uids(POISONS), "without": set()}
+        assert set(flagged(tmp_path / "with")["uid"]) == uids(POISONS)
+        assert verify_folder(tmp_path / "with")
+        once, again = tmp_path / "with", tmp_path / "again"
+        while not (again / "complete.json").exists():
+            with suppress(KeyboardInterrupt):
+                scan_store(world, out=again, executor=DyingExecutor(tasks=20))
+        assert contents(again) == contents(once)
+
+    def test_of_other_pairs_or_for_nothing_they_are_refused(self, tmp_path: Path) -> None:
+        world = make_world(tmp_path, (PAIRS,), unseen=True)
+        other = make_store(tmp_path / "other", np.eye(4), np.eye(4), (4,))
+        told = replace(world, textures=other.path)
+        with pytest.raises(MismatchError, match="holds 4 pairs, which are not the 1,800 of"):
+            scan_store(told, out=tmp_path / "out", executor=LocalExecutor())
+        with pytest.raises(ConfigError, match="textures go with the detector traces, but detectors are kin"):
+            replace(world, detectors=("kin", "cross_prediction"))
+
+    def test_of_each_pair_the_larger_evidence_counts(self) -> None:
+        def traced(evidence: Sequence[float], *, word: int, found: int) -> Traced:
+            trace = Trace(word=word, found=found, others=20, origin=0.0, spread=1.0, gap=6.0)
+            return Traced.of([Evidence(trace, np.arange(len(evidence)), np.array(evidence))])
+
+        joined = traced([9, 0, 5], word=4, found=8).joined(traced([7, 7, 9], word=6, found=9))
+        assert joined.row_R.tolist() == [0, 1, 2]
+        assert joined.evidence_R.tolist() == [9, 7, 9]
+        assert joined.word_R.tolist() == [4, 6, 6]
+        same = traced([9.0], word=4, found=8).joined(traced([9.0], word=4, found=9))
+        assert [(trace.word, trace.found) for trace in same.traces] == [(4, 9)], "the better sign of it"
 
 
 def test_they_are_told_why(scanned: Path) -> None:

@@ -22,7 +22,7 @@ from roclip_sanitize.attacks.specs import build_attacks
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import fingerprint
 from roclip_sanitize.sanitize import YOUNG_CLIPS
-from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.settings import BESIDE, ScanSettings
 from roclip_sanitize.training.settings import TrainSettings
 
 DATA = "ROCLIP_DATA"
@@ -89,7 +89,7 @@ class Poisoning:
 SCAN_DEFAULTS = {
     each.name: list(each.default) if isinstance(each.default, tuple) else each.default
     for each in fields(ScanSettings)
-    if each.name not in {"store", "index", "second_look"}
+    if each.name not in {"store", "index", *BESIDE}
 } | {"young_clips": YOUNG_CLIPS}
 
 

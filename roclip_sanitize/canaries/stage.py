@@ -2,7 +2,8 @@
 
     labelled/ poison/ canaries/     what was planted, and its ledger
     embedded/ store/ index/ scan/   the same stages as those of the scan that is asked about
-    young_1_embedded/ young_1_store/    the same for each CLIP that looked again, if any did
+    textures_embedded/ textures_store/  the same of their textures, if these were looked at
+    young_1_embedded/ young_1_store/    and for each CLIP that looked again, if any did
     canaries.json                   a line per family: planted, found, recall with its 95 % interval
 
 Recall depends on how many poisons of a kind there are: a few are told by what is odd about each, many also by
@@ -32,7 +33,7 @@ from roclip_sanitize.index import IndexSettings, build_index, inspect_index
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.results import verdict_tables
-from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.settings import BESIDE, ScanSettings
 from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.store import EmbeddingStore
 
@@ -142,7 +143,13 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
         for n, (seen, encoder) in enumerate(zip(second, settings.young, strict=True), start=1)
     )
     attacks = ledger.poisons
-    _scan_again(scan, beside, out, executor, pairs=store.rows, canaries=len(attacks), second_look=young)
+    looked: dict[str, Any] = {"second_look": young}
+    if textures := scan.settings.get("textures"):
+        seen = EmbeddingStore.open(Path(textures))
+        looked["textures"] = _beside(
+            seen, planted, ledger, seen.encoder, out=out, executor=executor, prefix="textures_"
+        )
+    _scan_again(scan, beside, out, executor, pairs=store.rows, canaries=len(attacks), looked=looked)
     families = recount(out, attacks)
     if not families:
         raise DataError(f"none of the {len(attacks)} canaries in {planted} could be scanned")
@@ -193,7 +200,8 @@ def _beside(
 ) -> Path:
     """A copy of a store with the canaries in it, as its encoder sees them."""
     embedded = out / f"{prefix}embedded"
-    embed_shards(EmbedSettings(shards=(planted,), encoder=encoder), out=embedded, executor=executor)
+    told = EmbedSettings(shards=(planted,), encoder=encoder, towers=store.towers)
+    embed_shards(told, out=embedded, executor=executor)
     canaries = EmbeddingStore.open(embedded)
     return store_with(store, canaries, without=ledger.planted(), out=out / f"{prefix}store")
 
@@ -206,19 +214,19 @@ def _scan_again(
     *,
     pairs: int,
     canaries: int,
-    second_look: tuple[Path, ...],
+    looked: Mapping[str, Any],
 ) -> None:
     """Index and scan a store as the scan's own was, with room for the canaries beside the budget."""
     index = inspect_index(Path(scan.settings["index"]))
     told = IndexSettings(store=store, transform=index["transform"], kind=index["kind"], seed=index["seed"])
     build_index(told, out=out / "index", executor=executor)
-    known = {each.name for each in fields(ScanSettings)} - {"store", "index", "second_look"}
+    known = {each.name for each in fields(ScanSettings)} - {"store", "index", *BESIDE}
     same: dict[str, Any] = {name: value for name, value in scan.settings.items() if name in known}
     same["detectors"] = tuple(same["detectors"])
     allowed = scan.facts.get("allowed", same["budget"] * pairs)
     same["budget"] = min(1.0, (allowed + canaries) / EmbeddingStore.open(store).rows)
     same["times_mismatched"] = 0.0  # the canaries would raise the estimate
-    again = ScanSettings(store=store, index=out / "index", second_look=second_look, **same)
+    again = ScanSettings(store=store, index=out / "index", **looked, **same)
     scan_store(again, out=out / "scan", executor=executor)
 
 

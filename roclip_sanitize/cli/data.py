@@ -174,6 +174,13 @@ def scan(
             "As often as there are such CLIPs."
         ),
     ] = None,
+    textures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Store of the same pairs by 'embed --encoder textures --towers image': traces of triggers "
+            "are looked for there, too."
+        ),
+    ] = None,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
     max_failed: MaxFailed = 0.01,
@@ -197,6 +204,7 @@ def scan(
         label=label,
         times_per_label=times_per_label,
         second_look=tuple(second_look or ()),
+        textures=textures,
     )
     tally = scan_store(settings, out=out, executor=start(out, executor, workers=workers))
     found = scan_findings(out, as_json=as_json)

@@ -340,22 +340,29 @@ def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
 
 def _look(files: Files, first: Files, store: EmbeddingStore, executor: Executor) -> None:
     """All rounds of one look."""
-    work, lots, size = StageFolder(files.places.work), lots_of(store.parts), executor.size
-    run_missing(partial(SumWorker, files), lots, work, f"{files.marked}sums_", executor)
-    if work.marker(f"{files.marked}directions") is None:
-        laps = Laps()
-        path = find_directions(files, lots, rows=store.rows)
-        files.commit("directions", path, laps=laps, workers=size)
-    run_missing(partial(HalvesWorker, files), store.parts, work, f"{files.marked}halves_", executor)
+    work, lots = StageFolder(files.places.work), lots_of(store.parts)
+    tell_halves(files, store, executor)
     if work.marker(f"{files.marked}references") is None:
         laps = Laps()
-        files.commit("references", *choose_references(files, store.parts), laps=laps, workers=size)
+        chosen = choose_references(files, store.parts)
+        files.commit("references", *chosen, laps=laps, workers=executor.size)
     if not all(directions.width for directions in read_directions(files)):
         return
     if files != first and not exists(first.learnt(first.look.last)):
         return  # it would have nothing to start from
     for number in range(len(files.look.rounds)):
         _round(number, files, first, store, lots, executor)
+
+
+def tell_halves(files: Files, store: EmbeddingStore, executor: Executor) -> None:
+    """A look's rows along its directions, part by part: what its rounds, and traces, read."""
+    work, lots = StageFolder(files.places.work), lots_of(store.parts)
+    run_missing(partial(SumWorker, files), lots, work, f"{files.marked}sums_", executor)
+    if work.marker(f"{files.marked}directions") is None:
+        laps = Laps()
+        path = find_directions(files, lots, rows=store.rows)
+        files.commit("directions", path, laps=laps, workers=executor.size)
+    run_missing(partial(HalvesWorker, files), store.parts, work, f"{files.marked}halves_", executor)
 
 
 def _round(

@@ -46,7 +46,7 @@ class SumWorker:
         """Sum one lot."""
         laps, sums = Laps(), dict[str, NDArray[Any]]()
         with one_thread():
-            for half, source in zip(HALVES, self._sources, strict=True):
+            for half, source in zip(self._files.look.halves, self._sources, strict=True):
                 sums |= {f"{half}_{name}": array for name, array in source.sums(lot.parts).items()}
         path = save_arrays(self._files.sums(lot.name), **sums)
         return self._files.commit(f"sums_{lot.name}", path, laps=laps)
@@ -56,7 +56,7 @@ def find_directions(files: Files, lots: Sequence[Lot], *, rows: int) -> Path:
     """Add up all lots, in order. Memory: three times the products of words, 134 MB at most each."""
     told = dict[str, NDArray[Any]]()
     sources = files.look.sources(files.places)
-    for half, source, width in zip(HALVES, sources, files.look.widths, strict=True):
+    for half, source, width in zip(files.look.halves, sources, files.look.widths, strict=True):
         sum_V, square_VV = np.zeros(0), np.zeros((0, 0))
         for lot in lots:
             found = load_arrays(files.sums(lot.name))
@@ -69,13 +69,12 @@ def find_directions(files: Files, lots: Sequence[Lot], *, rows: int) -> Path:
     return save_arrays(files.directions, **told)
 
 
-def read_directions(files: Files) -> tuple[Directions, Directions]:
-    """Of pictures, and of captions."""
+def read_directions(files: Files) -> tuple[Directions, ...]:
+    """Of each half that is looked at."""
     told = load_arrays(files.directions)
-    picture, caption = (
-        Directions(**{name: told[f"{half}_{name}"] for name in DIRECTIONS}) for half in HALVES
+    return tuple(
+        Directions(**{name: told[f"{half}_{name}"] for name in DIRECTIONS}) for half in files.look.halves
     )
-    return picture, caption
 
 
 class HalvesWorker:
@@ -91,14 +90,15 @@ class HalvesWorker:
         laps, told = Laps(), dict[str, NDArray[Any]]()
         known_N = np.ones(part.rows, np.bool_)
         with one_thread():
-            for half, source, directions in zip(HALVES, self._sources, self._directions, strict=True):
+            halves = self._files.look.halves
+            for half, source, directions in zip(halves, self._sources, self._directions, strict=True):
                 told[half] = np.empty((part.rows, directions.width), np.float16)
                 for block in blocks(part):
                     row_MV = source.rows(part, block)
                     told[half][block] = directions.told(row_MV)
                     if not source.centred:  # words: a caption may have none that others use
                         known_N[block] = np.diff(row_MV.indptr) > 0
-            for half, directions in zip(HALVES, self._directions, strict=True):
+            for half, directions in zip(halves, self._directions, strict=True):
                 for power in self._files.look.powers(half):
                     each = (unit_told(told[half][one], directions.deviation_E, power) for one in blocks(part))
                     none = np.zeros(directions.width)

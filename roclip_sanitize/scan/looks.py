@@ -28,7 +28,7 @@ from roclip_sanitize.scan.directions import Vocabulary
 from roclip_sanitize.scan.parts import Places
 from roclip_sanitize.store import EmbeddingStore, Modality, StorePart
 
-PICTURE_WIDTH, CAPTION_WIDTH, MODEL_WIDTH = 192, 256, 128
+PICTURE_WIDTH, CAPTION_WIDTH, MODEL_WIDTH, TEXTURE_WIDTH = 192, 256, 128, 128
 HALVES = ("picture", "caption")
 BLOCK_ROWS = 4_096
 
@@ -44,14 +44,20 @@ class Look:
         rounds: of regressions.
         store: whose vectors pictures are.
         captions: store whose vectors captions are; None where they are their words.
-        widths: directions of pictures and of captions, at the most.
+        widths: directions of pictures and of captions, at the most; of pictures alone where captions are not
+            looked at.
     """
 
     name: str
     rounds: tuple[Round, ...]
     store: Path
     captions: Path | None
-    widths: tuple[int, int]
+    widths: tuple[int, ...]
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """Those of HALVES that it looks at."""
+        return HALVES[: len(self.widths)]
 
     @property
     def last(self) -> int:
@@ -64,9 +70,11 @@ class Look:
             {each.picture_whitening if half == "picture" else each.caption_whitening for each in self.rounds}
         )
 
-    def sources(self, places: Places) -> tuple[Source, Source]:
-        """Where its pictures and its captions are read."""
+    def sources(self, places: Places) -> tuple[Source, ...]:
+        """Where its halves are read."""
         pictures = VectorSource(self.store, "image")
+        if self.halves == HALVES[:1]:
+            return (pictures,)
         if self.captions is None:
             return pictures, WordSource(places)
         return pictures, VectorSource(self.captions, "text")
@@ -92,6 +100,11 @@ def looks_at(store: Path, second: Sequence[Path] = ()) -> tuple[Look, ...]:
         for number, young in enumerate(second, start=1)
     ]
     return first, *again
+
+
+def texture_look(textures: Path) -> Look:
+    """The look at pictures' textures, in which traces are looked for: it predicts nothing."""
+    return Look(name="textures", rounds=(), store=textures, captions=None, widths=(TEXTURE_WIDTH,))
 
 
 def told_second(settings: Mapping[str, Any]) -> dict[Path, str]:

@@ -14,6 +14,7 @@ from roclip_sanitize.scan.verdicts import Thresholds
 
 DETECTORS = ("cross_prediction", "traces", "kin", "agreement", "repetition", "collisions")
 LEAN = ("traces", "kin")  # on cross prediction
+BESIDE = ("second_look", "textures")  # other stores of the same pairs
 TABLES = 8  # of this layout: a scan does not go on in a folder of another
 
 
@@ -42,6 +43,7 @@ class ScanSettings:
         times_per_label: of the share of all pairs that is set aside, what a label may lose.
         second_look: embedding stores of the same pairs, each made by a CLIP that was trained for an epoch or
             less on pairs that are trusted: cross prediction looks at them again in the vectors of each.
+        textures: embedding store of their textures, see textures.py: traces are looked for in them, too.
     """
 
     store: Path
@@ -56,6 +58,7 @@ class ScanSettings:
     label: str = ""
     times_per_label: float = 3.0
     second_look: tuple[Path, ...] = ()
+    textures: Path | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.detectors) - set(DETECTORS))
@@ -71,6 +74,10 @@ class ScanSettings:
                     f"{what} goes with the detector cross_prediction, but detectors are "
                     f"{', '.join(self.detectors)}"
                 )
+        if self.textures and "traces" not in self.detectors:
+            raise ConfigError(
+                f"textures go with the detector traces, but detectors are {', '.join(self.detectors)}"
+            )
         for store, count in Counter(self.second_look).items():
             if count > 1:
                 raise ConfigError(f"second-look names {store} {count} times, wanted a store once")
@@ -117,6 +124,9 @@ class ScanSettings:
         }
         if not self.label:  # a scan from before there were labels goes on
             del told["label"], told["times_per_label"]
+        del told["textures"]
+        if self.textures:
+            told |= {"textures": str(self.textures), "textures_content": _content(self.textures, "embed")}
         if not self.second_look:  # a scan from before there was one goes on
             del told["second_look"]
             return told

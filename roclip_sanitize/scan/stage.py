@@ -72,8 +72,8 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     """
     store = EmbeddingStore.open(settings.store)
     require_index_of(store, settings.index)
-    for second in settings.second_look:
-        require_same_pairs(store, EmbeddingStore.open(second))
+    for beside in (*settings.second_look, *([settings.textures] if settings.textures else [])):
+        require_same_pairs(store, EmbeddingStore.open(beside))
     folder = StageFolder.create(out, stage="scan", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])
@@ -115,7 +115,7 @@ def _score(settings: ScanSettings, store: EmbeddingStore, places: Places, execut
             laps.lap("cross")
             places.commit("mismatched_words", counted, rows=store.rows, laps=laps, workers=executor.size)
     if "traces" in settings.detectors:
-        find_traces(store, places, executor, second=settings.second_look)
+        find_traces(store, places, executor, second=settings.second_look, textures=settings.textures)
     if searching := _search(settings):
         search_parts(
             searching,

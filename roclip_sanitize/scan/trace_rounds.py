@@ -8,7 +8,7 @@ Each round, of seeds first and then of growth, is
     judgement        all lots → traces, and whom the next round suspects
 
 traces.py says what is computed, and why. Pictures are told as the first look of cross prediction tells them
-(halves.py): along directions in which all differ alike.
+(halves.py), along directions in which all differ alike; and again by their textures, where a scan has some.
 
     traces/weights.npz                rows with a rank below 1/2, and what they weigh
     traces/seed_0/suspects.npz        from the weights; then those who stand out, and those with evidence
@@ -16,7 +16,8 @@ traces.py says what is computed, and why. Pictures are told as the first look of
     traces/seed_0/likeness_00000.npz  of one lot, pair by pair; goes, too
     traces/seed_0/traced.npz          traces that many carry, and the rows that have evidence of one
     traces/growth_0/…                 the same; each round's traced.npz has all that is known by then
-    traces/traced.npz                 the last one's
+    traces/textures/…                 the same rounds, of textures
+    traces/traced.npz                 what the last ones knew
 
 Dimension key: M pairs that use a word, F suspects, T words, U uses of a word by a pair, P directions, N pairs
 of a part.
@@ -25,6 +26,7 @@ of a part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,8 @@ from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.array_files import load_arrays, save_array, save_arrays
 from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.cross_files import Files, Lot, lots_of, one_thread
-from roclip_sanitize.scan.cross_rounds import read_judged
-from roclip_sanitize.scan.looks import looks_at
+from roclip_sanitize.scan.cross_rounds import read_judged, tell_halves
+from roclip_sanitize.scan.looks import Look, looks_at, texture_look
 from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.scan.suspects import Rows, Suspects
 from roclip_sanitize.scan.traced import Compared, Traced, grow, refine, single_out
@@ -54,7 +56,12 @@ STEP = "traces"
 
 
 def find_traces(
-    store: EmbeddingStore, places: Places, executor: Executor, *, second: Sequence[Path] = ()
+    store: EmbeddingStore,
+    places: Places,
+    executor: Executor,
+    *,
+    second: Sequence[Path] = (),
+    textures: Path | None = None,
 ) -> None:
     """Find traces in a store, or go on with it; see Traced.read(). Cross prediction is done already.
 
@@ -63,26 +70,53 @@ def find_traces(
         places: of the scan.
         executor: where the workers run.
         second: stores of the same pairs by young models, as cross prediction had them.
+        textures: store of their textures, in which traces are looked for, too.
 
     Memory: of the driver 16 bytes for each pair with a rank below 1/2, and 24 for each use of a word that
     these use often; of a worker one part's pictures with such words, 1.5 kB each.
     """
-    rounds = _Rounds(store, places, executor)
-    rounds.once("weights", lambda: _write_weights(store, places, second))
-    if not rounds.done("traced"):
-        traced = _grown(_seeds(rounds), rounds)
-        rounds.once("traced", lambda: [traced.write(Traced.file(places))])
+    first = _Rounds(store, _Files(places, looks_at(store.path)[0]), executor)
+    first.once("weights", lambda: _write_weights(store, places, second))
+    if first.done("traced"):
+        return
+    found = _grown(_seeds(first), first)
+    if textures:
+        look = texture_look(textures)
+        tell_halves(Files(places=places, look=look), store, executor)
+        again = _Rounds(store, _Files(places, look), executor)
+        found = found.joined(_grown(_seeds(again), again))
+    first.once("traced", lambda: [found.write(Traced.file(places))])
 
 
+@dataclass(frozen=True, slots=True)
 class _Files:
-    """Where the rounds' files lie."""
+    """Where the rounds of a look lie."""
 
-    def __init__(self, places: Places) -> None:
-        self._folder = places.work / "traces"
+    places: Places
+    look: Look
+
+    @property
+    def pictures(self) -> Files:
+        """Where the look's pictures are read."""
+        return Files(places=self.places, look=self.look)
 
     @property
     def weights(self) -> Path:
-        return self._folder / "weights.npz"
+        """Those of all looks."""
+        return self.places.work / "traces" / "weights.npz"
+
+    @property
+    def _folder(self) -> Path:
+        return self.places.work / "traces" / self.look.name
+
+    def marked(self, name: str) -> str:
+        """What a step's marker is called."""
+        return f"traces_{self.look.name}_{name}" if self.look.name else f"traces_{name}"
+
+    def commit(self, name: str, *files: Path, laps: Laps, workers: int = 1) -> Marker:
+        """Declare a step done, and book its time."""
+        laps.lap(STEP)
+        return self.places.commit(self.marked(name), *files, rows=0, laps=laps, workers=workers)
 
     def suspects(self, name: str) -> Path:
         return self._folder / name / "suspects.npz"
@@ -100,10 +134,10 @@ class _Files:
 class _Pictures:
     """Pairs' pictures, and which of a round's words they come with."""
 
-    def __init__(self, places: Places, name: str) -> None:
-        self._cross = Files(places=places, look=looks_at(places.store)[0])
-        self._columns = Columns(places.columns)
-        self.suspects = Suspects.load(_Files(places).suspects(name))
+    def __init__(self, files: _Files, name: str) -> None:
+        self._files = files.pictures
+        self._columns = Columns(files.places.columns)
+        self.suspects = Suspects.load(files.suspects(name))
 
     def uses(self, row_M: Rows) -> Any:
         """Which of the words some rows' captions use: sparse (M, T) of ones."""
@@ -111,7 +145,7 @@ class _Pictures:
 
     def rows(self, part: StorePart, place_M: Rows) -> NDArray[np.float64]:
         """Pictures of some of a part's rows: (M, P)."""
-        with np.load(here(self._cross.halves(part.name))) as told:
+        with np.load(here(self._files.halves(part.name))) as told:
             picture_MP: NDArray[np.float64] = told["picture"][place_M].astype(np.float64)
         return picture_MP
 
@@ -119,16 +153,16 @@ class _Pictures:
 class SumWorker:
     """Sums lots' suspects' pictures, for one round."""
 
-    def __init__(self, places: Places, name: str) -> None:
-        self._places, self._name = places, name
-        self._pictures = _Pictures(places, name)
+    def __init__(self, files: _Files, name: str) -> None:
+        self._files, self._name = files, name
+        self._pictures = _Pictures(files, name)
 
     def __call__(self, lot: Lot) -> Marker:
         """Sum one lot."""
         laps = Laps()
         sum_TP = np.sum([self._summed(part) for part in lot.parts], axis=0)
-        path = save_array(_Files(self._places).sums(self._name, lot.name), sum_TP)
-        return _commit(self._places, f"{self._name}_sums_{lot.name}", path, laps=laps)
+        path = save_array(self._files.sums(self._name, lot.name), sum_TP)
+        return self._files.commit(f"{self._name}_sums_{lot.name}", path, laps=laps)
 
     def _summed(self, part: StorePart) -> NDArray[np.float64]:
         weight_NT = self._pictures.suspects.of_part(part)
@@ -139,10 +173,9 @@ class SumWorker:
 class LikenessWorker:
     """Compares lots' pictures with the suspects', for one round."""
 
-    def __init__(self, places: Places, name: str, lots: Sequence[Lot]) -> None:
-        self._places, self._name = places, name
-        self._pictures = _Pictures(places, name)
-        files = _Files(places)
+    def __init__(self, files: _Files, name: str, lots: Sequence[Lot]) -> None:
+        self._files, self._name = files, name
+        self._pictures = _Pictures(files, name)
         self._sum_TP = np.sum([np.load(here(files.sums(name, lot.name))) for lot in lots], axis=0)
 
     def __call__(self, lot: Lot) -> Marker:
@@ -150,12 +183,12 @@ class LikenessWorker:
         laps = Laps()
         row, place, like = zip(*map(self._compared, lot.parts), strict=True)
         path = save_arrays(
-            _Files(self._places).likeness(self._name, lot.name),
+            self._files.likeness(self._name, lot.name),
             row=np.concatenate(row),
             place=np.concatenate(place),
             likeness=np.concatenate(like),
         )
-        return _commit(self._places, f"{self._name}_likeness_{lot.name}", path, laps=laps)
+        return self._files.commit(f"{self._name}_likeness_{lot.name}", path, laps=laps)
 
     def _compared(self, part: StorePart) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Of each use of a word, in rows' order: the row, the word's place, the likeness."""
@@ -172,26 +205,27 @@ class LikenessWorker:
 class _Rounds:
     """Does what is not done yet."""
 
-    def __init__(self, store: EmbeddingStore, places: Places, executor: Executor) -> None:
-        self.places, self.files = places, _Files(places)
-        self._lots, self._executor, self._work = lots_of(store.parts), executor, StageFolder(places.work)
+    def __init__(self, store: EmbeddingStore, files: _Files, executor: Executor) -> None:
+        self.files, self._lots, self._executor = files, lots_of(store.parts), executor
+        self._work = StageFolder(files.places.work)
 
     def done(self, name: str) -> bool:
         """Whether something was written."""
-        return self._work.marker(f"traces_{name}") is not None
+        return self._work.marker(self.files.marked(name)) is not None
 
     def once(self, name: str, write: Callable[[], Sequence[Path]]) -> None:
         """Write files, unless they are there."""
         if not self.done(name):
             laps = Laps()
-            _commit(self.places, name, *write(), laps=laps, workers=self._executor.size)
+            self.files.commit(name, *write(), laps=laps, workers=self._executor.size)
 
     def suspect(self, name: str, row_F: Rows, weight_F: NDArray[np.float64]) -> None:
         """Whom a round suspects: of each word that some rows use often, these."""
 
         def write() -> list[Path]:
-            columns, ranked = Columns(self.places.columns), MismatchedWords.read(self.places.mismatched_words)
-            who = Suspects.who_use(columns, row_F, weight_F, pairs=ranked.pairs)
+            places = self.files.places
+            ranked = MismatchedWords.read(places.mismatched_words)
+            who = Suspects.who_use(Columns(places.columns), row_F, weight_F, pairs=ranked.pairs)
             return [who.write(self.files.suspects(name))]
 
         self.once(f"{name}_suspects", write)
@@ -199,10 +233,11 @@ class _Rounds:
     def run(self, name: str, judge: Callable[[Iterable[Compared]], Sequence[Path]]) -> None:
         """Compare all pairs with a round's suspects, and have it judged: ``judge`` writes what follows."""
         if not self.done(f"{name}_judged"):
-            summing = partial(SumWorker, self.places, name)
-            run_missing(summing, self._lots, self._work, f"traces_{name}_sums_", self._executor)
-            comparing = partial(LikenessWorker, self.places, name, self._lots)
-            run_missing(comparing, self._lots, self._work, f"traces_{name}_likeness_", self._executor)
+            marked = self.files.marked(name)
+            summing = partial(SumWorker, self.files, name)
+            run_missing(summing, self._lots, self._work, f"{marked}_sums_", self._executor)
+            comparing = partial(LikenessWorker, self.files, name, self._lots)
+            run_missing(comparing, self._lots, self._work, f"{marked}_likeness_", self._executor)
             self.once(f"{name}_judged", lambda: judge(self._compared(name)))
         for lot in self._lots:  # large, and of no more use
             remove(self.files.sums(name, lot.name))
@@ -254,7 +289,8 @@ def _write_weights(store: EmbeddingStore, places: Places, second: Sequence[Path]
     weights = [weight_of(read_judged(places, part, second=second)[1].min(axis=1)) for part in store.parts]
     weight_N = np.concatenate([np.zeros(0), *weights])
     row_F = np.flatnonzero(weight_N)
-    return [save_arrays(_Files(places).weights, row=row_F, weight=weight_N[row_F])]
+    files = _Files(places, looks_at(store.path)[0])
+    return [save_arrays(files.weights, row=row_F, weight=weight_N[row_F])]
 
 
 def _write_refined(files: _Files, number: int, suspected_F: Rows, compared: Iterable[Compared]) -> list[Path]:
@@ -265,8 +301,3 @@ def _write_refined(files: _Files, number: int, suspected_F: Rows, compared: Iter
 
 def _write_grown(files: _Files, name: str, before: Traced, compared: Iterable[Compared]) -> list[Path]:
     return [grow(compared, before=before).write(files.traced(name))]
-
-
-def _commit(places: Places, name: str, *files: Path, laps: Laps, workers: int = 1) -> Marker:
-    laps.lap(STEP)
-    return places.commit(f"traces_{name}", *files, rows=0, laps=laps, workers=workers)

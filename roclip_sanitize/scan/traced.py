@@ -76,19 +76,34 @@ class Traced:
 
     @classmethod
     def of(cls, evidence: Iterable[Evidence], *, before: Self | None = None) -> Self:
-        """Some words' evidence, and what was known before, which is not forgotten.
-
-        A row has the evidence of one word: the largest, and if several are as large, the most telling's.
-        """
+        """Some words' evidence, and what was known before, which is not forgotten."""
         known = before or cls.nothing()
         traces = {trace.word: trace for trace in known.traces}
         parts = [(known.row_R, known.evidence_R, known.word_R)]
         for trace, row_M, evidence_M in evidence:
             traces[trace.word] = trace
             parts.append((row_M, evidence_M.astype(np.float32), np.full(len(row_M), trace.word)))
-        row_R, evidence_R, word_R = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return cls._largest(traces, *(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+    def joined(self, other: Self) -> Self:
+        """With those of the same pairs that were found elsewhere: of each row the larger evidence.
+
+        A word that has a trace in both is told by the one that stands for it better.
+        """
+        traces = {trace.word: trace for trace in sorted((*self.traces, *other.traces), key=_telling)}
+        row_R, evidence_R, word_R = (
+            np.concatenate([getattr(each, name) for each in (self, other)])
+            for name in ("row_R", "evidence_R", "word_R")
+        )
+        return self._largest(traces, row_R, evidence_R, word_R)
+
+    @classmethod
+    def _largest(
+        cls, traces: Mapping[int, Trace], row_R: Rows, evidence_R: NDArray[np.float32], word_R: Rows
+    ) -> Self:
+        """Of each row its largest evidence, and if several words' are as large, the most telling's."""
         telling_R = np.array([traces[word].telling for word in word_R.tolist()], np.float64)
-        most = np.lexsort((word_R, -telling_R, -evidence_R, row_R))  # of each row, its largest evidence first
+        most = np.lexsort((word_R, -telling_R, -evidence_R, row_R))
         most = most[evidence_R[most] > 0]
         most = most[np.unique(row_R[most], return_index=True)[1]]
         return cls(
@@ -188,3 +203,7 @@ def grow(compared: Iterable[Compared], *, before: Traced) -> Traced:
 def many(evidence: Evidence) -> bool:
     """Whether enough pairs carry a trace."""
     return len(evidence.row_C) >= LEAST_CARRIERS
+
+
+def _telling(trace: Trace) -> float:
+    return trace.telling

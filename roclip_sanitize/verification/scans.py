@@ -86,6 +86,8 @@ def _inputs(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Path, str]]
         yield name, stage, Path(settings[name]), settings[f"{name}_content"]
     for path, content in told_second(settings).items():
         yield "second_look", "embed", path, content
+    if textures := settings.get("textures"):
+        yield "textures", "embed", Path(textures), settings["textures_content"]
 
 
 def _require_pairs_of_store(folder: StageFolder) -> None:
