@@ -4,7 +4,7 @@
 
     RUN/corpus/      only where the demo renders its own
     RUN/poison/      shards with attacks planted, and the ledger
-    RUN/store/ RUN/index/ RUN/scan/ RUN/rewrite/
+    RUN/store/ RUN/textures/ RUN/index/ RUN/scan/ RUN/rewrite/
     RUN/kept_store/ RUN/kept_index_image/ RUN/kept_index_text/ RUN/pairs/
     RUN/arms/NAME/   three trainings
     RUN/evaluate/
@@ -108,6 +108,7 @@ class Demo:
         stages: dict[str, Callable[[], Tally | None]] = {
             "poison": self._poison,
             "embed": lambda: self._embed(self.poisoned(), "store"),
+            "embed textures": self._embed_textures,
             "index": lambda: self._index("store", "index", modality="image", transform="pca96"),
             "scan": self._scan,
             "rewrite": self._rewrite,
@@ -204,6 +205,12 @@ class Demo:
         settings = EmbedSettings(shards=shards, encoder="plain", seed=self._settings.seed)
         return embed_shards(settings, out=self._run / store, executor=self._executor)
 
+    def _embed_textures(self) -> Tally:
+        from roclip_sanitize.embed import EmbedSettings, embed_shards
+
+        settings = EmbedSettings(shards=self.poisoned(), encoder="textures", towers="image")
+        return embed_shards(settings, out=self._run / "textures", executor=self._executor)
+
     def _index(self, store: str, index: str, *, modality: str, transform: str = "") -> None:
         from roclip_sanitize.index import IndexSettings, build_index
 
@@ -216,10 +223,11 @@ class Demo:
         build_index(settings, out=self._run / index, executor=self._executor)
 
     def _scan(self) -> Tally:
-        from roclip_sanitize.scan.settings import ScanSettings
+        from roclip_sanitize.scan.settings import ScanSettings, with_textures
         from roclip_sanitize.scan.stage import scan_store
 
-        settings = ScanSettings(store=self._run / "store", index=self._run / "index", **self._settings.scan)
+        told = with_textures(self._settings.scan, self._run / "textures")
+        settings = ScanSettings(store=self._run / "store", index=self._run / "index", **told)
         return scan_store(settings, out=self._run / "scan", executor=self._executor)
 
     def _rewrite(self) -> Tally:

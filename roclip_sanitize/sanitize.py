@@ -29,7 +29,7 @@ from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.machine import Watch
 from roclip_sanitize.records import Tally
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
-from roclip_sanitize.scan.settings import DETECTORS, ScanSettings
+from roclip_sanitize.scan.settings import ScanSettings, with_textures
 from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.storage import remove_tree
 from roclip_sanitize.store import EmbeddingStore, Towers
@@ -83,9 +83,7 @@ class SanitizeSettings:
             ConfigError: one of its settings is out of range.
         """
         second = tuple(out / f"{name}_store" for name in self.young)
-        told: dict[str, Any] = {"second_look": second, **self.scan}
-        if "traces" in told.get("detectors", DETECTORS):
-            told["textures"] = out / "textures"
+        told = with_textures({"second_look": second, **self.scan}, out / "textures")
         return ScanSettings(store=out / "store", index=out / "index", **told)
 
 

@@ -139,7 +139,7 @@ class TestRunFolder:
         manifest = read_json(run / "manifest.json")
         stages = [stage["name"] for stage in manifest["stages"]]
         assert stages == [
-            *("poison", "embed", "index", "scan", "rewrite", "pair"),
+            *("poison", "embed", "embed textures", "index", "scan", "rewrite", "pair"),
             *("train", "evaluate", "report"),
         ]
         assert all(stage["seconds"] >= 0 for stage in manifest["stages"])

@@ -1,4 +1,4 @@
-"""Textures: against scipy's transform window by window, and what follows from taking the strongest anywhere."""
+"""Textures: against scipy's transform, window by window, and what taking the strongest anywhere means."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def embed(
     encoder: Annotated[
         str,
         typer.Option(
-            help="'plain' (thumbnails and hashed words), 'open_clip:NAME', 'open_clip:NAME/WEIGHTS' "
-            "or a folder made by 'roclip train'."
+            help="'plain' (thumbnails and hashed words), 'textures' (small patterns of pictures, with "
+            "--towers image), 'open_clip:NAME', 'open_clip:NAME/WEIGHTS' or a folder made by 'roclip train'."
         ),
     ] = "plain",
     batch_size: Annotated[int, typer.Option(help="Pairs encoded at once.")] = 256,

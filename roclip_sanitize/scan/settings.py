@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,9 @@ class ScanSettings:
 
 def _content(path: Path, stage: str) -> str:
     return StageFolder.open(path, stage=stage).content
+
+
+def with_textures(told: Mapping[str, Any], textures: Path) -> dict[str, Any]:
+    """Some of the settings by name, and a store of textures where traces are looked for."""
+    asked = "traces" in told.get("detectors", DETECTORS)
+    return {**told, "textures": textures} if asked else dict(told)
