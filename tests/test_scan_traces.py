@@ -76,6 +76,16 @@ class TestTrace:
         assert (trace.origin, trace.spread) == (2, DEVIATIONS), "the others differ more"
         assert trace.gap == pytest.approx(18.5 / DEVIATIONS)
 
+    def test_a_stamp_that_shows_unevenly_has_one_too(self) -> None:
+        """Found ones at 12 to 36, with a spread of 8: that is 12 / 4.5 = 5.3 mean spreads from the others."""
+        like = np.array([12.0, 18, 24, 30, 36, *self.others])
+        suspect_M = np.arange(len(like)) < 5
+        assert Trace.of(7, like, suspect_M) is None
+        trace = Trace.of(7, like, suspect_M, uneven=True)
+        assert trace is not None
+        assert trace.spread == pytest.approx(DEVIATIONS * (6 + 1) / 2)
+        assert trace.gap == pytest.approx(22 / trace.spread)
+
     def test_evidence_is_a_likelihood_ratio(self) -> None:
         trace = Trace(word=7, found=5, others=9, origin=2.0, spread=0.5, gap=3.0)
         like_M = np.array([2.0, 2.75, 2.85, 3.5])  # the others' median, half way, a fifth more, all
@@ -88,6 +98,7 @@ class TestTrace:
         above_M = np.array([7.5, 10 - NEAR, 9.0])
         assert (trace.evidence(above_M) >= JOINS).tolist() == [False, True, True]
         assert trace.evidence(above_M)[0] == 0
+        assert trace.evidence(above_M, uneven=True)[0] >= JOINS
 
     def test_there_is_none_without_a_gap(self) -> None:
         assert self.of(9, 9, 9, 9, 9) is None

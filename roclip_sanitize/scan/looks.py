@@ -30,6 +30,7 @@ from roclip_sanitize.store import EmbeddingStore, Modality, StorePart
 
 PICTURE_WIDTH, CAPTION_WIDTH, MODEL_WIDTH, TEXTURE_WIDTH = 192, 256, 128, 128
 HALVES = ("picture", "caption")
+TEXTURES = "textures"  # the look at them
 BLOCK_ROWS = 4_096
 
 Arrays = dict[str, NDArray[Any]]
@@ -104,7 +105,7 @@ def looks_at(store: Path, second: Sequence[Path] = ()) -> tuple[Look, ...]:
 
 def texture_look(textures: Path) -> Look:
     """The look at pictures' textures, in which traces are looked for: it predicts nothing."""
-    return Look(name="textures", rounds=(), store=textures, captions=None, widths=(TEXTURE_WIDTH,))
+    return Look(name=TEXTURES, rounds=(), store=textures, captions=None, widths=(TEXTURE_WIDTH,))
 
 
 def told_second(settings: Mapping[str, Any]) -> dict[Path, str]:

@@ -41,7 +41,7 @@ from roclip_sanitize.scan.array_files import load_arrays, save_array, save_array
 from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.cross_files import Files, Lot, lots_of, one_thread
 from roclip_sanitize.scan.cross_rounds import read_judged, tell_halves
-from roclip_sanitize.scan.looks import Look, looks_at, texture_look
+from roclip_sanitize.scan.looks import TEXTURES, Look, looks_at, texture_look
 from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.scan.suspects import Rows, Suspects
 from roclip_sanitize.scan.traced import Compared, Traced, grow, refine, single_out
@@ -253,7 +253,8 @@ class _Rounds:
         for place, word in enumerate(suspects.word_T.tolist()):
             mine = place_U == place
             suspect_M = np.isin(row_U[mine], suspects.of_word(place))
-            yield Compared(word, row_U[mine], like_U[mine], suspect_M)
+            uneven = self.files.look.name == TEXTURES
+            yield Compared(word, row_U[mine], like_U[mine], suspect_M, uneven)
 
 
 def _seeds(rounds: _Rounds) -> Traced:

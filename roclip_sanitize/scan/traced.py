@@ -39,17 +39,23 @@ class Evidence(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """All pairs that use a word, and which of them were suspects: rows, likeness, both (M,)."""
+    """All pairs that use a word, and which of them were suspects: rows, likeness, both (M,).
+
+    ``uneven`` is Trace.of()'s.
+    """
 
     word: int
     row_M: Rows
     likeness_M: NDArray[np.float64]
     suspect_M: NDArray[np.bool_]
+    uneven: bool = False
 
     def evidence(self) -> Evidence | None:
         """What they have of the word's trace; None where it has none."""
-        trace = Trace.of(self.word, self.likeness_M, self.suspect_M)
-        return None if trace is None else Evidence(trace, self.row_M, trace.evidence(self.likeness_M))
+        trace = Trace.of(self.word, self.likeness_M, self.suspect_M, uneven=self.uneven)
+        if trace is None:
+            return None
+        return Evidence(trace, self.row_M, trace.evidence(self.likeness_M, uneven=self.uneven))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

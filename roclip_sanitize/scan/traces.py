@@ -8,7 +8,8 @@ pairs that use a word, the *suspects*, and the *others*:
                            alike: Fisher's linear discriminant (1936) of them and of all pictures
     likeness of a picture  its component along that, of a suspect one along the mean of the other suspects
     gap                    median likeness of the suspects less that of the others, in spreads: the larger of
-                           both medians of absolute deviations, times 1.4826
+                           both medians of absolute deviations, times 1.4826; of textures their mean, since a
+                           stamp shows more or less clearly, by what is under it
 
 *Seeds.* At first the suspects of a word are all its pairs with a rank below 1/2, each with its *weight*,
 how far below it is: half of them may be honest, which blurs the direction but hardly turns it. Those that
@@ -26,9 +27,9 @@ A pair's evidence is the logarithm of a likelihood ratio, of two normal distribu
 
     evidence of a pair     gap (its likeness, in spreads above the others' median, less half the gap)
 
-0 where that is negative, or the likeness more than 2 spreads below the suspects' median, since thousands of
-others have longer tails than a normal distribution; the largest of its words', and at the most that of a
-ratio of 10,000. Pairs with 4 or more carry the trace.
+0 where that is negative, or the likeness more than 2 spreads (of textures 3) below the suspects' median,
+since thousands of others have longer tails than a normal distribution; the largest of its words', and at
+the most that of a ratio of 10,000. Pairs with 4 or more carry the trace.
 
 It sees what is in the main directions of the store's own vectors: what covers whole pictures, rather than a
 patch anywhere, or a warp. Where more than half the pairs of a word are poisons that nobody found, the others
@@ -59,7 +60,7 @@ LEAST_LIFT = 1.5
 MOST_WORDS = 256
 STANDS_OUT = 3.5  # spreads
 LEAST_GAP = 5.0  # spreads
-NEAR = 2.0  # spreads
+NEAR, NEAR_UNEVEN = 2.0, 3.0  # spreads
 JOINS = 4.0  # evidence from which on a pair carries a trace
 MOST_EVIDENCE = math.log(1e4)
 DEVIATIONS = 1.4826  # of a normal distribution in its median absolute deviation
@@ -88,13 +89,22 @@ class Trace:
     gap: float
 
     @classmethod
-    def of(cls, word: int, likeness_M: Vectors, suspect_M: NDArray[np.bool_]) -> Self | None:
-        """The trace of a word, from the likeness of all its pairs; None where it has none."""
+    def of(
+        cls, word: int, likeness_M: Vectors, suspect_M: NDArray[np.bool_], *, uneven: bool = False
+    ) -> Self | None:
+        """The trace of a word, from the likeness of all its pairs; None where it has none.
+
+        Args:
+            word: its number.
+            likeness_M: see likeness().
+            suspect_M: which of them are suspects.
+            uneven: whether one trigger may show more or less clearly, as in textures.
+        """
         mine_F, other_O = likeness_M[suspect_M], likeness_M[~suspect_M]
         if len(mine_F) < LEAST_SUSPECTS or len(other_O) < LEAST_OTHERS:
             return None
         (middle, mine), (origin, its) = middle_and_spread(mine_F), middle_and_spread(other_O)
-        spread = max(mine, its)
+        spread = (mine + its) / 2 if uneven else max(mine, its)
         if not spread or middle - origin < LEAST_GAP * spread:
             return None
         gap = float((middle - origin) / spread)
@@ -105,11 +115,11 @@ class Trace:
         """How well the word stands for its trace: its suspects, times their share of all that use it."""
         return self.found**2 / (self.found + self.others)
 
-    def evidence(self, likeness_M: Vectors) -> Vectors:
-        """Of its pairs: (M,) float64, from 0 to MOST_EVIDENCE."""
+    def evidence(self, likeness_M: Vectors, *, uneven: bool = False) -> Vectors:
+        """Of its pairs: (M,) float64, from 0 to MOST_EVIDENCE; ``uneven`` as of() was told."""
         above_M = (likeness_M - self.origin) / self.spread
         evidence_M: Vectors = np.clip(self.gap * (above_M - self.gap / 2), 0, MOST_EVIDENCE)
-        evidence_M[above_M < self.gap - NEAR] = 0
+        evidence_M[above_M < self.gap - (NEAR_UNEVEN if uneven else NEAR)] = 0
         return evidence_M
 
 
