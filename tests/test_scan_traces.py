@@ -77,14 +77,14 @@ class TestTrace:
         assert trace.gap == pytest.approx(18.5 / DEVIATIONS)
 
     def test_a_stamp_that_shows_unevenly_has_one_too(self) -> None:
-        """Found ones at 12 to 36, with a spread of 8: that is 12 / 4.5 = 5.3 mean spreads from the others."""
-        like = np.array([12.0, 18, 24, 30, 36, *self.others])
+        """Suspects differ by 4 at the median, others by 1: 26 apart, 4.4 of the larger spread, 7 of the mean."""
+        like = np.array([20.0, 24, 28, 32, 36, *self.others])
         suspect_M = np.arange(len(like)) < 5
         assert Trace.of(7, like, suspect_M) is None
         trace = Trace.of(7, like, suspect_M, uneven=True)
         assert trace is not None
-        assert trace.spread == pytest.approx(DEVIATIONS * (6 + 1) / 2)
-        assert trace.gap == pytest.approx(22 / trace.spread)
+        assert trace.spread == pytest.approx(DEVIATIONS * (4 + 1) / 2)
+        assert trace.gap == pytest.approx(26 / trace.spread)
 
     def test_evidence_is_a_likelihood_ratio(self) -> None:
         trace = Trace(word=7, found=5, others=9, origin=2.0, spread=0.5, gap=3.0)
