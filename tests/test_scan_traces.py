@@ -77,7 +77,7 @@ class TestTrace:
         assert trace.gap == pytest.approx(18.5 / DEVIATIONS)
 
     def test_a_stamp_that_shows_unevenly_has_one_too(self) -> None:
-        """Suspects differ by 4 at the median, others by 1: 26 apart, 4.4 of the larger spread, 7 of the mean."""
+        """Suspects differ by 4 at the median, others by 1: 26 apart, 4.4 large spreads, 7 mean ones."""
         like = np.array([20.0, 24, 28, 32, 36, *self.others])
         suspect_M = np.arange(len(like)) < 5
         assert Trace.of(7, like, suspect_M) is None
