@@ -18,7 +18,6 @@ from roclip_sanitize.embed import (
     EmbedSettings,
     EmbedWorker,
     ShardRow,
-    Towers,
     embed_limits,
     embed_shards,
     in_rows,
@@ -31,7 +30,7 @@ from roclip_sanitize.images import decode_image, to_square
 from roclip_sanitize.limits import Work
 from roclip_sanitize.runfiles import Marker, StageFolder, read_json
 from roclip_sanitize.shards import shard_tasks
-from roclip_sanitize.store import EmbeddingStore, metadata_file
+from roclip_sanitize.store import EmbeddingStore, Towers, metadata_file
 from tests.corpora import read_shard, uid
 from tests.embedding import data_of, three_shards
 
