@@ -96,11 +96,6 @@ class _Files:
     look: Look
 
     @property
-    def pictures(self) -> Files:
-        """Where the look's pictures are read."""
-        return Files(places=self.places, look=self.look)
-
-    @property
     def weights(self) -> Path:
         """Those of all looks."""
         return self.places.work / "traces" / "weights.npz"
@@ -135,7 +130,7 @@ class _Pictures:
     """Pairs' pictures, and which of a round's words they come with."""
 
     def __init__(self, files: _Files, name: str) -> None:
-        self._files = files.pictures
+        self._files = Files(places=files.places, look=files.look)
         self._columns = Columns(files.places.columns)
         self.suspects = Suspects.load(files.suspects(name))
 
