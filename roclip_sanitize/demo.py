@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from roclip_sanitize.encoders import PLAIN, TEXTURES
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.evaluation.results import Result, read_results, write_results
 from roclip_sanitize.executors.base import Executor
@@ -30,6 +31,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.shards import expand_shards
 from roclip_sanitize.storage import exists, names_in
+from roclip_sanitize.store import Towers
 from roclip_sanitize.training.settings import DEFAULT_AUGMENTATION, EPOCHS, TrainSettings
 
 GENERATED_PAIRS = {"train": 7_000, "test": 1_200}
@@ -108,7 +110,7 @@ class Demo:
         stages: dict[str, Callable[[], Tally | None]] = {
             "poison": self._poison,
             "embed": lambda: self._embed(self.poisoned(), "store"),
-            "embed textures": self._embed_textures,
+            "embed textures": lambda: self._embed(self.poisoned(), "textures", TEXTURES, "image"),
             "index": lambda: self._index("store", "index", modality="image", transform="pca96"),
             "scan": self._scan,
             "rewrite": self._rewrite,
@@ -199,17 +201,13 @@ class Demo:
         default = EPOCHS if self._settings.shards else GENERATED_EPOCHS
         return (epochs or default) * EmbeddingStore.open(self._run / "store").rows
 
-    def _embed(self, shards: tuple[Path, ...], store: str) -> Tally:
+    def _embed(
+        self, shards: tuple[Path, ...], store: str, encoder: str = PLAIN, towers: Towers = "both"
+    ) -> Tally:
         from roclip_sanitize.embed import EmbedSettings, embed_shards
 
-        settings = EmbedSettings(shards=shards, encoder="plain", seed=self._settings.seed)
+        settings = EmbedSettings(shards=shards, encoder=encoder, seed=self._settings.seed, towers=towers)
         return embed_shards(settings, out=self._run / store, executor=self._executor)
-
-    def _embed_textures(self) -> Tally:
-        from roclip_sanitize.embed import EmbedSettings, embed_shards
-
-        settings = EmbedSettings(shards=self.poisoned(), encoder="textures", towers="image")
-        return embed_shards(settings, out=self._run / "textures", executor=self._executor)
 
     def _index(self, store: str, index: str, *, modality: str, transform: str = "") -> None:
         from roclip_sanitize.index import IndexSettings, build_index

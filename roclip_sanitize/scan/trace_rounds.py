@@ -73,7 +73,7 @@ def find_traces(
         textures: store of their textures, in which traces are looked for, too.
 
     Memory: of the driver 16 bytes for each pair with a rank below 1/2, and 24 for each use of a word that
-    these use often; of a worker one part's pictures with such words, 1.5 kB each.
+    these use often; of a worker the latter, too, and one part's pictures with such words, 1.5 kB each.
     """
     first = _Rounds(store, _Files(places, looks_at(store.path)[0]), executor)
     first.once("weights", lambda: _write_weights(store, places, second))
@@ -171,6 +171,7 @@ class LikenessWorker:
     def __init__(self, files: _Files, name: str, lots: Sequence[Lot]) -> None:
         self._files, self._name = files, name
         self._pictures = _Pictures(files, name)
+        self._weight_T = self._pictures.suspects.weight_T
         self._sum_TP = np.sum([np.load(here(files.sums(name, lot.name))) for lot in lots], axis=0)
 
     def __call__(self, lot: Lot) -> Marker:
@@ -193,7 +194,7 @@ class LikenessWorker:
         uses_MT, weight_MT = uses_NT[place_M], suspects.of_part(part)[place_M]
         with one_thread():
             row_MP = self._pictures.rows(part, place_M)
-            like_U = likeness(uses_MT, row_MP, weight_MT, self._sum_TP, suspects.weight_T)
+            like_U = likeness(uses_MT, row_MP, weight_MT, self._sum_TP, self._weight_T)
         return np.repeat(part.start + place_M, np.diff(uses_MT.indptr)), uses_MT.indices, like_U
 
 

@@ -101,7 +101,7 @@ class Trace:
             uneven: whether one trigger may show more or less clearly, as in textures.
         """
         mine_F, other_O = likeness_M[suspect_M], likeness_M[~suspect_M]
-        if len(mine_F) < LEAST_SUSPECTS or len(other_O) < LEAST_OTHERS:
+        if not enough(len(mine_F), len(likeness_M)):
             return None
         (middle, mine), (origin, its) = middle_and_spread(mine_F), middle_and_spread(other_O)
         spread = (mine + its) / 2 if uneven else max(mine, its)
@@ -142,9 +142,9 @@ def stand_out(likeness_M: Vectors) -> NDArray[np.bool_]:
     return out_M
 
 
-def enough(members: int, pairs: int) -> bool:
-    """Whether a word's members, of all pairs that use it, can be suspects."""
-    return members >= LEAST_SUSPECTS and pairs - members >= LEAST_OTHERS
+def enough(members: Any, pairs: Any) -> Any:
+    """Whether members, of all pairs that use a word, can be its suspects: numbers, or arrays of them."""
+    return (members >= LEAST_SUSPECTS) & (pairs - members >= LEAST_OTHERS)
 
 
 def choose_words(
@@ -160,7 +160,7 @@ def choose_words(
     """
     word_U, weight_U = uses_FW.indices, np.repeat(weight_F, np.diff(uses_FW.indptr))
     number_W = np.bincount(word_U, minlength=WORD_NUMBERS)
-    used = np.flatnonzero((number_W >= LEAST_SUSPECTS) & (count_W - number_W >= LEAST_OTHERS))
+    used = np.flatnonzero(enough(number_W, count_W))
     weight_W = np.bincount(word_U, weight_U, minlength=WORD_NUMBERS)
     lift = lift_of(weight_W[used], count_W[used], mean=float(weight_F.sum()) / max(1, pairs))
     worst = np.argsort(-lift, kind="stable")[:MOST_WORDS]
