@@ -11,11 +11,17 @@ import typer
 from roclip_sanitize.cli import app
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benchmarks/README.md", "jobs/README.md")
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 PACKAGE = ROOT / "roclip_sanitize"
 MODULES = sorted(path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__"))
 PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+BENCHMARKS = sorted(
+    path.stem
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if 'if __name__ == "__main__":' in path.read_text("utf-8")
+)
+PRESETS = sorted(path.stem for path in (ROOT / "benchmarks/sweep").glob("*.toml") if path.stem != "published")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 
 
@@ -52,6 +58,11 @@ def test_every_module_has_its_place(name: str) -> None:
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_package_has_its_place(name: str) -> None:
     assert re.search(rf"\b{name}/", (ROOT / "ARCHITECTURE.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, *PRESETS])
+def test_every_benchmark_and_preset_is_shown(name: str) -> None:
+    assert f"{name}`" in (ROOT / "benchmarks/README.md").read_text("utf-8")
 
 
 def test_links_are_recognised() -> None:
