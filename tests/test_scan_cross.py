@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 import pytest
 from numpy.typing import NDArray
 
@@ -20,7 +21,8 @@ from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_
 from roclip_sanitize.scan.array_files import load_arrays
 from roclip_sanitize.scan.columns import Columns, join_pieces
 from roclip_sanitize.scan.cross_files import MOST_LOTS, Files, fold_of, lots_of, packed, strangers, unpacked
-from roclip_sanitize.scan.cross_rounds import cross_predict, read_judged, suspicion
+from roclip_sanitize.scan.cross_judged import count_strangers, read_judged, suspicion
+from roclip_sanitize.scan.cross_rounds import cross_predict
 from roclip_sanitize.scan.halves import Halves, read_directions
 from roclip_sanitize.scan.looks import looks_at, told_second
 from roclip_sanitize.scan.parts import PieceWorker, Places
@@ -128,6 +130,50 @@ def test_captions_without_known_words_are_not_judged(tmp_path: Path) -> None:
     found = [read_judged(files.places, part) for part in store.parts]
     assert np.isnan(np.concatenate([suspicion_N for suspicion_N, _ in found])).all()
     assert np.isnan(np.concatenate([rank_N2 for _, rank_N2 in found])).all()
+
+
+def unheard(row: int) -> str:
+    """A word that no other caption has."""
+    return "un" + "".join("abcdefghij"[int(digit)] for digit in f"{row:04d}")
+
+
+@pytest.mark.parametrize("unread", [SWAPPED, range(PAIRS)], ids=["swapped", "all"])
+def test_a_caption_without_known_words_is_judged_by_later_looks(
+    tmp_path: Path, unread: Sequence[int]
+) -> None:
+    store = make_world(tmp_path / "store", (100, 0, 140))
+    second = (second_store(tmp_path / "second", store).path,)
+    for part in store.parts:
+        frame, alone = store.metadata(part.name), set(unread)
+        captions = [
+            unheard(row) if row in alone else caption
+            for row, caption in enumerate(frame["caption"], start=part.start)
+        ]
+        write_parquet(
+            metadata_file(store.path, part.name), frame.with_columns(caption=polars.Series(captions))
+        )
+    files = predicted(store, tmp_path / "work", second=second)
+    judged = [read_judged(files.places, part, second=second) for part in store.parts]
+    suspicion_N, rank_N2 = (np.concatenate(each) for each in zip(*judged, strict=True))
+    assert not np.isnan(suspicion_N).any()
+    assert set(np.argsort(-suspicion_N, kind="stable")[: len(SWAPPED)]) == set(SWAPPED)
+    assert (suspicion_N[list(SWAPPED)] > 1 / 2).all()
+    later = Files(places=files.places, look=looks_at(store.path, second)[1])
+    assert rank_N2[list(SWAPPED)] == pytest.approx(joined(store, later.last_ranks, "rank")[list(SWAPPED)])
+    counted = count_strangers(files.places, store.parts, second=second)
+    assert (counted.pairs, counted.strangers) == (PAIRS, PAIRS)
+
+
+def test_strangers_are_made_of_captions_that_say_something(tmp_path: Path) -> None:
+    store = make_world(tmp_path / "store", (PAIRS,))
+    frame = store.metadata("00000")
+    captions = [*frame["caption"][:-40], *map(unheard, range(40))]
+    write_parquet(metadata_file(store.path, "00000"), frame.with_columns(caption=polars.Series(captions)))
+    files = predicted(store, tmp_path / "work")
+    met_N = strangers(Columns(files.places.columns).picture_N)
+    said_N = np.arange(PAIRS) < PAIRS - 40
+    counted = count_strangers(files.places, store.parts)
+    assert (counted.pairs, counted.strangers) == (PAIRS - 40, (said_N & said_N[met_N]).sum())
 
 
 def test_a_part_of_which_nothing_could_be_used_has_no_width(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.records import Reason
 from roclip_sanitize.scan import read_verdicts, scan_store
-from roclip_sanitize.scan.cross_rounds import share_no_better, suspicion
+from roclip_sanitize.scan.cross_judged import share_trusted_less, suspicion
 from roclip_sanitize.scan.kin import LEAST_SHARE, ORDINARY_KIN, excess
 from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.verification import verify_folder
@@ -38,34 +38,43 @@ def test_by_hand() -> None:
         ]
     )
     wanted = [(2 + 1) / (2 + ORDINARY_KIN), (-math.log(LEAST_SHARE) - 1) / (1 + ORDINARY_KIN), 0, 0]
-    assert excess(share_NK) == pytest.approx(wanted, rel=1e-6)
-    assert excess(np.empty((2, 0))).tolist() == [0, 0], "nobody looked"
+    strange_NK = np.ones((4, 3), np.bool_)
+    assert excess(share_NK, strange_NK) == pytest.approx(wanted, rel=1e-6)
+    assert excess(np.empty((2, 0)), np.empty((2, 0), np.bool_)).tolist() == [0, 0], "nobody looked"
+
+
+def test_somebody_matches_worst_wherever_all_match_well() -> None:
+    """Two of a pair's kin must have a strange rank: alike pictures are alike in how well they match, too."""
+    share_NK = np.full((3, 8), 0.01)
+    strange_NK = np.arange(8) < np.array([[0], [1], [2]])
+    assert (excess(share_NK, strange_NK) > 0).tolist() == [False, False, True]
 
 
 def test_many_kin_say_more_than_one() -> None:
-    few, many = (excess(np.full((1, kin), 0.05))[0] for kin in (1, 20))
+    few, many = (excess(np.full((1, kin), 0.05), np.ones((1, kin), np.bool_))[0] for kin in (2, 20))
     assert 0 < few < many < -math.log(0.05) - 1
 
 
-@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=8), st.data())
+@given(st.lists(st.floats(0.001, 1), min_size=2, max_size=8), st.data())
 def test_a_worse_kin_never_makes_it_less(shares: list[float], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(shares) - 1))
     worse = [*shares]
     worse[place] = data.draw(st.floats(0, shares[place]))
-    assert excess(np.array([worse]))[0] >= excess(np.array([shares]))[0]
+    strange_NK = np.ones((1, len(shares)), np.bool_)
+    assert excess(np.array([worse]), strange_NK)[0] >= excess(np.array([shares]), strange_NK)[0]
 
 
 def test_chance_has_no_excess() -> None:
     share_NK = np.random.default_rng(0).uniform(size=(4_000, 32))
     surprise = -np.log(np.maximum(share_NK, LEAST_SHARE))
     assert surprise.mean() == pytest.approx(1, abs=0.01)
-    assert np.quantile(excess(share_NK), 0.99) < 0.5
+    assert np.quantile(excess(share_NK, share_NK < 0.1), 0.99) < 0.5
 
 
 def test_shares_are_those_that_suspicion_was_made_of() -> None:
     rng = np.random.default_rng(0)
     trust_N, rank_N2 = rng.permutation(50) / 50, rng.uniform(0.5, 1, size=(50, 2)).astype(np.float32)
-    share_N = share_no_better(suspicion(rank_N2, trust_N))
+    share_N = share_trusted_less(suspicion(rank_N2, trust_N))
     assert np.argsort(share_N).tolist() == np.argsort(trust_N).tolist()
     assert 0 <= share_N.min() < share_N.max() <= 1
 

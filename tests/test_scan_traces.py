@@ -27,12 +27,32 @@ from roclip_sanitize.scan.traces import (
     STANDS_OUT,
     Trace,
     choose_words,
+    even,
     likeness,
     stand_out,
     sums_of,
     weight_of,
 )
 from roclip_sanitize.store import StorePart
+
+
+def test_a_trigger_that_shows_unevenly_has_a_trace_at_the_same_length() -> None:
+    """Where a picture is dark, or calm, the same stripes are ten times what they are in another."""
+    rng = np.random.default_rng(0)
+    row_MP = rng.standard_normal((400, 64))
+    suspect_M = np.arange(400) < 30
+    row_MP[suspect_M] += rng.choice([20.0, 200.0], size=(30, 1)) * np.eye(64)[:1]
+    weight_M = suspect_M.astype(np.float64)
+    uses_MT, weight_MT = csr_matrix(np.ones((400, 1))), csr_matrix(weight_M[:, None])
+    found = []
+    for each_MP in (row_MP, even(row_MP)):
+        like_M = likeness(uses_MT, each_MP, weight_MT, sums_of(weight_MT, each_MP), np.array([30.0]))
+        found.append(Trace.of(7, like_M, suspect_M))
+    assert found[0] is None
+    assert found[1] is not None
+    assert (found[1].evidence(like_M)[suspect_M] >= JOINS).all()
+    assert np.linalg.norm(even(row_MP), axis=1) == pytest.approx(8)
+    assert not even(np.zeros((1, 4))).any(), "an even picture stays one"
 
 
 class TestTrace:

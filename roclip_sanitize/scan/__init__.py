@@ -3,7 +3,8 @@
     columns.py      what is looked up of any pair, by row
     search.py       each picture's neighbours and near-copies, from the index
     cross_rounds.py detector: can each half of a pair be told from the other? halves.py has its rows,
-                    directions.py where these differ most, cross_files.py what it leaves on its way
+                    directions.py where these differ most, cross_files.py what it leaves on its way,
+                    cross_judged.py what it says in the end
     word_lift.py    what its words say of a pair beforehand
     traces.py       detector: has its picture in common with mismatched ones what others with its word lack?
                     trace_rounds.py finds it over a store, round by round; suspects.py says who is asked about

@@ -9,17 +9,7 @@ of its rounds is two passes over the parts, and two small steps over the whole:
                        and how many other pictures less of a caption
     weigh()            all ranks → weights of the next round
 
-A pair's *rank* by caption is the share of other captions that tell less of its picture than its own does,
-and its rank by picture likewise; both are means over foldings of the last round. Ranks of strangers, whose
-halves have nothing to do with each other, may be anything from 0 to 1; those of matched pairs are near 1.
-So a pair of which one rank is below 3/4, as for most strangers and few others, is suspicious. How much so
-compared with others, places tell, as in training: it is harder to tell a caption from a picture than the
-reverse, and a place makes up for that.
-
-    suspicion = 1 - place / 2    where a rank is below 3/4: more than 1/2
-                (1 - place) / 2  elsewhere: 1/2 at the most
-
-A pair whose caption has no word that others use gets none.
+What ranks mean, and what becomes of the last ones, cross_judged.py says.
 
 Dimension key: N pairs of a part, or of the store; M of a block; P directions of pictures, E of captions;
 K foldings, F folds, R references.
@@ -27,10 +17,10 @@ K foldings, F folds, R references.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +33,8 @@ from roclip_sanitize.cross_prediction import (
     ridge,
     share_worse_ties_half,
     tie_broken,
-    trust_of,
     weights,
 )
-from roclip_sanitize.cross_prediction import places as places_of
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.limits import Laps
 from roclip_sanitize.runfiles import Marker, StageFolder
@@ -62,7 +50,7 @@ from roclip_sanitize.scan.cross_files import (
     strangers,
     unpacked,
 )
-from roclip_sanitize.scan.estimate import Strangers
+from roclip_sanitize.scan.cross_judged import came_to_an_end, suspect, trust_after
 from roclip_sanitize.scan.halves import (
     Halves,
     HalvesWorker,
@@ -74,16 +62,14 @@ from roclip_sanitize.scan.halves import (
 )
 from roclip_sanitize.scan.looks import looks_at
 from roclip_sanitize.scan.parts import Places, run_missing
-from roclip_sanitize.storage import exists, here, remove
+from roclip_sanitize.storage import here, remove
 from roclip_sanitize.store import EmbeddingStore, StorePart
-
-STRANGE = 0.75  # ranks below are rare among matched pairs; see benchmarks/LOG.md for others
 
 
 def cross_predict(
     store: EmbeddingStore, places: Places, executor: Executor, *, second: Sequence[Path] = ()
 ) -> None:
-    """Judge all pairs of a store, or go on with it; see read_judged(). The columns are there already.
+    """Judge all pairs of a store, or go on with it; see cross_judged.py. The columns are there already.
 
     Args:
         store: whose pairs.
@@ -99,60 +85,7 @@ def cross_predict(
     if StageFolder(places.work).marker("cross_suspicion") is None:
         laps = Laps()
         files = looks[0]
-        files.commit("suspicion", _suspect(looks, store.parts), laps=laps, workers=executor.size)
-
-
-def read_judged(
-    places: Places, part: StorePart, *, second: Sequence[Path] = ()
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What became of one part.
-
-    Returns:
-        (N,) float32 suspicions from 0 to 1, higher is worse; and (N, 2) float32 ranks, by caption and by
-        picture, means over all looks. NaN where nothing can be said.
-    """
-    looks = [Files(places=places, look=look) for look in looks_at(places.store, second)]
-    block = slice(part.start, part.start + part.rows)
-    suspicion_N = np.array(read_suspicion(places)[block])
-    ranks = [load_arrays(path)["rank"] for files in looks if exists(path := files.last_ranks(part.name))]
-    rank_N2 = _mean(ranks) if ranks else np.zeros((part.rows, 2), np.float32)
-    rank_N2[np.isnan(suspicion_N)] = np.nan
-    return suspicion_N, rank_N2
-
-
-def read_suspicion(places: Places) -> NDArray[np.float32]:
-    """Suspicions of the store's pairs, see read_judged(), mapped: what is not asked for is not read."""
-    suspicion: NDArray[np.float32] = np.load(
-        here(Files(places=places, look=looks_at(places.store)[0]).suspicion), mmap_mode="r"
-    )
-    return suspicion
-
-
-def count_strangers(places: Places, parts: Sequence[StorePart], *, second: Sequence[Path] = ()) -> Strangers:
-    """What all looks' last rounds say of strangers, after cross_predict(). Memory: one part's ranks."""
-    looks = [Files(places=places, look=look) for look in looks_at(places.store, second)]
-    looked = [files for files in looks if exists(files.learnt(files.look.last))]
-    counted = Strangers()
-    for part in parts if looks[0] in looked else ():
-        told = [load_arrays(files.last_ranks(part.name)) for files in looked]
-        rank_N2, stranger_N2 = (_mean([each[name] for each in told]) for name in ("rank", "strangers"))
-        rank_N2[~load_arrays(looks[0].halves(part.name))["known"]] = np.nan
-        counted += Strangers.counted(rank_N2, stranger_N2)
-    return counted
-
-
-def suspicion(rank_N2: NDArray[np.float32], trust_N: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Ranks of all pairs, and what orders them, lowest first → (N,) float32: see above."""
-    place_N = places_of(trust_N)
-    strange_N = rank_N2.min(axis=1) < STRANGE
-    suspicion_N: NDArray[np.float32] = ((1 + strange_N - place_N) / 2).astype(np.float32)
-    return suspicion_N
-
-
-def share_no_better(suspicion: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Suspicions → shares of all pairs that are trusted no more, of any shape: undoes suspicion()."""
-    share: NDArray[np.float32] = np.where(suspicion > 1 / 2, 2 - 2 * suspicion, 1 - 2 * suspicion)
-    return share
+        files.commit("suspicion", suspect(looks, store.parts), laps=laps, workers=executor.size)
 
 
 class SquareWorker:
@@ -202,8 +135,9 @@ def learn(files: Files, number: int, lots: Sequence[Lot], *, pictures: int, capt
     for folding in range(FOLDINGS):
         for fold in range(FOLDS):
             square_WW = square_KFWW[folding].sum(axis=0) - square_KFWW[folding, fold]
-            to_picture[folding, fold] = ridge(square_WW[said, said], square_WW[said, seen])
-            to_caption[folding, fold] = ridge(square_WW[seen, seen], square_WW[seen, said])
+            with one_thread():
+                to_picture[folding, fold] = ridge(square_WW[said, said], square_WW[said, seen])
+                to_caption[folding, fold] = ridge(square_WW[seen, seen], square_WW[seen, said])
     return save_arrays(files.learnt(number), to_picture=to_picture, to_caption=to_caption)
 
 
@@ -232,6 +166,7 @@ class RankWorker:
         """Rank one part; in the last round its strangers, too."""
         laps, last = Laps(), self._number == self._files.look.last
         rank_N2, order_N2, stranger_N2 = np.zeros((3, part.rows, 2))
+        known_N = load_arrays(self._files.halves(part.name))["known"]
         with one_thread():
             for block, picture_MP, caption_ME in self._halves.blocks(part):
                 row = slice(part.start + block.start, part.start + block.stop)
@@ -247,7 +182,8 @@ class RankWorker:
                             rank_N2[block][judged, direction] += rank_M / FOLDINGS
                             order_N2[block][judged, direction] += tie_broken(rank_M, own_M)
                             stranger_N2[block][judged, direction] += met_M / FOLDINGS
-                stranger_N2[block][other_M == np.arange(len(other_M))] = np.nan  # they are none
+                none_M = other_M == np.arange(len(other_M))  # they met themselves
+                stranger_N2[block][none_M | ~known_N[block] | ~known_N[block][other_M]] = np.nan
         ranks = {"rank": rank_N2, "order": order_N2, **({"strangers": stranger_N2} if last else {})}
         path = save_arrays(
             self._files.ranks(self._number, part.name),
@@ -294,48 +230,17 @@ def weigh(files: Files, number: int, parts: Sequence[StorePart], *, first: Files
     """Weights of a round, from the ranks of the one before.
 
     Before the first of all there are none: every vote counts. Before the first of the second look, those
-    that the first look ended with are taken.
+    that the first look ended with are taken, if it could look.
     """
     vote_N = np.load(here(files.votes))
     if number:
-        trust_N = _trust(files, number - 1, parts)
-    elif files != first:
-        trust_N = _trust(first, first.look.last, parts)
+        trust_N = trust_after(files, number - 1, parts)
+    elif files != first and came_to_an_end([first]):
+        trust_N = trust_after(first, first.look.last, parts)
     else:
         trust_N = np.ones(len(vote_N), np.float32)
     weight_N = weights(trust_N, vote_N, left_out=files.look.rounds[number].left_out)
     return save_array(files.weights(number), weight_N.astype(np.float32))
-
-
-def _trust(files: Files, number: int, parts: Sequence[StorePart]) -> NDArray[np.float32]:
-    """Places of all pairs by a round's ranks. Memory: 40 bytes a pair."""
-    order_N2 = _joined(load_arrays(files.ranks(number, part.name))["order"] for part in parts)
-    return trust_of(order_N2[:, 0], order_N2[:, 1])
-
-
-def _suspect(looks: Sequence[Files], parts: Sequence[StorePart]) -> Path:
-    """All looks' last ranks → suspicions. Memory: 60 bytes a pair."""
-    first = looks[0]
-    known_N = _joined(load_arrays(first.halves(part.name))["known"] for part in parts)
-    suspicion_N = np.full(len(known_N), np.nan, np.float32)
-    looked = [files for files in looks if exists(files.learnt(files.look.last))]
-    if first in looked:
-        trust_N = np.sum([_trust(files, files.look.last, parts) for files in looked], axis=0)
-        ranks = [
-            _joined(load_arrays(files.last_ranks(part.name))["rank"] for part in parts) for files in looked
-        ]
-        found_N = suspicion(_mean(ranks), trust_N)
-        suspicion_N[known_N] = found_N[known_N]
-    return save_array(first.suspicion, suspicion_N)
-
-
-def _mean(ranks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    mean_N2: NDArray[np.float32] = np.mean(ranks, axis=0, dtype=np.float32)
-    return mean_N2
-
-
-def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(list(arrays))
 
 
 def _look(files: Files, first: Files, store: EmbeddingStore, executor: Executor) -> None:
@@ -348,8 +253,6 @@ def _look(files: Files, first: Files, store: EmbeddingStore, executor: Executor)
         files.commit("references", *chosen, laps=laps, workers=executor.size)
     if not all(directions.width for directions in read_directions(files)):
         return
-    if files != first and not exists(first.learnt(first.look.last)):
-        return  # it would have nothing to start from
     for number in range(len(files.look.rounds)):
         _round(number, files, first, store, lots, executor)
 

@@ -64,7 +64,8 @@ def find_directions(files: Files, lots: Sequence[Lot], *, rows: int) -> Path:
             if its["sum"].size:  # a part without a pair has no width
                 sum_V = its["sum"] + (sum_V if sum_V.size else 0)
                 square_VV = source.square(its) + (square_VV if square_VV.size else 0)
-        one = Directions.of(square_VV, sum_V, rows=rows, width=width, centred=source.centred)
+        with one_thread():  # sums of several are rounded otherwise
+            one = Directions.of(square_VV, sum_V, rows=rows, width=width, centred=source.centred)
         told |= {f"{half}_{name}": getattr(one, name) for name in DIRECTIONS}
     return save_arrays(files.directions, **told)
 

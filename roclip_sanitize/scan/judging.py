@@ -108,7 +108,7 @@ class JudgeWorker:
         neighbours_NK = self._places.rows("neighbours", part)
         copies_NK = self._places.rows("copies", part)
         flagged = [place for place, verdict in enumerate(verdicts) if not verdict.kept]
-        share_FK = shares_of_kin(self._places, self._places.rows("kin", part)[flagged])
+        share_FK, _ = shares_of_kin(self._places, self._places.rows("kin", part)[flagged])
         findings = {}
         for place, share_K in zip(flagged, share_FK, strict=True):
             verdict = verdicts[place]

@@ -15,10 +15,10 @@ from roclip_sanitize.limits import Laps
 from roclip_sanitize.records import Reason
 from roclip_sanitize.runfiles import Marker
 from roclip_sanitize.scan import repetition
-from roclip_sanitize.scan.agreement import suspicion
+from roclip_sanitize.scan.agreement import NEUTRAL, suspicion
 from roclip_sanitize.scan.collisions import Collisions, count_collisions
 from roclip_sanitize.scan.columns import Columns, read_sparse
-from roclip_sanitize.scan.cross_rounds import read_judged, read_suspicion, share_no_better
+from roclip_sanitize.scan.cross_judged import read_judged, read_suspicion, share_trusted_less
 from roclip_sanitize.scan.kin import excess
 from roclip_sanitize.scan.parts import Places, rows_of
 from roclip_sanitize.scan.settings import ScanSettings
@@ -42,7 +42,7 @@ class Scores:
     Attributes:
         agreement_N: float32, see agreement.suspicion(); NaN where there is none.
         repetition_N: float32, see repetition.suspicion(); NaN where nobody looked.
-        cross_prediction_N: float32, see cross_rounds.suspicion(); NaN where there is none.
+        cross_prediction_N: float32, see cross_judged.suspicion(); NaN where there is none.
         rank_N2: float32, by caption and by picture, as there.
         lift_N: float32, see word_lift.py; 1 where nobody looked.
         trace_N: float32, see traces.py; 0 where nobody looked.
@@ -111,12 +111,14 @@ class Scores:
             )
 
 
-def shares_of_kin(places: Places, kin_NK: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Of each row, the share of all pairs that match no better: (N, K), NaN where the row is -1."""
+def shares_of_kin(places: Places, kin_NK: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What kin.excess() asks about rows: (N, K) each, NaN and False where a row is -1."""
     if not kin_NK.shape[1]:
-        return np.empty(kin_NK.shape, np.float32)
-    share_NK = share_no_better(read_suspicion(places)[np.maximum(kin_NK, 0)])
-    return np.where(kin_NK >= 0, share_NK, np.float32(np.nan))
+        return np.empty(kin_NK.shape, np.float32), np.empty(kin_NK.shape, np.bool_)
+    suspicion_N = read_suspicion(places)
+    suspicion_NK = np.where(kin_NK >= 0, suspicion_N[np.maximum(kin_NK, 0)], np.float32(np.nan))
+    itself = np.float32(1 / max(1, len(suspicion_N)))  # matches no better than itself
+    return np.minimum(share_trusted_less(suspicion_NK) + itself, 1), suspicion_NK > NEUTRAL
 
 
 class ScoreWorker:
@@ -176,7 +178,7 @@ class ScoreWorker:
     def _kin(self, part: StorePart) -> NDArray[np.float32]:
         if "kin" not in self._detectors:
             return np.zeros(part.rows, np.float32)
-        return excess(shares_of_kin(self._places, self._places.rows("kin", part)))
+        return excess(*shares_of_kin(self._places, self._places.rows("kin", part)))
 
     def _collisions(self, part: StorePart) -> Collisions:
         if "collisions" not in self._detectors:

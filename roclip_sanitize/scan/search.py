@@ -4,7 +4,8 @@
     copies/copies_00000.npy           (N, 32) int64: pictures all but equal to each
     kin/kin_00000.npy                 (N, 32) int64: pictures much like each, near-copies among them
 
-One search finds all. Who looks for copies alone sees some neighbours beside them: they are noted too.
+One search finds all. Who looks for copies alone sees some neighbours beside them: they are noted too. Kin are
+those among the rows that are asked for: where most of these are one picture's copies, there are few.
 
 -1 fills up where there are fewer. Only rows are kept: who is near is all that detectors ask.
 
@@ -84,7 +85,8 @@ class Search:
     @property
     def k(self) -> int:
         """Rows that a question asks for."""
-        return self.neighbours * SPARE + (NEAR_COPIES if self.nearest else 0)
+        different = max(self.neighbours, KIN if self.kin else 0)
+        return different * SPARE + (NEAR_COPIES if self.nearest else 0)
 
     def questions(self, store: EmbeddingStore, part: StorePart) -> Iterator[SearchTask]:
         """One question for each block of a part's rows."""
@@ -172,7 +174,7 @@ def search_parts(
     """Note the rows of every part that is not done. Parts are marked with the search's name.
 
     One question finds all. Blocks with a row that has more near-copies than there is room for are asked
-    about again, for neighbours alone: what is found is the same as if each had been looked for by itself.
+    about again, for neighbours alone: these are the same as if nothing else had been looked for.
 
     Args:
         search: what to look for.

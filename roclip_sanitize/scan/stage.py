@@ -28,7 +28,8 @@ from roclip_sanitize.limits import WORK_KEY, Laps, Work
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.columns import Columns, join_pieces
-from roclip_sanitize.scan.cross_rounds import count_strangers, cross_predict, read_judged
+from roclip_sanitize.scan.cross_judged import count_strangers, read_judged
+from roclip_sanitize.scan.cross_rounds import cross_predict
 from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.judging import JudgeWorker
 from roclip_sanitize.scan.long_tail import Ends, Labels, guard_labels

@@ -8,16 +8,10 @@ Each round, of seeds first and then of growth, is
     judgement        all lots → traces, and whom the next round suspects
 
 traces.py says what is computed, and why. Pictures are told as the first look of cross prediction tells them
-(halves.py), along directions in which all differ alike; and again by their textures, where a scan has some.
+(halves.py), along directions in which all differ alike; once more at the same length each; and by their
+textures, where a scan has some. Whoever carries a trace of any of these carries one.
 
-    traces/weights.npz                rows with a rank below 1/2, and what they weigh
-    traces/seed_0/suspects.npz        from the weights; then those who stand out, and those with evidence
-    traces/seed_0/sums_00000.npy      of one lot; goes when the round is over
-    traces/seed_0/likeness_00000.npz  of one lot, pair by pair; goes, too
-    traces/seed_0/traced.npz          traces that many carry, and the rows that have evidence of one
-    traces/growth_0/…                 the same; each round's traced.npz has all that is known by then
-    traces/textures/…                 the same rounds, of textures
-    traces/traced.npz                 what the last ones knew
+What each step leaves, trace_files.py says.
 
 Dimension key: M pairs that use a word, F suspects, T words, U uses of a word by a pair, P directions, N pairs
 of a part.
@@ -26,7 +20,6 @@ of a part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,19 +33,20 @@ from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.array_files import load_arrays, save_array, save_arrays
 from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.cross_files import Files, Lot, lots_of, one_thread
-from roclip_sanitize.scan.cross_rounds import read_judged, tell_halves
-from roclip_sanitize.scan.looks import TEXTURES, Look, looks_at, texture_look
+from roclip_sanitize.scan.cross_judged import read_judged
+from roclip_sanitize.scan.cross_rounds import tell_halves
+from roclip_sanitize.scan.looks import BLOCK_ROWS, TEXTURES, looks_at, texture_look
 from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.scan.suspects import Rows, Suspects
+from roclip_sanitize.scan.trace_files import TraceFiles
 from roclip_sanitize.scan.traced import Compared, Traced, grow, refine, single_out
-from roclip_sanitize.scan.traces import likeness, sums_of, weight_of
+from roclip_sanitize.scan.traces import even, likeness, sums_of, weight_of
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import here, remove
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 REFINEMENTS = 4  # of seeds
 MOST_ROUNDS = 8  # of growth
-STEP = "traces"
 
 
 def find_traces(
@@ -72,65 +66,30 @@ def find_traces(
         second: stores of the same pairs by young models, as cross prediction had them.
         textures: store of their textures, in which traces are looked for, too.
 
-    Memory: of the driver 16 bytes for each pair with a rank below 1/2, and 24 for each use of a word that
-    these use often; of a worker the latter, too, and one part's pictures with such words, 1.5 kB each.
+    Memory: of the driver 16 bytes for each pair with a rank below 1/2, and 48 for each use of a word that
+    these use often; of a worker half of the latter, one part's pictures in float16, and a block of them with
+    6 kB each.
     """
-    first = _Rounds(store, _Files(places, looks_at(store.path)[0]), executor)
+    look = looks_at(store.path)[0]
+    first = _Rounds(store, TraceFiles(places, look), executor)
     first.once("weights", lambda: _write_weights(store, places, second))
     if first.done("traced"):
         return
-    found = _grown(_seeds(first), first)
+    told = [first.files, TraceFiles(places, look, even=True)]
     if textures:
-        look = texture_look(textures)
-        tell_halves(Files(places=places, look=look), store, executor)
-        again = _Rounds(store, _Files(places, look), executor)
-        found = found.joined(_grown(_seeds(again), again))
+        told.append(TraceFiles(places, texture_look(textures)))
+        tell_halves(Files(places=places, look=told[-1].look), store, executor)
+    found = Traced.nothing()
+    for rounds in (_Rounds(store, files, executor) for files in told):
+        found = found.joined(_grown(_seeds(rounds), rounds))
     first.once("traced", lambda: [found.write(Traced.file(places))])
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """Where the rounds of a look lie."""
-
-    places: Places
-    look: Look
-
-    @property
-    def weights(self) -> Path:
-        """Those of all looks."""
-        return self.places.work / "traces" / "weights.npz"
-
-    @property
-    def _folder(self) -> Path:
-        return self.places.work / "traces" / self.look.name
-
-    def marked(self, name: str) -> str:
-        """What a step's marker is called."""
-        return f"traces_{self.look.name}_{name}" if self.look.name else f"traces_{name}"
-
-    def commit(self, name: str, *files: Path, laps: Laps, workers: int = 1) -> Marker:
-        """Declare a step done, and book its time."""
-        laps.lap(STEP)
-        return self.places.commit(self.marked(name), *files, rows=0, laps=laps, workers=workers)
-
-    def suspects(self, name: str) -> Path:
-        return self._folder / name / "suspects.npz"
-
-    def sums(self, name: str, lot: str) -> Path:
-        return self._folder / name / f"sums_{lot}.npy"
-
-    def likeness(self, name: str, lot: str) -> Path:
-        return self._folder / name / f"likeness_{lot}.npz"
-
-    def traced(self, name: str) -> Path:
-        return self._folder / name / "traced.npz"
 
 
 class _Pictures:
     """Pairs' pictures, and which of a round's words they come with."""
 
-    def __init__(self, files: _Files, name: str) -> None:
-        self._files = Files(places=files.places, look=files.look)
+    def __init__(self, files: TraceFiles, name: str) -> None:
+        self._files, self._even = Files(places=files.places, look=files.look), files.even
         self._columns = Columns(files.places.columns)
         self.suspects = Suspects.load(files.suspects(name))
 
@@ -138,17 +97,20 @@ class _Pictures:
         """Which of the words some rows' captions use: sparse (M, T) of ones."""
         return self._columns.words(row_M)[:, self.suspects.word_T]
 
-    def rows(self, part: StorePart, place_M: Rows) -> NDArray[np.float64]:
-        """Pictures of some of a part's rows: (M, P)."""
+    def rows(self, part: StorePart, place_M: Rows) -> Iterator[tuple[Rows, NDArray[np.float64]]]:
+        """Some of a part's rows, in one block or more: which, and their pictures (M, P)."""
         with np.load(here(self._files.halves(part.name))) as told:
-            picture_MP: NDArray[np.float64] = told["picture"][place_M].astype(np.float64)
-        return picture_MP
+            picture_NP = told["picture"]
+        for start in range(0, max(1, len(place_M)), BLOCK_ROWS):
+            block_M = place_M[start : start + BLOCK_ROWS]
+            row_MP = picture_NP[block_M].astype(np.float64)
+            yield block_M, even(row_MP) if self._even else row_MP
 
 
 class SumWorker:
     """Sums lots' suspects' pictures, for one round."""
 
-    def __init__(self, files: _Files, name: str) -> None:
+    def __init__(self, files: TraceFiles, name: str) -> None:
         self._files, self._name = files, name
         self._pictures = _Pictures(files, name)
 
@@ -161,14 +123,17 @@ class SumWorker:
 
     def _summed(self, part: StorePart) -> NDArray[np.float64]:
         weight_NT = self._pictures.suspects.of_part(part)
-        place_F = np.flatnonzero(np.diff(weight_NT.indptr))
-        return sums_of(weight_NT[place_F], self._pictures.rows(part, place_F))
+        blocks = self._pictures.rows(part, np.flatnonzero(np.diff(weight_NT.indptr)))
+        sum_TP: NDArray[np.float64] = np.sum(
+            [sums_of(weight_NT[rows], row_FP) for rows, row_FP in blocks], axis=0
+        )
+        return sum_TP
 
 
 class LikenessWorker:
     """Compares lots' pictures with the suspects', for one round."""
 
-    def __init__(self, files: _Files, name: str, lots: Sequence[Lot]) -> None:
+    def __init__(self, files: TraceFiles, name: str, lots: Sequence[Lot]) -> None:
         self._files, self._name = files, name
         self._pictures = _Pictures(files, name)
         self._weight_T = self._pictures.suspects.weight_T
@@ -188,20 +153,21 @@ class LikenessWorker:
 
     def _compared(self, part: StorePart) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Of each use of a word, in rows' order: the row, the word's place, the likeness."""
-        suspects = self._pictures.suspects
         uses_NT = self._pictures.uses(np.arange(part.start, part.start + part.rows))
-        place_M = np.flatnonzero(np.diff(uses_NT.indptr))
-        uses_MT, weight_MT = uses_NT[place_M], suspects.of_part(part)[place_M]
+        weight_NT = self._pictures.suspects.of_part(part)
+        like_U, place_M = list[NDArray[np.float64]](), np.flatnonzero(np.diff(uses_NT.indptr))
         with one_thread():
-            row_MP = self._pictures.rows(part, place_M)
-            like_U = likeness(uses_MT, row_MP, weight_MT, self._sum_TP, self._weight_T)
-        return np.repeat(part.start + place_M, np.diff(uses_MT.indptr)), uses_MT.indices, like_U
+            for place_B, row_BP in self._pictures.rows(part, place_M):
+                uses_BT, weight_BT = uses_NT[place_B], weight_NT[place_B]
+                like_U.append(likeness(uses_BT, row_BP, weight_BT, self._sum_TP, self._weight_T))
+        row_U = np.repeat(part.start + place_M, np.diff(uses_NT.indptr)[place_M])
+        return row_U, uses_NT[place_M].indices, np.concatenate(like_U)
 
 
 class _Rounds:
     """Does what is not done yet."""
 
-    def __init__(self, store: EmbeddingStore, files: _Files, executor: Executor) -> None:
+    def __init__(self, store: EmbeddingStore, files: TraceFiles, executor: Executor) -> None:
         self.files, self._lots, self._executor = files, lots_of(store.parts), executor
         self._work = StageFolder(files.places.work)
 
@@ -286,15 +252,17 @@ def _write_weights(store: EmbeddingStore, places: Places, second: Sequence[Path]
     weights = [weight_of(read_judged(places, part, second=second)[1].min(axis=1)) for part in store.parts]
     weight_N = np.concatenate([np.zeros(0), *weights])
     row_F = np.flatnonzero(weight_N)
-    files = _Files(places, looks_at(store.path)[0])
+    files = TraceFiles(places, looks_at(store.path)[0])
     return [save_arrays(files.weights, row=row_F, weight=weight_N[row_F])]
 
 
-def _write_refined(files: _Files, number: int, suspected_F: Rows, compared: Iterable[Compared]) -> list[Path]:
+def _write_refined(
+    files: TraceFiles, number: int, suspected_F: Rows, compared: Iterable[Compared]
+) -> list[Path]:
     traced, members = refine(compared, suspected_F) if number else (Traced.nothing(), single_out(compared))
     following = files.suspects(f"seed_{number + 1}")
     return [traced.write(files.traced(f"seed_{number}")), Suspects.members(members).write(following)]
 
 
-def _write_grown(files: _Files, name: str, before: Traced, compared: Iterable[Compared]) -> list[Path]:
+def _write_grown(files: TraceFiles, name: str, before: Traced, compared: Iterable[Compared]) -> list[Path]:
     return [grow(compared, before=before).write(files.traced(name))]

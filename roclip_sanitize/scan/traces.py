@@ -31,6 +31,10 @@ A pair's evidence is the logarithm of a likelihood ratio, of two normal distribu
 since thousands of others have longer tails than a normal distribution; the largest of its words', and at
 the most that of a ratio of 10,000. Pairs with 4 or more carry the trace.
 
+All this is done twice, with pictures as they are, and with all at the same length (even()): in what is dark,
+or cluttered, the same trigger counts for more, or for less, so that poisons would seem to have little in
+common. At the same length, a few more honest series have.
+
 It sees what is in the main directions of the store's own vectors: what covers whole pictures, rather than a
 patch anywhere, or a warp. Where more than half the pairs of a word are poisons that nobody found, the others
 are no others, and the word tells nothing; its poisons are found by their other words.
@@ -127,6 +131,13 @@ def middle_and_spread(value_M: Vectors) -> tuple[float, float]:
     """Median, and median absolute deviation as that of a normal distribution."""
     middle = float(np.median(value_M))
     return middle, DEVIATIONS * float(np.median(np.abs(value_M - middle)))
+
+
+def even(row_MP: Vectors) -> Vectors:
+    """Rows at the length that those of uncorrelated directions of variance 1 have: (M, P)."""
+    length_M1 = np.linalg.norm(row_MP, axis=1, keepdims=True)
+    even_MP: Vectors = row_MP * (math.sqrt(row_MP.shape[1]) / np.maximum(length_M1, 1e-12))
+    return even_MP
 
 
 def weight_of(rank_M: NDArray[np.floating]) -> Vectors:
