@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.storage import exists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +41,26 @@ def require_equal_counts(
     names = sorted({*found, *wanted})
     for name in names:
         require_equal(found.get(name, 0), wanted.get(name, 0), what=f"{what} {name}", where=where)
+
+
+def compare_input(name: str, path: Path, content: str, *, stage: str, where: Path) -> str:
+    """Whether what a folder was made from is still what it was; what is gone cannot be compared.
+
+    Args:
+        name: what it is there.
+        path: where it lay.
+        content: what it held, see StageFolder.content.
+        stage: what made it.
+        where: the folder that was made from it.
+
+    Returns:
+        A line that says so.
+
+    Raises:
+        MismatchError: it holds something else.
+    """
+    if not exists(path):
+        return f"its {name}, {path}, is gone and was not compared"
+    found = StageFolder.open(path, stage=stage).content
+    require_equal(found, content, what=f"content since {where} was made", where=path)
+    return f"its {name}, {path}, has not changed since"

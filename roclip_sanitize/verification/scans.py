@@ -16,7 +16,7 @@ from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.rejudging import Rejudged
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
-from roclip_sanitize.verification.contract import require_equal, require_equal_counts
+from roclip_sanitize.verification.contract import compare_input, require_equal, require_equal_counts
 
 if TYPE_CHECKING:
     import polars
@@ -68,14 +68,9 @@ def _lowered(folder: StageFolder, rows: int, allowed: int) -> str:
 
 
 def _verify_inputs(folder: StageFolder) -> Iterator[str]:
-    """What it was made from is still what it was; what is gone cannot be compared, and that is said."""
-    for name, stage, path, wanted in _inputs(folder.settings):
-        if not exists(path):
-            yield f"its {name}, {path}, is gone and was not compared"
-            continue
-        content = StageFolder.open(path, stage=stage).content
-        require_equal(content, wanted, what=f"content since {folder.path} was made", where=path)
-        yield f"its {name}, {path}, has not changed since"
+    """What it was made from is still what it was."""
+    for name, stage, path, content in _inputs(folder.settings):
+        yield compare_input(name, path, content, stage=stage, where=folder.path)
     if exists(Path(folder.settings["store"])):
         _require_pairs_of_store(folder)
 
