@@ -10,6 +10,8 @@ from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import exists
 
+CLOSE = 1e-6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -32,6 +34,23 @@ def require_equal(found: object, wanted: object, *, what: str, where: Path) -> N
     """
     if found != wanted:
         raise MismatchError(f"{where}: {what}: found {found}, wanted {wanted}")
+
+
+def require_close(found: object, wanted: float | None, *, what: str, where: Path) -> None:
+    """The same for a number whose last digits another machine may round otherwise."""
+    numbers = isinstance(found, int | float) and wanted is not None
+    if not (numbers and abs(found - wanted) <= CLOSE):  # type: ignore[operator]
+        require_equal(found, wanted, what=what, where=where)
+
+
+def require_at_most(found: int, most: int, *, what: str, where: Path) -> None:
+    """Refuse a count below 0, or above what there is.
+
+    Raises:
+        MismatchError: both, and where.
+    """
+    if not 0 <= found <= most:
+        raise MismatchError(f"{where}: {what}: found {found}, wanted at most {most}")
 
 
 def require_equal_counts(
