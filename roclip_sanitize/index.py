@@ -5,7 +5,7 @@
     rows_00000.npy       their row numbers in the whole store, ascending
     vectors_00000.npy    its vectors, where the FAISS file holds only codes (ivf_pq)
     done/                what each file holds: "trained", and one marker per part
-    complete.json        settings, rows, width, model, and the recall that was measured
+    complete.json        settings, what the store held, rows, width, model, and the recall that was measured
 
 The number of workers changes no answer, nor does the number of parts where the kind is "flat" or
 "ivf_flat"; index_kinds.py says why. A FAISS file is index_files.py's business.
@@ -36,6 +36,7 @@ from roclip_sanitize.index_plan import (
     create_folder,
     drawn_rows,
     part_tasks,
+    require_store_unchanged,
     training_sample,
 )
 from roclip_sanitize.index_tuning import least_effort
@@ -53,6 +54,7 @@ __all__ = [
     "indexed_rows",
     "inspect_index",
     "open_index",
+    "require_store_unchanged",
 ]
 
 STEPS = ("learn", "read", "add", "write", "hash", "measure")
@@ -67,7 +69,7 @@ def build_index(settings: IndexSettings, *, out: Path, executor: Executor) -> di
     Raises:
         ConfigError: the transform wants more directions than there are, or the pool more rows.
         DataError: the store has no rows.
-        MismatchError: ``out`` was made with other settings.
+        MismatchError: ``out`` was made with other settings, or of what the store no longer holds.
 
     Memory of a worker: the float32 vectors of one part; the one that learns centroids, up to 262,144 rows.
     """
@@ -102,10 +104,11 @@ def open_index(path: Path, executor: Executor) -> Iterator[ShardedIndex]:
     at least twice as many workers as parts, searchers of the same part take turns with the questions.
 
     Raises:
-        DataError: there is none.
-        MismatchError: it is unfinished.
+        DataError: there is none, or its store is gone.
+        MismatchError: it is unfinished, or its store holds something else than when it was made.
     """
     folder = StageFolder.open(path, stage="index")
+    require_store_unchanged(folder)
     with _open_folder(folder, executor, effort=folder.facts.get("nprobe", 0)) as index:
         yield index
 
@@ -113,7 +116,8 @@ def open_index(path: Path, executor: Executor) -> Iterator[ShardedIndex]:
 def inspect_index(path: Path) -> dict[str, Any]:
     """Facts of a finished index: settings, rows, width, model, recall@1, recall@10, queries_per_second.
 
-    An approximate one also tells its sizes, and as ``nprobe`` how far a query looks.
+    What its store held is told as ``store_content``; older ones do not know. An approximate one also tells
+    its sizes, and as ``nprobe`` how far a query looks.
 
     Raises:
         DataError: there is none.

@@ -12,20 +12,22 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.errors import ConfigError, DataError
-from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, Modality, StorePart
 
 KINDS = ("flat", "ivf_flat", "ivf_pq", "hnsw", "auto")
 TRAINING_ROWS = 16_384
+CONTENT = "store_content"  # by which a folder notes what its store held
 
 # Where "auto" changes its kind. Comparing 250,000 rows of width 512 with each other is 6.4e13
 # operations, twelve minutes for a core of 90 GFLOP/s; of 10 million, the lists are 20 GB of float32.
@@ -191,10 +193,8 @@ def checked_width(settings: IndexSettings, store: EmbeddingStore) -> int:
 
 def create_folder(settings: IndexSettings, store: EmbeddingStore, *, out: Path, workers: int) -> StageFolder:
     """The index folder, its number of parts decided once and for all."""
-    begun = out / "stage.json"
-    parts = settings.parts
-    if not parts and exists(begun):
-        parts = int(read_json(begun)["settings"].get("parts", 0))
+    begun = StageFolder(out).settings if exists(out / "stage.json") else {}
+    parts = settings.parts or int(begun.get("parts", 0))
     decided: dict[str, Any] = {
         "store": str(settings.store),
         "model": store.model,
@@ -205,11 +205,45 @@ def create_folder(settings: IndexSettings, store: EmbeddingStore, *, out: Path, 
         "pool": settings.pool,
         "seed": settings.seed,
     }
+    if not begun or CONTENT in begun:  # an index from before it was noted goes on
+        decided[CONTENT] = content_of(store.path)
     if settings.queries:
         decided["queries"] = settings.queries
     if settings.kind != "flat":
         decided |= {"recall": settings.recall, "nprobe": settings.nprobe}
     return StageFolder.create(out, stage="index", settings=decided)
+
+
+def require_store_unchanged(folder: StageFolder) -> None:
+    """Refuse an index whose store holds something else than when the index was made.
+
+    Its rows would be those of other pairs. An index that notes nothing of it is from before this was asked,
+    and passes.
+
+    Raises:
+        DataError: the store is gone.
+        MismatchError: what it holds, what it held, and the command that makes the index of what it holds.
+    """
+    told = folder.settings
+    wanted, store = told.get(CONTENT), Path(told["store"])
+    if wanted is not None and (found := content_of(store)) != wanted:
+        raise MismatchError(
+            f"{store} holds {found}, wanted {wanted}, of which {folder.path} was made: "
+            f"remove that folder, and run '{_command(folder)}'"
+        )
+
+
+def content_of(store: Path) -> str:
+    """What names all that a finished store holds, see StageFolder.content."""
+    return StageFolder.open(store, stage="embed").content
+
+
+def _command(folder: StageFolder) -> str:
+    """What makes an index with the same settings."""
+    told = folder.settings
+    known = {each.name: each.default for each in fields(IndexSettings) if each.name in told}
+    options = [(f"--{name}", str(told[name])) for name, usual in known.items() if told[name] != usual]
+    return shlex.join(["roclip", "index", *itertools.chain(*options), "--out", str(folder.path)])
 
 
 def part_tasks(store: EmbeddingStore, folder: StageFolder) -> list[PartTask]:

@@ -16,11 +16,14 @@ from roclip_sanitize.canaries.planting import FAMILIES, spec_of
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.scan import ScanSettings, read_verdicts, scan_store
+from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification import verify_folder
 from tests.commands import Roclip
+from tests.squares import write_squares
 from tests.stages import poisoned_scan
 
 KINDS = ("shoe", "bag", "watch", "shirt", "ring", "hat")
@@ -171,3 +174,22 @@ class TestOfAScan:
         assert said.code == 0
         assert re.search(r"patch +\d+ of +15 found, \d+\.\d% \(", said.out)
         assert read_json(tmp_path / "out" / "canaries.json")["each"] == 15
+
+
+@pytest.mark.slow
+def test_a_shard_without_a_usable_pair_gives_no_canaries(tmp_path: Path) -> None:
+    shards = tuple(tmp_path / f"{number:05d}.tar" for number in range(4))
+    some, empty, broken, others = shards
+    write_squares(some, pairs=80)
+    write_squares(others, first=80, pairs=80)
+    with ShardWriter(empty), ShardWriter(broken) as writer:
+        writer.add("000000", image=b"no picture", caption="a red square", fields={"uid": "f" * 32})
+    here, store = LocalExecutor(), tmp_path / "store"
+    embed_shards(EmbedSettings(shards=shards, encoder="plain"), out=store, executor=here)
+    assert [part.rows for part in EmbeddingStore.open(store).parts] == [80, 0, 0, 80]
+    build_index(IndexSettings(store=store), out=tmp_path / "index", executor=here)
+    told = ScanSettings(store=store, index=tmp_path / "index")
+    scan_store(told, out=tmp_path / "scan", executor=here)
+    asked = CanarySettings(scan=tmp_path / "scan", families=("patch",))
+    (family,) = count_canaries(asked, out=tmp_path / "canaries", executor=here)
+    assert family.planted == 15

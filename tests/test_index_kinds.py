@@ -238,7 +238,7 @@ def test_auto_leaves_the_folder_that_its_choice_leaves(store: EmbeddingStore, tm
     facts = build_index(settings(store, "auto"), out=tmp_path / "i", executor=Workers(1))
     assert build_index(settings(store, "flat"), out=tmp_path / "i", executor=Idle()) == facts
     assert set(read_json(tmp_path / "i" / "stage.json")["settings"]) == {
-        "store", "model", "modality", "kind", "transform", "parts", "pool", "seed",
+        "store", "store_content", "model", "modality", "kind", "transform", "parts", "pool", "seed",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,16 @@ def test_verify_finds_another_label(run: Path, tmp_path: Path) -> None:
     }
     write_json(tmp_path / "scan" / "done" / f"{name}.json", marker)
     with pytest.raises(MismatchError, match="but its scores make it"):
+        list(verify_folder(tmp_path / "scan"))
+
+
+def test_verify_finds_another_end_of_a_label(run: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(run / "guarded", tmp_path / "scan") / "complete.json"
+    told = read_json(path)
+    name, cut = next(iter(told["label_cuts"].items()))
+    cut["suspicion"] -= 0.1
+    write_json(path, told)
+    with pytest.raises(MismatchError, match=rf"suspicion of the cut of label '{name}': found 0\.\d+, wanted"):
         list(verify_folder(tmp_path / "scan"))
 
 

@@ -7,15 +7,22 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import polars
 import pytest
 
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.scan import read_scores, read_verdicts, scan_store
 from roclip_sanitize.scan.explain import why_kept
+from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.one_pair import find_pair
+from roclip_sanitize.scan.traces import JOINS
+from roclip_sanitize.scan.verdicts import TELLING_KIN, TELLING_LIFT
+from roclip_sanitize.store import write_parquet
 from tests.commands import Roclip
 from tests.test_scan_stage import CLEAN, PATCHED, TARGETED, make_world
+from tests.test_scan_trace_rounds import make_world as make_traced_world
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +80,40 @@ def test_why_a_suspected_pair_is_kept() -> None:
     assert told == (
         "cross prediction and agreement suspect it, but less than those pairs that used up the budget of 6.0%"
     )
+
+
+def test_what_its_company_says_is_told_of_a_kept_pair(scan: Path, tmp_path: Path) -> None:
+    shutil.copytree(scan, tmp_path / "scan")
+    path = table_file(tmp_path / "scan", "scores", "00000")
+    table, uid = polars.read_parquet(path), read_verdicts(scan)["uid"][CLEAN.start]
+    ordinary = {"word_lift": TELLING_LIFT / 2, "trace": JOINS / 2, "kin": TELLING_KIN / 2}
+    for name, least, told in (
+        ("word_lift", TELLING_LIFT, "word lift suspects it"),
+        ("trace", JOINS, "trace suspects it"),
+        ("kin", TELLING_KIN, "kin suspects it"),
+    ):
+        for scores, why in (({**ordinary, name: least}, told), (ordinary, "no detector suspects it")):
+            columns = [polars.lit(value, polars.Float32).alias(each) for each, value in scores.items()]
+            write_parquet(path, table.with_columns(columns))
+            assert find_pair(tmp_path / "scan", uid).sentence.partition(",")[0] == why
+    write_parquet(path, table.drop(ordinary))  # as an older version left it
+    assert find_pair(tmp_path / "scan", uid).sentence == "no detector suspects it"
+
+
+def test_the_budget_that_is_told_is_what_was_left_of_it(tmp_path: Path) -> None:
+    world = make_traced_world(tmp_path, (900, 0, 880, 20), unseen=True)
+    lowered = replace(world, budget=0.06, times_mismatched=0.05)
+    scan_store(lowered, out=tmp_path / "scan", executor=LocalExecutor())
+    verdicts, scores = read_verdicts(tmp_path / "scan"), read_scores(tmp_path / "scan")
+    traced = scores.filter(verdicts["kept"] & (scores["trace"] >= JOINS)).sort("cross_prediction")
+    told = [find_pair(tmp_path / "scan", traced["uid"][place]).sentence for place in (0, -1)]
+    than = "but less than those pairs that used up the budget of 0.4%"
+    assert (~verdicts["kept"]).sum() / len(verdicts) == pytest.approx(0.0044, abs=1e-4)
+    assert told == [f"trace suspects it, {than}", f"cross prediction and trace suspect it, {than}"]
+    complete = read_json(tmp_path / "scan" / "complete.json")
+    del complete["allowed"]
+    write_json(tmp_path / "scan" / "complete.json", complete)  # as an older version left it
+    assert find_pair(tmp_path / "scan", traced["uid"][0]).sentence.endswith("the budget of 6.0%")
 
 
 def test_without_the_work_folder_a_kept_pair_has_no_neighbours(scan: Path, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from roclip_sanitize.audit.tables import Removed, removed_by_domain, removed_by_
 from roclip_sanitize.canaries.stage import CANARIES_STAGE, recount
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.results import score_tables, verdict_tables
 from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.told import as_written
 
 if TYPE_CHECKING:
     import polars
@@ -71,7 +73,7 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
     facts = {
         **_pairs(settings.scan, store),
         "budget": scan.settings["budget"],
-        **_estimate(scan),
+        **_estimate(scan, pairs=store.rows),
         **_guard(scan),
         "detectors": scan.settings["detectors"],
         "clusters": worst_clusters(lambda: _tables(settings.scan, store)),
@@ -91,12 +93,16 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
     return {**facts, "rules": rules_for(facts)}
 
 
-def _estimate(scan: StageFolder) -> dict[str, Any]:
-    """What the scan counted of strangers, and what it made of its budget; nothing of older scans."""
+def _estimate(scan: StageFolder, *, pairs: int) -> dict[str, Any]:
+    """What the scan counted of strangers, and what that makes of its budget; nothing of older scans."""
     told = scan.facts.get("strangers", {})
-    if told.get("share") is None:
-        return {}
-    return {"estimate": {**told, "allowed": scan.facts["allowed"]}}
+    with as_written(scan.path / "complete.json", "count of strangers"):
+        strangers = Strangers.from_json(told)
+        if strangers.share is None:
+            return {}
+        times = scan.settings.get("times_mismatched", 0.0)
+        allowed = strangers.allowed(pairs=pairs, budget=scan.settings["budget"], times=times)
+        return {"estimate": {**strangers.to_json(), "allowed": allowed}}
 
 
 def _guard(scan: StageFolder) -> dict[str, Any]:

@@ -99,6 +99,8 @@ def _label(store: EmbeddingStore, *, train: Path, test: Path, seed: int, each: i
         if len(captions) >= PAIRS:
             break
         part = store.parts[number]
+        if not part.rows:  # no vectors, and so none of the others' width
+            continue
         chosen.append(source_path(store.shards[number]))
         captions += store.metadata(part.name, ("caption",))["caption"].to_list()
         vectors.append(store.vectors(part.name, "image"))

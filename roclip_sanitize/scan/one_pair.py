@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import DataError
+from roclip_sanitize.records import Reason
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.agreement import NEUTRAL
 from roclip_sanitize.scan.explain import why_kept
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
+from roclip_sanitize.scan.rejudging import COMPANY
 from roclip_sanitize.scan.scoring import WEIGHED
+from roclip_sanitize.scan.verdicts import Company
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 if TYPE_CHECKING:
@@ -30,6 +33,11 @@ if TYPE_CHECKING:
 
 NAMES = ("uid", "key", "shard")
 PERCENTILE = "_percentile"
+TELLING = {
+    Reason.TRACE_OF_MISMATCHED_PAIRS: "trace",
+    Reason.KIN_OF_MISMATCHED_PAIRS: "kin",
+    Reason.WORD_OF_MISMATCHED_PAIRS: "word_lift",
+}  # scores of a pair's company, by the reason that they are
 NEIGHBOURS_TOLD = 10  # to people; --json has all
 
 
@@ -112,7 +120,6 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
         scores, verdict = (frame.row(place, named=True) for frame in frames)
         (part,) = [each for each in store.parts if each.name == marker.name]
         told = {name: value for name, value in scores.items() if _is_score(name)}
-        suspects = [name for name in WEIGHED if (told.get(name) or 0) > NEUTRAL]
         return PairFindings(
             uid=uid,
             key=scores["key"],
@@ -121,7 +128,7 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
             kept=verdict["kept"],
             reasons=tuple(each for each in verdict["reasons"].split(";") if each),
             sentence=verdict["sentence"]
-            or why_kept(suspects, budget=folder.settings["budget"], label=_saved_by(folder, scores)),
+            or why_kept(_suspects(told), budget=_budget(folder, store.rows), label=_saved_by(folder, scores)),
             scores=told,
             percentiles=_percentiles(folder, told),
             neighbours=_witnesses(store, scores["neighbours"]) or _neighbours(store, scan, part, place),
@@ -131,6 +138,23 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
 
 def _is_score(name: str) -> bool:
     return name not in {*NAMES, LABEL_COLUMN, "trace_word", "neighbours"} and not name.endswith(PERCENTILE)
+
+
+def _suspects(scores: Mapping[str, float | None]) -> list[str]:
+    """Names of the scores that make a pair suspicious, see verdicts.combined()."""
+    suspects = [name for name in WEIGHED if (scores.get(name) or 0) > NEUTRAL]
+    lift_N, trace_N, kin_N = (
+        np.array([ordinary if (score := scores.get(name)) is None else score], np.float32)
+        for name, (_, ordinary) in COMPANY.items()
+    )
+    tells = Company(lift_N=lift_N, trace_N=trace_N, kin_N=kin_N).tells()
+    return suspects + [name for reason, name in TELLING.items() if tells[reason][0]]
+
+
+def _budget(folder: StageFolder, pairs: int) -> float:
+    """The share of all pairs that the budget could take, lowered or not; older scans never lowered it."""
+    allowed = folder.facts.get("allowed")
+    return float(folder.settings["budget"] if allowed is None else allowed / max(1, pairs))
 
 
 def _saved_by(folder: StageFolder, scores: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.executors.base import Executor
-from roclip_sanitize.index import inspect_index, open_index
+from roclip_sanitize.index import inspect_index, open_index, require_store_unchanged
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.runfiles import StageFolder
@@ -148,7 +148,7 @@ def require_index_of(store: EmbeddingStore, index: Path) -> None:
 
     Raises:
         DataError: there is no index.
-        MismatchError: it holds something else, or only a sample.
+        MismatchError: it holds something else, or what the store held before, or only a sample.
     """
     facts = inspect_index(index)
     if Path(facts["store"]).resolve() != store.path.resolve() or facts["modality"] != "image":
@@ -156,6 +156,7 @@ def require_index_of(store: EmbeddingStore, index: Path) -> None:
             f"{index} holds {facts['modality']} vectors of {facts['store']}, "
             f"wanted image vectors of {store.path}"
         )
+    require_store_unchanged(StageFolder(index))
     if facts["rows"] != store.rows:
         raise MismatchError(
             f"{index} holds {facts['rows']:,} rows of {store.rows:,}: wanted all, without --pool"

@@ -3,7 +3,9 @@
     contract.py   what a check is
     folders.py    any stage's folder: markers, hashes, tallies
     stores.py     embedding stores: rows that belong together, unit vectors
+    indexes.py    indexes: of what their store still holds
     scans.py      scans: the same pairs as their store's, every verdict derived again from the scores
+                  scan_facts.py has what a scan declares as a whole
     rewrites.py   rewritten shards: every pair where its verdict says, byte for byte; lists and manifest
     trainings.py  trained weights
     audits.py     audits: every number measured again

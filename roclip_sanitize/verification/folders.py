@@ -11,6 +11,7 @@ from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.storage import exists, folders_in
 from roclip_sanitize.verification.audits import verify_audit
 from roclip_sanitize.verification.contract import Check, require_equal, require_equal_counts
+from roclip_sanitize.verification.indexes import verify_index
 from roclip_sanitize.verification.rewrites import verify_rewrite
 from roclip_sanitize.verification.scans import verify_scan
 from roclip_sanitize.verification.stores import verify_store
@@ -18,6 +19,7 @@ from roclip_sanitize.verification.trainings import verify_training
 
 STAGES: dict[str, Callable[[StageFolder], Iterator[str]]] = {
     "embed": verify_store,
+    "index": verify_index,
     "scan": verify_scan,
     "rewrite": verify_rewrite,
     "train": verify_training,

@@ -16,7 +16,15 @@ from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.rejudging import Rejudged
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
-from roclip_sanitize.verification.contract import require_equal, require_equal_counts
+from roclip_sanitize.verification.contract import compare_input, require_equal, require_equal_counts
+from roclip_sanitize.verification.scan_facts import (
+    require_cut,
+    verify_ends,
+    verify_estimate,
+    verify_looks,
+    verify_reasons,
+    verify_traces,
+)
 
 if TYPE_CHECKING:
     import polars
@@ -27,8 +35,10 @@ COUNTED = frozenset({Reason.MANY_CAPTIONS_ONE_PICTURE.value, Reason.MANY_PICTURE
 def verify_scan(folder: StageFolder) -> Iterator[str]:
     """Check every part. Memory: 13 bytes of every pair, and one part's tables."""
     yield from _verify_inputs(folder)
+    yield from verify_looks(folder)
+    yield from verify_estimate(folder)
     rejudged, rows, by_budget = Rejudged(folder), 0, 0
-    removed = Counter[str]()
+    removed, counted = Counter[str](), Counter[str]()
     for marker in folder.markers():
         verdicts = _verdicts(folder, marker)
         _require_verdicts(rejudged, marker, verdicts, where=folder.path)
@@ -36,6 +46,7 @@ def verify_scan(folder: StageFolder) -> Iterator[str]:
         _require_counts(folder, marker, reasons)
         rows += len(verdicts)
         removed.update(each[0] for each in reasons)
+        counted.update(reason for each in reasons for reason in each)
         by_budget += sum(COUNTED.isdisjoint(each) for each in reasons)
     yield f"{rows:,} verdicts are what the scores of the same pairs make them"
     told = Tally.from_json(folder.facts["tally"])
@@ -45,15 +56,20 @@ def verify_scan(folder: StageFolder) -> Iterator[str]:
         f"{folder.settings['budget']:.1%}{_lowered(folder, rows, rejudged.allowed)}, which allows "
         f"{rejudged.allowed:,}"
     )
+    yield from verify_reasons(folder, counted)
+    yield from verify_ends(folder, rejudged)
+    yield from verify_traces(folder)
     if label := folder.settings.get("label"):
         yield _guarded(folder, rejudged, label)
 
 
 def _guarded(folder: StageFolder, rejudged: Rejudged, label: str) -> str:
     """What the guard of rare classes spared, as counted."""
-    ends, where = rejudged.ends, folder.path
-    require_equal(folder.facts["spared"], ends.spared, what="pairs spared", where=where)
-    require_equal(sorted(folder.facts["label_cuts"]), sorted(ends.of_label), what="labels", where=where)
+    ends, facts, where = rejudged.ends, folder.facts, folder.path
+    require_equal(facts["spared"], ends.spared, what="pairs spared", where=where)
+    require_equal(sorted(facts["label_cuts"]), sorted(ends.of_label), what="labels", where=where)
+    for name, cut in ends.of_label.items():
+        require_cut(facts["label_cuts"][name], cut, what=f"cut of label {name!r}", folder=folder)
     return (
         f"{ends.spared:,} pairs of {len(ends.of_label):,} labels ({label}) are spared, as counted: none "
         f"loses more to the budget than {folder.settings['times_per_label']:g} times what all lose"
@@ -68,14 +84,9 @@ def _lowered(folder: StageFolder, rows: int, allowed: int) -> str:
 
 
 def _verify_inputs(folder: StageFolder) -> Iterator[str]:
-    """What it was made from is still what it was; what is gone cannot be compared, and that is said."""
-    for name, stage, path, wanted in _inputs(folder.settings):
-        if not exists(path):
-            yield f"its {name}, {path}, is gone and was not compared"
-            continue
-        content = StageFolder.open(path, stage=stage).content
-        require_equal(content, wanted, what=f"content since {folder.path} was made", where=path)
-        yield f"its {name}, {path}, has not changed since"
+    """What it was made from is still what it was."""
+    for name, stage, path, content in _inputs(folder.settings):
+        yield compare_input(name, path, content, stage=stage, where=folder.path)
     if exists(Path(folder.settings["store"])):
         _require_pairs_of_store(folder)
 
