@@ -45,6 +45,8 @@ class PlainEncoder:
 
     def encode_captions(self, captions: Sequence[str]) -> NDArray[np.float32]:
         """N captions → (N, 512) float32, unit rows."""
+        if not captions:  # which the vectoriser refuses
+            return np.empty((0, CAPTION_WIDTH), np.float32)
         rows: NDArray[np.float32] = self._vectorizer.transform(captions).toarray().astype(np.float32)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         rows[norms[:, 0] == 0, 0] = 1.0  # signed hashes can cancel out; the row must still be a unit
