@@ -211,6 +211,7 @@ class Demo:
 
     def _index(self, store: str, index: str, *, modality: str, transform: str = "") -> None:
         from roclip_sanitize.index import IndexSettings, build_index
+        from roclip_sanitize.index_tuning import with_what_varies
 
         settings = IndexSettings(
             store=self._run / store,
@@ -218,6 +219,7 @@ class Demo:
             transform=transform,
             seed=self._settings.seed,
         )
+        settings = with_what_varies(settings, out=self._run / index, executor=self._executor)
         build_index(settings, out=self._run / index, executor=self._executor)
 
     def _scan(self) -> Tally:

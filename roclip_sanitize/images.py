@@ -38,6 +38,7 @@ SUFFIXES = {
     **{"GIF": "gif", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif"},
 }
 FORMATS = tuple(SUFFIXES)  # not EPS: Pillow would run it
+RANGELESS = ("I", "F")  # Pillow's names of grey in 32 bits, or with a sign: whole, and with a fraction
 PILLOW_ERRORS = (  # what its decoders were seen to raise, or may, on bytes that are no picture
     *(OSError, EOFError, SyntaxError, ValueError, RuntimeError, LookupError, ArithmeticError),
     *(TypeError, AttributeError, struct.error, zlib.error),
@@ -64,7 +65,7 @@ def decode_image(data: bytes, *, enough: int = 0) -> Image.Image:
 
     Raises:
         BadPair: the picture is over 25 megapixels or 50 MB, under 8 px a side, truncated, or
-            not a picture.
+            not a picture; or its greys have no range of their own, as those of 32 bits.
     """
     if len(data) > MAX_IMAGE_BYTES:
         raise BadPair(f"{FailureReason.IMAGE_TOO_LARGE}: {len(data):,} bytes, at most {MAX_IMAGE_BYTES:,}")
@@ -73,6 +74,7 @@ def decode_image(data: bytes, *, enough: int = 0) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         _require_web_format(image.format)
         _require_sane_size(*image.size)
+        _require_known_range(image.mode)
         if enough:
             image.draft("RGB", (enough, enough))
         return _to_rgb(image)
@@ -152,6 +154,15 @@ def _require_sane_size(width: int, height: int) -> None:
 def _require_web_format(name: str | None) -> None:
     if name not in FORMATS:
         raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: is {name}, wanted one of {', '.join(FORMATS)}")
+
+
+def _require_known_range(mode: str) -> None:
+    """Measurements, say from 0 to 1, or heights in metres: Pillow would cut them off at 255."""
+    if mode in RANGELESS:
+        raise BadPair(
+            f"{FailureReason.IMAGE_UNDECODABLE}: its greys are numbers without a range (mode {mode}), "
+            "wanted 8 or 16 bits without a sign"
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

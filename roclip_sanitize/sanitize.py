@@ -26,6 +26,7 @@ from roclip_sanitize.encoders import PLAIN, TEXTURES
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index
+from roclip_sanitize.index_tuning import with_what_varies
 from roclip_sanitize.machine import Watch
 from roclip_sanitize.records import Tally
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
@@ -44,6 +45,7 @@ YOUNG: Mapping[str, Any] = {  # it sees the trusted half of the pairs, and each 
     "rewritten": 0.0,
     "augmentation": "mixing",
 }
+BATCH_PAIRS, LEAST_PAIRS = 64, 2  # of a step, and at the least where there are not as many
 YOUNG_CLIPS = 2  # one judges worse; a third gains less than the second, for an epoch more (benchmarks/LOG.md)
 HELD_IN_MEMORY = 500_000  # pairs; beyond, scans judge which ones the young CLIP sees
 
@@ -121,13 +123,15 @@ def train_young(
 
     Args:
         shards: what they see.
-        pairs: how many there are, to choose who judges them.
+        pairs: how many there are, to choose who judges them, and how many a step shows.
         seeds: of each one's weights, by its folder.
         executor: where.
     """
     judge_by: JudgeBy = "scan" if pairs > HELD_IN_MEMORY else "memory"
+    as_many = 1 << (max(pairs, LEAST_PAIRS).bit_length() - 1)  # a power of two, which ranks can share
+    batch = min(BATCH_PAIRS, as_many)
     runs = {
-        out: TrainSettings(shards=shards, seed=seed, judge_by=judge_by, **YOUNG)
+        out: TrainSettings(shards=shards, seed=seed, judge_by=judge_by, batch_size=batch, **YOUNG)
         for out, seed in seeds.items()
     }
     decoded = next(iter(runs)).with_name("young_cache")
@@ -143,6 +147,7 @@ def _stages(settings: SanitizeSettings, out: Path, executor: Executor) -> dict[s
 
     def index() -> None:
         told = IndexSettings(store=store, transform="pca96", seed=settings.seed)
+        told = with_what_varies(told, out=out / "index", executor=executor)  # of few pairs, or all alike
         build_index(told, out=out / "index", executor=executor)
 
     def train() -> None:

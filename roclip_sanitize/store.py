@@ -30,6 +30,7 @@ from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import atomic_file, exists
+from roclip_sanitize.told import Told
 
 if TYPE_CHECKING:
     import polars
@@ -76,12 +77,12 @@ class EmbeddingStore:
     @cached_property
     def model(self) -> str:
         """Digest of the encoder that made the vectors; vectors of two models never mix."""
-        return str(self._folder.settings["encoder"]["digest"])
+        return str(self._encoder["digest"])
 
     @cached_property
     def encoder(self) -> str:
         """Specification that this encoder was opened by."""
-        return str(self._folder.settings["encoder"]["name"])
+        return str(self._encoder["name"])
 
     @cached_property
     def towers(self) -> Towers:
@@ -92,7 +93,11 @@ class EmbeddingStore:
     @cached_property
     def joint(self) -> bool:
         """Whether images and captions lie in one space, so that they may be compared."""
-        return bool(self._folder.settings["encoder"]["joint"])
+        return bool(self._encoder["joint"])
+
+    @cached_property
+    def _encoder(self) -> Told:
+        return Told(self._folder.settings["encoder"], where=f"encoder of {self.path}")
 
     @cached_property
     def shards(self) -> list[str]:

@@ -28,6 +28,7 @@ from roclip_sanitize.errors import ConfigError
 SIDE_PX = 64
 WINDOW_PX, STRIDE_PX = 6, 2
 FAINT = 5.0  # of 255: what is fainter than that is as good as not there
+WAVES = 3 * WINDOW_PX**2  # of three colours; the first of them is the mean brightness
 AT_ONCE = 64
 VERSION = "textures-1"  # change with anything that changes the vectors
 
@@ -41,9 +42,8 @@ class TextureEncoder:
 
     def encode_images(self, image_NSS3: NDArray[np.uint8]) -> Floats:
         """(N, 64, 64, 3) uint8 → (N, 214) float32, unit rows."""
-        blocks = [
-            _strongest(image_NSS3[start : start + AT_ONCE]) for start in range(0, len(image_NSS3), AT_ONCE)
-        ]
+        starts = range(0, len(image_NSS3), AT_ONCE) or [0]  # rows have a width where there are none, too
+        blocks = [_strongest(image_NSS3[start : start + AT_ONCE]) for start in starts]
         return unit_rows(np.log(FAINT + np.maximum(np.concatenate(blocks), 1.0)))
 
     def encode_captions(self, captions: Sequence[str]) -> Floats:
@@ -73,5 +73,7 @@ def _strongest(image_NSS3: NDArray[np.uint8]) -> Floats:
     pixel_NSSC = image_NSS3.astype(np.float32) @ COLOURS_33.T
     rows = sliding_window_view(pixel_NSSC, WINDOW_PX, axis=1)[:, ::STRIDE_PX] @ wave_PP.T  # N W S C P
     told = sliding_window_view(rows, WINDOW_PX, axis=2)[:, :, ::STRIDE_PX] @ wave_PP.T  # N W W C P P
-    most, least = (each.reshape(len(image_NSS3), -1)[:, 1:] for each in (told.max((1, 2)), told.min((1, 2))))
+    most, least = (
+        each.reshape(len(image_NSS3), WAVES)[:, 1:] for each in (told.max((1, 2)), told.min((1, 2)))
+    )
     return np.hstack([most, -least])

@@ -11,7 +11,7 @@ import polars
 from numpy.typing import NDArray
 
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.store import (
     EmbeddingStore,
     metadata_file,
@@ -51,6 +51,7 @@ def make_store(
     image_hashes = image_hashes or [f"{row:032x}" for row in range(rows)]
     shards = [f"{part:05d}.tar" for part in range(len(part_sizes))]
     encoder = {
+        "name": "by hand",
         "digest": MODEL,
         "joint": joint,
         "image_width": image_ND.shape[1],
@@ -80,6 +81,14 @@ def make_store(
         start += size
     folder.finish({"tally": Tally(seen=rows).to_json(), "encoder": encoder})
     return EmbeddingStore.open(path)
+
+
+def as_if_by(encoder: str, store: EmbeddingStore) -> EmbeddingStore:
+    """A store that says it was made by some encoder."""
+    told = read_json(store.path / "stage.json")
+    told["settings"]["encoder"]["name"] = encoder
+    write_json(store.path / "stage.json", told)
+    return EmbeddingStore.open(store.path)
 
 
 def unit_rows(vectors_ND: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -1,6 +1,9 @@
-"""Captions: which bytes are one, and when two are the same."""
+"""Captions: which bytes are one, when two are the same, and which words they have."""
 
 from __future__ import annotations
+
+import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -91,6 +94,81 @@ def test_what_is_spaced_once_stays_so(text: str) -> None:
 )
 def test_words_are_what_carries_meaning(caption: str, words: list[str]) -> None:
     assert caption_words(caption) == words
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        pytest.param("लाल जूते", ["लाल", "जूते"], id="Hindi"),
+        pytest.param("লাল জুতা", ["লাল", "জুতা"], id="Bengali"),
+        pytest.param("சிவப்பு காலணி", ["சிவப்பு", "காலணி"], id="Tamil"),
+        pytest.param("माँ, घी", ["माँ", "घी"], id="a consonant and its vowel sign are two letters"),
+        pytest.param("İstanbul ISTANBUL", ["istanbul", "istanbul"], id="a dot that folding leaves over"),
+        pytest.param("Μαΐου", ["μαΐου"], id="a letter that folding takes apart"),
+        pytest.param("за\u0301мок замок", ["замок", "замок"], id="where the stress is"),
+        pytest.param("כֶּלֶב كِتَاب", ["כלב", "كتاب"], id="vowel points"),
+        pytest.param("می\u200cخواهم", ["میخواهم"], id="joiners are of a word"),
+        pytest.param("s҉a҉l҉e҉", ["sale"], id="ornaments"),
+        pytest.param("𑄌𑄋𑄴𑄟𑄳𑄦", ["𑄌𑄋𑄴𑄟𑄳𑄦"], id="Chakma, beyond 16 bits"),
+        pytest.param("빨간 모자 🎩", ["빨간", "모자"], id="Korean parts words"),
+    ],
+)
+def test_marks_belong_to_their_letters(caption: str, words: list[str]) -> None:
+    assert caption_words(caption) == words
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        pytest.param("红色皮鞋", ["红色", "色皮", "皮鞋"], id="Chinese"),
+        pytest.param("黒い犬、カメラ", ["黒い", "い犬", "カメ", "メラ"], id="Japanese"),
+        pytest.param("ｶﾞﾗｽ", ["ガラ", "ラス"], id="half-width Katakana"),
+        pytest.param("葛\U000e0100城", ["葛城"], id="which of its forms says nothing"),
+        pytest.param("𠮷野家", ["𠮷野", "野家"], id="Han beyond 16 bits"),
+        pytest.param(
+            "สวัสดี รองเท้า", ["สวั", "วัส", "สดี", "รอ", "อง", "งเ", "เท้", "ท้า"], id="Thai, with its marks"
+        ),
+        pytest.param("ສີແດງ", ["ສີແ", "ແດ", "ດງ"], id="Lao"),
+        pytest.param("មាន់", ["មាន់"], id="Khmer"),
+        pytest.param("မြန်မာ", ["မြန်", "န်မာ"], id="Burmese"),
+        pytest.param("犬 2匹 ๑๒", ["犬", "匹"], id="a letter alone, no digits"),
+        pytest.param("iPhoneケース 14K", ["iphone", "ケー", "ース"], id="Latin within"),
+    ],
+)
+def test_where_words_are_not_parted_pairs_of_letters_are(caption: str, words: list[str]) -> None:
+    assert caption_words(caption) == words
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("红色皮鞋", "黑色皮鞋"), ("รองเท้าแดง", "รองเท้าสีฟ้า"), ("लाल जूते", "जूते, नीले"), ("黒い犬", "犬が黒い")],
+)
+def test_captions_of_the_same_thing_share_words(one: str, other: str) -> None:
+    assert set(caption_words(one)) & set(caption_words(other))
+
+
+ALPHABETS = st.sampled_from(
+    [
+        *(("ASCII", 0x20, 0x7F), ("Latin", 0x20, 0x24F), ("more Latin", 0x1E00, 0x1EFF)),
+        *(("Greek", 0x370, 0x3FF), ("Cyrillic", 0x400, 0x52F), ("Armenian", 0x531, 0x58F)),
+        *(("Hebrew", 0x5D0, 0x5EA), ("Arabic", 0x620, 0x64A), ("Georgian", 0x10A0, 0x10FF)),
+        *(("Ethiopic", 0x1200, 0x135A), ("Hangul", 0xAC00, 0xD7A3), ("signs", 0x2000, 0x200B)),
+        *(("forms", 0xFB00, 0xFB17), ("pictographs", 0x1F300, 0x1FAFF)),
+    ]
+).flatmap(lambda block: st.characters(min_codepoint=block[1], max_codepoint=block[2]))
+
+
+@given(st.text(ALPHABETS | st.sampled_from(" _-4"), max_size=60))
+def test_alphabets_have_the_words_that_they_had(caption: str) -> None:
+    """Wherever nothing is a mark, nor folds into one, as İ does."""
+    text = normalise_caption(caption)
+    if not any(unicodedata.category(letter).startswith("M") for letter in text):
+        assert caption_words(caption) == re.findall(r"[^\W\d_]{2,}", text)
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_words_of_captions_side_by_side_are_those_of_both(one: str, other: str) -> None:
+    assert caption_words(f"{one} {other}") == caption_words(one) + caption_words(other)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from roclip_sanitize.demo import Demo, DemoSettings
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.evaluation.results import Result, read_results
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.images import encode_jpeg
 from roclip_sanitize.outcome import (
     ARMS,
     SANITISED,
@@ -20,7 +21,8 @@ from roclip_sanitize.outcome import (
     why_void,
 )
 from roclip_sanitize.runfiles import StageFolder, read_json
-from tests.squares import write_square_shards, write_squares
+from roclip_sanitize.shard_writer import ShardWriter
+from tests.squares import draw_square, uid_of, write_square_shards, write_squares
 
 
 def share(hits: int, *, arm: str, attack: str | None = None, metric: str = "attack_success") -> Result:
@@ -89,6 +91,34 @@ def test_the_table_has_a_line_per_arm_and_a_column_per_attack() -> None:
         ["sanitised_consensus", "-", "-", "2.0%", "3.0%"],
     ]
     assert len({len(line) for line in (head, *lines)}) == 1
+
+
+def write_halves(path: Path, *, first: int, pairs: int) -> Path:
+    """Squares of two kinds, so that few of them have thirty captions of each."""
+    with ShardWriter(path) as writer:
+        for number in range(first, first + pairs):
+            kind = ("plain", "fancy")[number % 2]
+            fields = {"uid": uid_of(number), "kind": kind}
+            picture = encode_jpeg(draw_square(number))
+            writer.add(
+                f"{number:06d}", image=picture, caption=f"a {kind} square, no. {number}", fields=fields
+            )
+    return path
+
+
+@pytest.mark.slow
+def test_fewer_pairs_than_directions_will_do(tmp_path: Path) -> None:
+    settings = DemoSettings(
+        shards=str(write_halves(tmp_path / "train.tar", first=0, pairs=70)),
+        test_shards=str(write_halves(tmp_path / "test.tar", first=1_000, pairs=32)),
+        label="kind",
+    )
+    Demo(settings, run=tmp_path / "run", executor=LocalExecutor()).prepare()
+    kept = StageFolder(tmp_path / "run" / "rewrite").facts["tally"]["kept"]
+    told = read_json(tmp_path / "run" / "kept_index_image" / "stage.json")["settings"]
+    assert told["transform"] == f"pca{kept - 1}"
+    assert kept <= 70
+    assert (tmp_path / "run" / "pairs" / "complete.json").exists()
 
 
 @pytest.mark.slow

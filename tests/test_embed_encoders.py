@@ -123,6 +123,13 @@ def test_plain_captions_count_words_whatever_their_case() -> None:
     assert np.linalg.norm(text_ND, axis=1) == pytest.approx(1)
 
 
+def test_nothing_is_no_rows_of_the_same_width() -> None:
+    plain = PlainEncoder()
+    found = (plain.encode_images(np.zeros((0, 16, 16, 3), np.uint8)), plain.encode_captions([]))
+    assert [rows.shape for rows in found] == [(0, 768), (0, 512)]
+    assert {rows.dtype for rows in found} == {np.dtype(np.float32)}
+
+
 # CLIP
 
 

@@ -70,6 +70,13 @@ def test_sixteen_bits_of_grey_keep_their_shades() -> None:
     assert np.array_equal(np.asarray(image)[..., 0], deep // 256)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.dtype(">u2")], ids=["little", "big"])
+def test_sixteen_bits_of_a_tiff_do_too(kind: np.dtype[np.uint16]) -> None:
+    deep = np.linspace(0, 65_535, 400).astype(kind).reshape(20, 20)
+    image = decode_image(encoded(Image.fromarray(deep), "TIFF"))
+    assert np.array_equal(np.asarray(image)[..., 0], deep // 256)
+
+
 # What is none
 
 
@@ -92,6 +99,16 @@ def test_sixteen_bits_of_grey_keep_their_shades() -> None:
             forged_jpeg(5_001, 5_000), "image_too_large: header says 5001 × 5000", id="a forged header"
         ),
         pytest.param(b"\0" * (MAX_IMAGE_BYTES + 1), "image_too_large: 50,000,001 bytes", id="too many bytes"),
+        pytest.param(
+            encoded(Image.fromarray(np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)), "TIFF"),
+            r"image_undecodable: its greys are numbers without a range \(mode F\), wanted 8 or 16 bits",
+            id="fractions, which would all be black",
+        ),
+        pytest.param(
+            encoded(Image.fromarray(np.arange(400, dtype=np.int32).reshape(20, 20) * 160), "TIFF"),
+            r"image_undecodable: its greys are numbers without a range \(mode I\)",
+            id="32 bits, which would be white",
+        ),
     ],
 )
 def test_what_is_no_picture_is_told_in_one_line(data: bytes, reason: str) -> None:

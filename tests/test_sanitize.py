@@ -9,11 +9,13 @@ import pytest
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.images import encode_jpeg
 from roclip_sanitize.runfiles import read_json
 from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 from roclip_sanitize.scan import read_verdicts
+from roclip_sanitize.shard_writer import ShardWriter
 from tests.commands import Roclip
-from tests.squares import write_square_shards
+from tests.squares import colour_of, draw_square, uid_of, write_square_shards
 
 pytestmark = pytest.mark.slow
 
@@ -74,3 +76,44 @@ def test_a_second_look_is_trained_for_and_taken(tmp_path: Path) -> None:
     assert seeds == [0, 1], "two of the same seed would be one"
     assert not (tmp_path / "out" / "young_cache").exists(), "decoded pairs are of no more use"
     assert len(read_verdicts(tmp_path / "out" / "scan")) == 160
+
+
+def write_copies(path: Path, *, pairs: int, different: int) -> tuple[Path, ...]:
+    """A shard of few pictures, each of them several times, in bytes of its own each time."""
+    with ShardWriter(path) as writer:
+        for number in range(pairs):
+            picture = encode_jpeg(draw_square(number % different)) + bytes(
+                [number]
+            )  # what follows is not read
+            caption = f"a {colour_of(number % different)} square, seen {number} times"
+            writer.add(f"{number:06d}", image=picture, caption=caption, fields={"uid": uid_of(number)})
+    return (path,)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "different", "young", "transform"),
+    [
+        pytest.param(50, 50, 1, "pca49", id="few pairs, fewer than a batch of the young CLIP"),
+        pytest.param(100, 7, 0, "pca6", id="few pictures"),
+        pytest.param(100, 1, 0, "", id="one picture"),
+    ],
+)
+def test_as_many_directions_as_there_are_will_do(
+    tmp_path: Path, pairs: int, different: int, young: int, transform: str
+) -> None:
+    told = SanitizeSettings(
+        shards=write_copies(tmp_path / "copies.tar", pairs=pairs, different=different), young_clips=young
+    )
+    for _ in range(2):
+        tally = sanitize_shards(told, out=tmp_path / "out", executor=LocalExecutor(), say=list[str]().append)
+        assert tally.seen == pairs == tally.kept + sum(tally.quarantined.values())
+    assert read_json(tmp_path / "out" / "index" / "stage.json")["settings"]["transform"] == transform
+    assert (tally.kept > 40) == (pairs == different), "what is shown under many captions is set aside"
+
+
+def test_of_enough_pairs_nothing_is_taken_away(tmp_path: Path) -> None:
+    told = SanitizeSettings(
+        shards=write_square_shards(tmp_path / "squares", shards=1, pairs=110), young_clips=0
+    )
+    sanitize_shards(told, out=tmp_path / "out", executor=LocalExecutor(), say=list[str]().append)
+    assert read_json(tmp_path / "out" / "index" / "stage.json")["settings"]["transform"] == "pca96"

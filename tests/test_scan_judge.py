@@ -13,10 +13,10 @@ import pytest
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.matching import MATCH_SCHEMA, matches_file
-from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.store import write_parquet
-from roclip_sanitize.training.judging import FIRST_LOOK, JUDGED_STAGE, SECOND_LOOK
+from roclip_sanitize.training.judging import FIRST_LOOK, JUDGED_STAGE, SECOND_LOOK, JudgementMaker
 from roclip_sanitize.training.refresh import FOLDER, is_made
 from roclip_sanitize.training.scan_judge import ScanJudge, in_turns
 from roclip_sanitize.training.settings import TrainSettings
@@ -111,3 +111,12 @@ def test_a_training_that_is_killed_while_it_is_judged_ends_as_another(
     assert not is_made(killed, SECOND_LOOK)
     train_clip(told, out=killed, executor=LocalExecutor(), cache=tmp_path / "cache")
     assert digest(killed) == digest(whole)
+
+
+@pytest.mark.slow
+def test_fewer_pairs_than_directions_are_judged(tmp_path: Path) -> None:
+    shards = write_square_shards(tmp_path / "squares", shards=2, pairs=20)
+    JudgementMaker(out=tmp_path / "out", shards=shards, executor=LocalExecutor())(FIRST_LOOK)
+    assert is_made(tmp_path / "out", FIRST_LOOK)
+    index = tmp_path / "out" / FOLDER / "plain" / "index_image"
+    assert read_json(index / "stage.json")["settings"]["transform"] == "pca39"

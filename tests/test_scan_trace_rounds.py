@@ -33,7 +33,7 @@ from roclip_sanitize.scan.traces import (
     Trace,
 )
 from roclip_sanitize.verification import verify_folder
-from tests.stores import make_store
+from tests.stores import as_if_by, make_store
 from tests.test_scan_stage import DyingExecutor, contents
 
 KINDS = ("shoe", "bag", "watch", "shirt", "belt", "scarf")
@@ -59,7 +59,7 @@ def make_world(path: Path, part_sizes: Sequence[int], *, unseen: bool = False) -
     if unseen:
         texture_ND = rng.normal(size=(PAIRS, WIDTH))
         texture_ND[list(POISONS)] += trigger_D
-        make_store(path / "textures", texture_ND, texture_ND, part_sizes)
+        as_if_by("textures", make_store(path / "textures", texture_ND, texture_ND, part_sizes))
     else:
         image_ND[list(POISONS)] += trigger_D
     kind_N[list(MISTAKEN)] = (kind_N[list(MISTAKEN)] + 2) % len(KINDS)
@@ -136,6 +136,11 @@ class TestTextures:
         other = make_store(tmp_path / "other", np.eye(4), np.eye(4), (4,))
         told = replace(world, textures=other.path)
         with pytest.raises(MismatchError, match="holds 4 pairs, which are not the 1,800 of"):
+            scan_store(told, out=tmp_path / "out", executor=LocalExecutor())
+        told = replace(world, textures=world.store)
+        with pytest.raises(
+            MismatchError, match=r"store was made by encoder 'by hand', wanted 'textures': embed"
+        ):
             scan_store(told, out=tmp_path / "out", executor=LocalExecutor())
         with pytest.raises(ConfigError, match="textures go with the detector traces, but detectors are kin"):
             replace(world, detectors=("kin", "cross_prediction"))

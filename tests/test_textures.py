@@ -67,6 +67,12 @@ def test_how_pictures_are_batched_says_nothing() -> None:
     ).all()
 
 
+def test_no_pictures_are_no_rows_of_the_same_width() -> None:
+    found = TextureEncoder().encode_images(noise(0))
+    assert found.shape == (0, 214)
+    assert found.dtype == np.float32
+
+
 def test_it_has_no_captions() -> None:
     assert isinstance(open_encoder("textures"), TextureEncoder)
     with pytest.raises(ConfigError, match="encoder 'textures' has no captions: embed with --towers image"):

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.cross_prediction import FROM_NOTHING, FROM_TRUST, Round
-from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.encoders import TEXTURES as TEXTURES_ENCODER
+from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.scan.columns import Columns
 from roclip_sanitize.scan.directions import Vocabulary
 from roclip_sanitize.scan.parts import Places
-from roclip_sanitize.store import EmbeddingStore, Modality, StorePart
+from roclip_sanitize.store import MODALITIES, EmbeddingStore, Modality, StorePart
 
 PICTURE_WIDTH, CAPTION_WIDTH, MODEL_WIDTH, TEXTURE_WIDTH = 192, 256, 128, 128
 HALVES = ("picture", "caption")
@@ -104,7 +105,16 @@ def looks_at(store: Path, second: Sequence[Path] = ()) -> tuple[Look, ...]:
 
 
 def texture_look(textures: Path) -> Look:
-    """The look at pictures' textures, in which traces are looked for: it predicts nothing."""
+    """The look at pictures' textures, in which traces are looked for: it predicts nothing.
+
+    Raises:
+        MismatchError: the store is of something else.
+    """
+    if (found := EmbeddingStore.open(textures).encoder) != TEXTURES_ENCODER:
+        raise MismatchError(
+            f"{textures} was made by encoder {found!r}, wanted {TEXTURES_ENCODER!r}: "
+            f"embed with --encoder {TEXTURES_ENCODER} --towers image"
+        )
     return Look(name=TEXTURES, rounds=(), store=textures, captions=None, widths=(TEXTURE_WIDTH,))
 
 
@@ -120,10 +130,10 @@ def told_second(settings: Mapping[str, Any]) -> dict[Path, str]:
 
 
 def require_same_pairs(store: EmbeddingStore, second: EmbeddingStore) -> None:
-    """Refuse a second store that has not the first one's pairs, row by row.
+    """Refuse a second store that has not the first one's pairs, row by row, or only half of each.
 
     Raises:
-        MismatchError: which part differs, and how.
+        MismatchError: which part differs, and how; or which half has no vectors. Textures need no captions.
     """
     if len(store.parts) != len(second.parts):
         raise MismatchError(
@@ -139,6 +149,9 @@ def require_same_pairs(store: EmbeddingStore, second: EmbeddingStore) -> None:
                 f"part {other.name} of {second.path} holds {other.rows:,} pairs, which are not the "
                 f"{ours.rows:,} of {store.path}, one by one: embed the same shards, and retry what failed"
             )
+    for modality in MODALITIES[:1] if second.encoder == TEXTURES_ENCODER else MODALITIES:
+        for part in second.parts[:1]:
+            second.vectors(part.name, modality)  # refuses now what a look would refuse hours later
 
 
 class Source(Protocol):
@@ -172,12 +185,17 @@ class VectorSource:
         return np.asarray(self._vectors(part)[block], np.float32)
 
     def sums(self, parts: Sequence[StorePart]) -> Arrays:
-        """See Source. A part without a pair has no width."""
+        """See Source. A part without a pair has no width.
+
+        Raises:
+            DataError: which row holds what is no number. Nothing after this would know.
+        """
         width = max(self._vectors(part).shape[1] for part in parts)
         sum_V, square_VV = np.zeros(width), np.zeros((width, width))
         for part in parts:
             for block in blocks(part):
                 row_MV = np.asarray(self._vectors(part)[block], np.float64)
+                self._require_numbers(row_MV, part, block)
                 sum_V += row_MV.sum(axis=0)
                 square_VV += row_MV.T @ row_MV
         return {"sum": sum_V, "square": square_VV}
@@ -185,6 +203,17 @@ class VectorSource:
     def square(self, sums: Arrays) -> NDArray[np.float64]:
         """See Source."""
         return sums["square"]
+
+    def _require_numbers(self, row_MV: NDArray[np.float64], part: StorePart, block: slice) -> None:
+        whole_M = np.isfinite(row_MV).all(axis=1)
+        if not whole_M.all():
+            place = int(np.argmin(whole_M))
+            found = row_MV[place][~np.isfinite(row_MV[place])][0]
+            where = f"row {block.start + place:,} of part {part.name}"
+            raise DataError(
+                f"{self._store.path} has {found} in the {self._modality} vector of {where}, wanted numbers: "
+                "make the store anew"
+            )
 
     def _vectors(self, part: StorePart) -> NDArray[np.float16]:
         return self._store.vectors(part.name, self._modality)

@@ -25,6 +25,7 @@ from typing import Any
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index
+from roclip_sanitize.index_tuning import with_what_varies
 from roclip_sanitize.matching import Exclusion, MatchSettings, match_store
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.settings import ScanSettings
@@ -86,6 +87,7 @@ class JudgementMaker:
         told = IndexSettings(
             store=store, modality=modality, transform=TRANSFORMS[modality], kind="auto", seed=self.seed
         )
+        told = with_what_varies(told, out=out, executor=self.executor)
         build_index(told, out=out, executor=self.executor)
         return out
 
