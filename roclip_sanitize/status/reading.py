@@ -17,8 +17,7 @@ from roclip_sanitize.errors import DataError
 from roclip_sanitize.limits import WORK_KEY
 from roclip_sanitize.records import Tally
 from roclip_sanitize.remote import source_name
-from roclip_sanitize.runfiles import read_json
-from roclip_sanitize.status.record import EVENTS_FILE
+from roclip_sanitize.runfiles import EVENTS_FILE, read_json
 from roclip_sanitize.storage import changed_at, exists, folders_in, here, names_in
 from roclip_sanitize.training.watching.json_lines import latest, log_file
 
