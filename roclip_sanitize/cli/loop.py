@@ -20,7 +20,7 @@ from roclip_sanitize.cli.options import (
     Workers,
 )
 from roclip_sanitize.cli.output import finish, say, scan_findings, show
-from roclip_sanitize.cli.starting import start
+from roclip_sanitize.cli.starting import require_own, start
 from roclip_sanitize.remote import source_name
 
 
@@ -145,6 +145,7 @@ def audit(
     from roclip_sanitize.audit import AuditSettings, write_audit
 
     settings = AuditSettings(scan=scan, rewritten=rewritten, ledger=ledger, canaries=canaries, label=label)
+    require_own(out)
     seal = write_audit(settings, out=out)
     show({"page": str(out / "audit.html"), "numbers": str(out / "audit.json"), "seal": seal}, as_json=as_json)
 
