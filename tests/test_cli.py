@@ -89,6 +89,20 @@ def test_a_failed_run_is_1(roclip: Roclip, tmp_path: Path) -> None:
         ),
         (["embed", "--out", "x", "--shards", "y", "--seed", "-1"], "roclip: Invalid value for '--seed': "),
         (["embed", "--out", "x", "--shards", "::"], "roclip: no shards named in '::'"),
+        (
+            ["embed", "--out", "", "--shards", "x"],
+            "roclip: --out is empty, wanted a path; see 'roclip embed --",
+        ),
+        (
+            ["rewrite", "--store", "s", "--verdicts", "v", "--out", "o", "--also-drop", ""],
+            "roclip: --also-drop is",
+        ),
+        (
+            ["explain", "uid", "--scan", ""],
+            "roclip: --scan is empty, wanted a path; see 'roclip explain --help'",
+        ),
+        (["verify", ""], "roclip: folder is empty, wanted a path; see 'roclip verify --help'"),
+        (["--config", "", "embed"], "roclip: --config is empty, wanted a path"),
         (["embed", "--out", "x", "--shards", "{0.."], "roclip: '{0..' leaves a brace open"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -114,13 +114,30 @@ def command_tree() -> Any:
     """All commands as the parser has them, each with --config and a help that says more than its options."""
     tree = typer.main.get_command(app)
     config = next(parameter for parameter in tree.params if parameter.name == "config")
+    refuse_empty(config, "--config")
     for words, command in commands_below(tree):
+        shown = {each.parameter: each.shown for each in settings_of(command).values() if each.kind is Path}
+        for parameter in command.params:
+            if parameter.name in shown:
+                refuse_empty(parameter, shown[parameter.name])
         if command.callback is not None:
             command.callback = noted(command.callback, command, words)
         if command.params:
             command.params.append(config)
         dress(command, words)
     return tree
+
+
+def refuse_empty(parameter: Any, shown: str) -> None:
+    """Let a path not be "", as of a shell's variable that is not set: it would mean the current folder."""
+    process = parameter.process_value
+
+    def processed(context: Any, value: Any) -> Any:
+        if "" in (value if isinstance(value, list | tuple) else (value,)):
+            raise ConfigError(f"{shown} is empty, wanted a path; see '{context.command_path} --help'")
+        return process(context, value)
+
+    parameter.process_value = processed
 
 
 def noted(callback: Callable[..., Any], command: Any, words: tuple[str, ...]) -> Callable[..., Any]:
