@@ -74,7 +74,7 @@ def test_a_result_is_json_if_asked_for(roclip: Roclip, shard: Path, tmp_path: Pa
 def test_a_failed_run_is_1(roclip: Roclip, tmp_path: Path) -> None:
     said = roclip(*embed(tmp_path / "gone.tar", tmp_path / "out"))
     assert (said.code, said.out) == (1, "")
-    assert said.line == f"roclip: shard {tmp_path}/gone.tar of 1 named does not exist"
+    assert said.line == f"roclip: shard {tmp_path}/gone.tar does not exist"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,10 @@ def test_a_failed_run_is_1(roclip: Roclip, tmp_path: Path) -> None:
         ),
         (["verify", ""], "roclip: folder is empty, wanted a path; see 'roclip verify --help'"),
         (["--config", "", "embed"], "roclip: --config is empty, wanted a path"),
+        (
+            ["embed", "--out", "x", "--shards", "a/0.tar", "a/1.tar"],
+            "roclip: Got unexpected extra argument(s) (a/1.tar); did the shell expand a pattern? quote it: '",
+        ),
         (["embed", "--out", "x", "--shards", "{0.."], "roclip: '{0..' leaves a brace open"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -232,4 +232,7 @@ def usage_error(error: Any) -> str:
         return ""
     context = getattr(error, "ctx", None)
     where = f"; see '{context.command_path} --help'" if context is not None else ""
-    return " ".join(error.format_message().split()).rstrip(".") + where
+    what = " ".join(error.format_message().split()).rstrip(".")
+    if "unexpected extra argument" in what and "." in what:  # file names
+        what += "; did the shell expand a pattern? quote it: 'data/{00000..00009}.tar'"
+    return what + where
