@@ -259,7 +259,9 @@ def _expected(settings: Mapping[str, Any]) -> int | None:
     return sum(name.isdecimal() for name in _marked(Path(str(settings["store"])))) or None
 
 
-def silent_for(status: RunStatus, *, now: float | None = None) -> float:
-    """Seconds since something was last done."""
+def silent_for(status: RunStatus, *, now: float | None = None) -> float | None:
+    """Seconds since something was last done; None while nothing is."""
     latest_change = max((stage.changed for stage in status.stages), default=0.0)
+    if not latest_change:
+        return None
     return max(0.0, (time.time() if now is None else now) - latest_change)
