@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from roclip_sanitize import __version__
 from roclip_sanitize.cli import run
+from roclip_sanitize.cli.failing import too_many
+from roclip_sanitize.cli.session import open_session
+from roclip_sanitize.records import Tally
 from tests.commands import Roclip
 from tests.corpora import pair_members, uid, write_shard, write_tar
 
@@ -27,7 +31,7 @@ def shard(tmp_path: Path) -> Path:
     return write_shard(tmp_path / "0.tar", range(8))
 
 
-def embed(shard: Path, out: Path, *more: object) -> tuple[object, ...]:
+def embed(shard: Path | str, out: Path, *more: object) -> tuple[object, ...]:
     return ("embed", "--shards", shard, "--out", out, "--executor", "local", *more)
 
 
@@ -129,7 +133,7 @@ def test_too_many_failed_pairs_are_3(roclip: Roclip, tmp_path: Path) -> None:
     assert json.loads(said.out)["failed"] == {"image_undecodable": 1}
     assert said.line == (
         "roclip: 1 of 2 failed (50.00%, at most 1.00% allowed): image_undecodable 1; "
-        "the rest is done, and failures/ lists each one"
+        f"the rest is done, and {tmp_path}/out/failures lists each one"
     )
     again = roclip(*embed(shard, tmp_path / "out", "--max-failed", "0.5", "--json"))
     assert (again.code, again.lines) == (0, [])
@@ -140,7 +144,26 @@ def test_a_broken_shard_is_3_whatever_may_fail(roclip: Roclip, tmp_path: Path) -
     shard.write_bytes(shard.read_bytes()[:-12_000])
     said = roclip(*embed(shard, tmp_path / "out", "--max-failed", "1"))
     assert said.code == 3
-    assert "truncated_shard 1" in said.lines[-1]
+    assert said.lines[-1] == (
+        "roclip: 1 of 8 failed (12.50%): truncated_shard 1; a broken shard always counts: 0.tar; "
+        f"the rest is done, and {tmp_path}/out/failures lists each one"
+    )
+
+
+@pytest.mark.parametrize("place", ["store", "run/rewrite", "run/cache/0123"])
+def test_failures_are_looked_for_where_they_are_listed(roclip: Roclip, tmp_path: Path, place: str) -> None:
+    """A scan lists none, its store does; cleaning ends with a rewrite; a training's are in its cache."""
+    shards = [write_shard(tmp_path / f"{n}.tar", range(9)) for n in range(6)]
+    for shard in shards[1:]:
+        shard.write_bytes(shard.read_bytes()[:-12_000])
+    roclip(*embed("::".join(map(str, shards)), tmp_path / place))
+    with open_session() as running:
+        running.values = {"out": tmp_path / "run", "store": tmp_path / "store", "cache": None}
+        said = too_many(Tally(seen=8, failed=Counter(truncated_shard=5)), max_failed=0.5)
+    assert said == (
+        "5 of 8 failed (62.50%, at most 50.00% allowed): truncated_shard 5; a broken shard always counts: "
+        f"1.tar, 2.tar, 3.tar and 2 more; the rest is done, and {tmp_path / place}/failures lists each one"
+    )
 
 
 def test_what_does_not_belong_together_is_4(roclip: Roclip, shard: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@
     run_file.py   those settings, from and to TOML
     helping.py    what --help says beside the options
     output.py     what commands print
+    failing.py    what they say where too many pairs failed, or a shard is broken
 
 Commands import what they need when they run, so that --help is quick.
 """
