@@ -12,7 +12,7 @@ again; files with one are never touched. So the same command again does no work,
 kill it does only what is missing, with the same bytes.
 
 A folder may be behind a URL, see storage.py: an object store has no renames, but a marker stands for one. Two
-drivers at one folder, here or there, end with the same bytes.
+drivers at one folder, here or there, end with the same bytes; commands keep to one, see cli/alone.py.
 
 This module knows files, not pairs.
 """
@@ -34,7 +34,7 @@ from roclip_sanitize.told import Told
 
 FORMAT_VERSION = 1
 HASH_BLOCK_BYTES, MAX_JSON_BYTES = 1 << 20, 256 << 20
-STAGE_FILE, RUN_FILE, EVENTS_FILE, LOCK_FILE = "stage.json", "run.toml", "events.jsonl", ".lock"
+STAGE_FILE, RUN_FILE, EVENTS_FILE, LOCK_FILE = "stage.json", "run.toml", "events.jsonl", ".roclip.lock"
 RECORDS = frozenset(
     {RUN_FILE, EVENTS_FILE, LOCK_FILE}
 )  # of runs: what differs between two that make the same

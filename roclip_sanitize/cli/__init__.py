@@ -13,6 +13,7 @@
     submit.py     submit
     options.py    options that several commands share
     starting.py   where commands start: start() opens the executor, and a record beside the results
+    alone.py      one run at a time in a folder
     session.py    what is known of the command that runs
     settings.py   options as a list of settings
     run_file.py   those settings, from and to TOML

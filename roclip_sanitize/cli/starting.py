@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from roclip_sanitize.cli.alone import alone
+from roclip_sanitize.cli.output import say
 from roclip_sanitize.cli.run_file import command_told, write_run_file
 from roclip_sanitize.cli.session import GoesNoFurther, session
 from roclip_sanitize.errors import MismatchError
@@ -31,7 +33,7 @@ def start(out: Path, executor: str, *, workers: int = 0, gpus_per_worker: float 
         gpus_per_worker: GPUs that each worker holds.
 
     Raises:
-        ConfigError: there is no such executor.
+        ConfigError: there is no such executor, or another run is at work in the folder.
         MismatchError: another command made the folder.
         GoesNoFurther: the command is only tried.
     """
@@ -43,6 +45,7 @@ def start(out: Path, executor: str, *, workers: int = 0, gpus_per_worker: float 
         require_executor(executor)
         raise GoesNoFurther
     require_own(out)
+    running.held.enter_context(alone(out, say=say))
     opened = open_executor(executor, workers=workers, gpus_per_worker=gpus_per_worker)
     running.record = RunRecord(
         out,
