@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,8 +55,23 @@ def poison(
         seed=seed,
     )
     tally = poison_shards(settings, out=out, executor=start(out, executor, workers=workers))
-    ledger = str(out / "ledger.parquet")
-    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, ledger=ledger)
+    made = _what_was_planted(out, as_json=as_json)
+    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, **made)
+
+
+def _what_was_planted(out: Path, *, as_json: bool) -> dict[str, Any]:
+    """How many poisons there are of each attack, and where: what a finished poisoning adds to its tally."""
+    from roclip_sanitize.attacks.ledger import Ledger
+
+    ledger = Ledger.open(out)
+    counts = Counter(ledger.poisons.values())
+    found: dict[str, Any] = {"poisons": {attack: counts[attack] for attack in ledger.attacks}}
+    if not as_json:
+        each = ", ".join(f"{attack} {count:,}" for attack, count in found["poisons"].items())
+        found["poisons"] = f"{counts.total():,} ({each})"
+    if ledger.covers:
+        found["cover_samples"] = len(ledger.covers) if as_json else f"{len(ledger.covers):,}"
+    return {**found, "shards": str(out / "shards"), "ledger": str(out / "ledger.parquet")}
 
 
 @attacks_app.callback()
@@ -116,8 +132,8 @@ def rebuild(
 
     where = start(out, executor, workers=workers)
     tally = rebuild_shards(ledger, expand_shards(shards), out=out, executor=where)
-    again = str(out / "ledger.parquet")
-    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, ledger=again)
+    made = _what_was_planted(out, as_json=as_json)
+    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, **made)
 
 
 @attacks_app.command()

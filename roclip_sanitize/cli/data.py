@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -127,6 +127,8 @@ def retry_failed(
         return
     for change in changes:
         print(change.line())
+    if not changes:
+        print("nothing to try again: no part lists failures")
     if any(change.rows[0] != change.rows[1] for change in changes):
         print("rows have moved: make the index, and what was made with it, again in other folders")
     finish(tally, max_failed=max_failed, as_json=False, store=str(store))
@@ -259,6 +261,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Tell what published detectors say of every pair. No verdict of 'roclip scan' rests on them."""
+    from roclip_sanitize.scan.keep_list import read_keep_list
     from roclip_sanitize.scoring import ScoreSettings, score_limits, score_pairs
     from roclip_sanitize.scoring.stage import WORST_FILE
 
@@ -278,7 +281,10 @@ def score(
     if settings.band and (warning := settings.band.warning(settings.reference)):
         say(warning)
     tally = score_pairs(settings, out=out, executor=start(out, executor, workers=workers))
-    listed = {"worst": str(out / WORST_FILE)} if worst or worst_above is not None else {}
+    listed: dict[str, Any] = {}
+    if worst or worst_above is not None:
+        count = len(read_keep_list(out / WORST_FILE))
+        listed = {"listed": count if as_json else f"{count:,}", "worst": str(out / WORST_FILE)}
     finish(tally, score_limits(out), max_failed=0.0, as_json=as_json, scores=str(out / "scores"), **listed)
 
 
