@@ -35,7 +35,9 @@ def poison(
             "Without any: targeted and patch."
         ),
     ] = None,
-    classes: Annotated[int, typer.Option(help="How many of the commonest labels count as classes.")] = 30,
+    classes: Annotated[
+        int, typer.Option(min=2, help="How many of the commonest labels count as classes.")
+    ] = 30,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,

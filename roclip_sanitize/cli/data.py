@@ -145,28 +145,33 @@ def scan(
         ),
     ] = "cross_prediction,traces,kin,agreement,repetition,collisions",
     neighbours: Annotated[
-        int, typer.Option(help="Pictures that agreement and repetition ask about each caption.")
+        int, typer.Option(min=1, help="Pictures that agreement and repetition ask about each caption.")
     ] = 40,
     budget: Annotated[
-        float, typer.Option(help="Share of pairs that all detectors but collisions may quarantine.")
+        float,
+        typer.Option(min=0, max=1, help="Share of pairs that all detectors but collisions may quarantine."),
     ] = 0.06,
     times_mismatched: Annotated[
         float,
         typer.Option(
+            min=0,
             help="And no more than so many times the share that is estimated not to belong together; "
-            "0: the budget alone."
+            "0: the budget alone.",
         ),
     ] = 3.0,
     captions_per_picture: Annotated[
-        int, typer.Option(help="So many captions of one picture are a collision.")
+        int, typer.Option(min=2, help="So many captions of one picture are a collision.")
     ] = 4,
     pictures_per_caption: Annotated[
         int,
         typer.Option(
-            help="So many near-identical pictures of one caption are a collision, similar ones a repetition."
+            min=2,
+            help="So many near-identical pictures of one caption are a collision, similar ones a repetition.",
         ),
     ] = 8,
-    near_copy_cosine: Annotated[float, typer.Option(help="Pictures closer than this are copies.")] = 0.998,
+    near_copy_cosine: Annotated[
+        float, typer.Option(min=0, max=1, help="Pictures closer than this are copies.")
+    ] = 0.998,
     label: GuardedLabel = "",
     times_per_label: TimesPerLabel = 3.0,
     second_look: Annotated[
@@ -315,7 +320,7 @@ def screen(
     ],
     out: Out,
     tolerance: Annotated[
-        int, typer.Option(help="Bits of 64 in which pHashes of the same picture may differ.")
+        int, typer.Option(min=0, max=31, help="Bits of 64 in which pHashes of the same picture may differ.")
     ] = 10,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -380,9 +385,9 @@ def export(
     scan: Annotated[Path, typer.Option(help="Folder of the scan.")],
     out: Out,
     most: Annotated[
-        int, typer.Option(help="Of the pairs that were set aside, so many: the most suspicious.")
+        int, typer.Option(min=0, help="Of the pairs that were set aside, so many: the most suspicious.")
     ] = 10_000,
-    drawn: Annotated[int, typer.Option(help="And of all pairs so many, at random.")] = 1_000,
+    drawn: Annotated[int, typer.Option(min=0, help="And of all pairs so many, at random.")] = 1_000,
     ledger: Annotated[
         Path | None,
         typer.Option(help="Folder of 'roclip poison', whose shards were scanned: poisons say so."),

@@ -41,7 +41,9 @@ def sanitize(
             "finds less and sets aside more that is clean.",
         ),
     ] = 2,
-    budget: Annotated[float, typer.Option(help="Share of pairs that may be set aside as suspicious.")] = 0.06,
+    budget: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pairs that may be set aside as suspicious.")
+    ] = 0.06,
     label: GuardedLabel = "",
     times_per_label: TimesPerLabel = 3.0,
     seed: Seed = 0,
@@ -85,7 +87,10 @@ def canaries(
     out: Out,
     families: Annotated[str, typer.Option(help="Which attacks, joined by commas; all if not told.")] = "",
     share: Annotated[
-        float, typer.Option(help="Canaries of each family, as a share of the pairs; 15 to 300 of them.")
+        float,
+        typer.Option(
+            min=0, max=0.05, help="Canaries of each family, as a share of the pairs; 15 to 300 of them."
+        ),
     ] = 0.003,
     encoder: Annotated[
         str, typer.Option(help="What made the scan's store, if it is no longer where the store says.")
