@@ -271,6 +271,27 @@ def test_help_is_on_stdout(roclip: Roclip, command: list[str]) -> None:
     assert f"Usage: {' '.join(['roclip', *command])} " in said.out
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["explain"], "UID <str>  The pair's uid, see SCAN/verdicts."),
+        (["explain"], "--scan FOLDER"),
+        (["attacks", "show"], "ATTACK <str>"),
+        (["config", "show"], "COMMAND <list[str]>"),
+        ([], "List, show and rebuild attacks; make a patch."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help_calls_what_it_wants_by_its_name(roclip: Roclip, command: list[str], shown: str) -> None:
+    assert shown in roclip(*command, "--help").out
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing(roclip: Roclip, tmp_path: Path) -> None:
+    for command in ("verify", "status"):
+        said = roclip(command, tmp_path / "nowhere")
+        assert (said.code, said.line) == (1, f"roclip: {tmp_path}/nowhere does not exist")
+
+
 def test_nothing_asked_is_help_and_2(roclip: Roclip) -> None:
     said = roclip()
     assert (said.code, said.out) == (2, "")

@@ -12,7 +12,9 @@ from roclip_sanitize.cli.options import AsJson, ExecutorName, Label, MaxFailed, 
 from roclip_sanitize.cli.output import finish, say, show
 from roclip_sanitize.cli.starting import start
 
-attacks_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Which attacks there are.")
+attacks_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, show and rebuild attacks; make a patch."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +80,7 @@ def _what_was_planted(out: Path, *, as_json: bool) -> dict[str, Any]:
 
 @attacks_app.callback()
 def group() -> None:
-    """List the known attacks, show one, rebuild what one did, make a patch for one."""
+    """List, show and rebuild attacks; make a patch."""
 
 
 @attacks_app.command("list")
@@ -99,7 +101,9 @@ def list_attacks(as_json: AsJson = False) -> None:
 
 @attacks_app.command("show")
 def show_attack(
-    name: Annotated[str, typer.Argument(help="An attack, as 'roclip attacks list' calls it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="ATTACK", help="An attack, as 'roclip attacks list' calls it.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show one attack: what it does and what its parameters mean."""

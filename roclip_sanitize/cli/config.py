@@ -32,7 +32,10 @@ def group() -> None:
 @config_app.command("show")
 def show_config(
     stage: Annotated[
-        list[str], typer.Argument(help="A command, such as 'sanitize', 'train' or 'attacks rebuild'.")
+        list[str],
+        typer.Argument(
+            metavar="COMMAND", help="A command, such as 'sanitize', 'train' or 'attacks rebuild'."
+        ),
     ],
 ) -> None:
     """Write a run file with every setting of a command: what it means, its range, its default."""

@@ -294,7 +294,7 @@ def score(
 
 
 def explain(
-    uid: Annotated[str, typer.Argument(help="Of the pair.")],
+    uid: Annotated[str, typer.Argument(metavar="UID", help="The pair's uid, see SCAN/verdicts.")],
     scan: Annotated[Path, typer.Option(help="Folder of the scan.")],
     as_json: AsJson = False,
 ) -> None:

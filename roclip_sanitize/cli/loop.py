@@ -21,7 +21,9 @@ from roclip_sanitize.cli.options import (
 )
 from roclip_sanitize.cli.output import finish, say, scan_findings, show
 from roclip_sanitize.cli.starting import require_own, start
+from roclip_sanitize.errors import DataError
 from roclip_sanitize.remote import source_name
+from roclip_sanitize.storage import exists
 
 
 def register(app: typer.Typer) -> None:
@@ -167,6 +169,8 @@ def verify(
     """
     from roclip_sanitize.verification import verify_folder
 
+    if not exists(folder):
+        raise DataError(f"{source_name(folder)} does not exist")
     checks = []
     for check in verify_folder(folder):
         checks.append({"where": str(check.where), "what": check.what})
