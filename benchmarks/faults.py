@@ -35,9 +35,8 @@ from benchmarks.claims import Claim, report
 from benchmarks.fault_campaign import run_campaign
 from benchmarks.reading import DATA, noise_shard
 from roclip_sanitize.errors import MismatchError
-from roclip_sanitize.runfiles import sha256_of
+from roclip_sanitize.runfiles import RECORDS, sha256_of
 from roclip_sanitize.shards import expand_shards
-from roclip_sanitize.status.record import RECORDS
 
 PROJECT = Path(__file__).resolve().parent.parent
 IN_HAND = 3  # shards that one worker may have open: one written, one in the model, one read

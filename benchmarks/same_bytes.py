@@ -11,8 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from roclip_sanitize.runfiles import read_json, sha256_of
-from roclip_sanitize.status.record import RECORDS
+from roclip_sanitize.runfiles import RECORDS, read_json, sha256_of
 
 UNSTEADY = {"retries", "loss_mean", "agreement"}  # means are of the steps since the run, or its resume, began
 

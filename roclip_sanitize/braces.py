@@ -5,11 +5,13 @@ data/{00000..00331}.tar ─▶ 332 names
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 
 from braceexpand import braceexpand
 
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import ConfigError, DataError, ShardMissing
 
 MAX_NAMES = 1_000_000  # twice what the largest public corpus has
 MAX_LETTERS = 4_096  # of one pattern: as long as a path may be
@@ -36,6 +38,33 @@ def expand_braces(pattern: str) -> list[str]:
         raise ConfigError(
             f"{pattern!r} leaves a brace open: wanted something like '{{00000..00009}}'"
         ) from error
+
+
+def not_there(names: Sequence[str], *, of: int) -> ConfigError | DataError:
+    """The error that says what is wrong where shards do not exist, by what the first one's name looks like.
+
+    Args:
+        names: those that do not exist, one or more.
+        of: how many were named.
+
+    Returns:
+        ConfigError for what is no shard's name: a folder, a glob, several with commas. Else ShardMissing.
+    """
+    first, example = names[0], "{00000..00009}.tar"
+    if os.path.isdir(first):
+        return ConfigError(f"{first} is a folder: name its shards, as in '{os.path.join(first, example)}'")
+    if set("*" if "://" in first else "*?[") & set(first):
+        ranges = first.rpartition("/")[0]
+        return ConfigError(
+            f"globs are not read: {first}; wanted a range, as in '{os.path.join(ranges, example)}'"
+        )
+    if "," in first:
+        return ConfigError(f"{first} does not exist; several names are joined by '::', as in 'a.tar::b.tar'")
+    if of == 1:
+        return ShardMissing(f"shard {first} does not exist")
+    if len(names) == 1:
+        return ShardMissing(f"shard {first} does not exist, 1 of {of:,} named")
+    return ShardMissing(f"shard {first} and {len(names) - 1:,} more do not exist, of {of:,} named")
 
 
 def most_names(pattern: str) -> int:

@@ -12,7 +12,7 @@ again; files with one are never touched. So the same command again does no work,
 kill it does only what is missing, with the same bytes.
 
 A folder may be behind a URL, see storage.py: an object store has no renames, but a marker stands for one. Two
-drivers at one folder, here or there, end with the same bytes.
+drivers at one folder, here or there, end with the same bytes; commands keep to one, see cli/alone.py.
 
 This module knows files, not pairs.
 """
@@ -29,11 +29,15 @@ from typing import Any
 
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.remote import is_url
-from roclip_sanitize.storage import atomic_file, exists, here, names_in, storage_errors
+from roclip_sanitize.storage import atomic_file, exists, folders_in, here, names_in, storage_errors
 from roclip_sanitize.told import Told
 
 FORMAT_VERSION = 1
 HASH_BLOCK_BYTES, MAX_JSON_BYTES = 1 << 20, 256 << 20
+STAGE_FILE, RUN_FILE, EVENTS_FILE, LOCK_FILE = "stage.json", "run.toml", "events.jsonl", ".roclip.lock"
+RECORDS = frozenset(
+    {RUN_FILE, EVENTS_FILE, LOCK_FILE}
+)  # of runs: what differs between two that make the same
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -116,14 +120,15 @@ class StageFolder:
             settings: everything that decides its bytes, inputs included; JSON-able.
 
         Raises:
-            MismatchError: it was made by another stage or with other settings.
+            MismatchError: it was made by another stage, or holds what was made with other settings.
         """
         folder = cls(path)
         wanted = json.loads(json.dumps({"stage": stage, "format": FORMAT_VERSION, "settings": settings}))
-        if exists(path / "stage.json"):
-            _require_same(path, found=read_told(path / "stage.json"), wanted=wanted)
-        else:
-            write_json(path / "stage.json", wanted)
+        found = read_told(path / STAGE_FILE) if exists(path / STAGE_FILE) else {}
+        if found and (found.get("stage") != stage or not _is_bare(path)):
+            _require_same(path, found=found, wanted=wanted)
+        elif found != wanted:
+            write_json(path / STAGE_FILE, wanted)
         return folder
 
     @classmethod
@@ -236,6 +241,18 @@ def _flush_names(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether a stage has made nothing in its folder yet, so that other settings may have it.
+
+    Markers alone would not tell: plans and checkpoints, which a run goes on from, come before any. Folders of
+    stages within compare settings of their own.
+    """
+    names = {name for name in names_in(path) if not name.endswith(".part")} - RECORDS - {STAGE_FILE}
+    if names - set(folders_in(path)):
+        return False
+    return all(exists(path / name / STAGE_FILE) or not names_in(path / name) for name in names)
 
 
 def _require_same(path: Path, *, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -25,8 +25,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from roclip_sanitize import captions
-from roclip_sanitize.braces import expand_braces
-from roclip_sanitize.errors import BadPair, ConfigError, ShardMissing, ShardUnreadable
+from roclip_sanitize.braces import expand_braces, not_there
+from roclip_sanitize.errors import BadPair, ConfigError, ShardUnreadable
 from roclip_sanitize.images import MAX_IMAGE_BYTES
 from roclip_sanitize.records import UID_DIGITS, Failure, FailureReason, is_uid
 from roclip_sanitize.remote import source_name
@@ -52,7 +52,7 @@ def expand_shards(spec: str) -> list[Path]:
 
     Raises:
         ConfigError: the specification is empty, leaves a brace open, stands for more than a million
-            names or names a shard twice; or there is no such protocol here.
+            names, a folder or a shard twice; or there is no such protocol here.
         ShardMissing: a named shard does not exist.
         ShardUnreadable: a store does not answer.
     """
@@ -61,8 +61,7 @@ def expand_shards(spec: str) -> list[Path]:
     if not paths:
         raise ConfigError(f"no shards named in {spec!r}: wanted something like 'data/{{00000..00009}}.tar'")
     if missing := missing_sources(paths):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ShardMissing(f"shard {source_name(missing[0])}{more} of {len(paths)} named does not exist")
+        raise not_there([source_name(path) for path in missing], of=len(paths))
     if len(set(paths)) < len(paths):
         raise ConfigError(f"{spec!r} names a shard twice")
     return paths

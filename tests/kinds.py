@@ -12,10 +12,9 @@ import numpy as np
 from roclip_sanitize import images
 from roclip_sanitize.executors.base import MakeWorker, Result, Task
 from roclip_sanitize.executors.local import LocalExecutor
-from roclip_sanitize.runfiles import read_json
+from roclip_sanitize.runfiles import RECORDS, read_json
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Pair, Shard
-from roclip_sanitize.status.record import RECORDS
 
 LABELS = ("shoe", "hat", "scarf", "glove")
 PAIRS = 60

@@ -54,7 +54,13 @@ def test_attacks_are_named_one_by_one_or_in_a_settings_file(
     roclip: Roclip, shards: list[object], tmp_path: Path
 ) -> None:
     typed = poison(tmp_path, shards, "--attacks", "patch:rate=5", "--attacks", "sig:rate=4,as=waves")
-    assert roclip(*typed).code == 0
+    said = roclip(*typed)
+    assert said.code == 0
+    assert [line.split(maxsplit=1) for line in said.out.splitlines()[2:]] == [
+        ["poisons", "9 (patch 5, waves 4)"],
+        ["shards", f"{tmp_path}/poisoned/shards"],
+        ["ledger", f"{tmp_path}/poisoned/ledger.parquet"],
+    ]
     settings = tmp_path / "run.toml"
     settings.write_text('[poison]\nattacks = ["patch:rate=5", "sig:rate=4,as=waves"]\n')
     assert roclip("--config", settings, *poison(tmp_path, shards, out="from_file")).code == 0
@@ -74,7 +80,8 @@ def test_a_ledger_and_clean_shards_give_the_poisoned_ones(
     )
     told = ["--ledger", tmp_path / "poisoned", "--out", tmp_path / "again", "--executor", "local", "--json"]
     said = roclip("attacks", "rebuild", *shards, *told)
-    assert (said.code, json.loads(said.out)["kept"]) == (0, 126)
+    result = json.loads(said.out)
+    assert (said.code, result["kept"], result["poisons"]) == (0, 126, {"targeted": 6, "patch": 5})
     for name in ("shards/0.tar", "shards/1.tar", "ledger.parquet", "ledger.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "poisoned" / name).read_bytes()
 

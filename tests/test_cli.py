@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from roclip_sanitize import __version__
 from roclip_sanitize.cli import run
+from roclip_sanitize.cli.failing import too_many
+from roclip_sanitize.cli.session import open_session
+from roclip_sanitize.records import Tally
 from tests.commands import Roclip
 from tests.corpora import pair_members, uid, write_shard, write_tar
 
@@ -27,7 +31,7 @@ def shard(tmp_path: Path) -> Path:
     return write_shard(tmp_path / "0.tar", range(8))
 
 
-def embed(shard: Path, out: Path, *more: object) -> tuple[object, ...]:
+def embed(shard: Path | str, out: Path, *more: object) -> tuple[object, ...]:
     return ("embed", "--shards", shard, "--out", out, "--executor", "local", *more)
 
 
@@ -74,7 +78,7 @@ def test_a_result_is_json_if_asked_for(roclip: Roclip, shard: Path, tmp_path: Pa
 def test_a_failed_run_is_1(roclip: Roclip, tmp_path: Path) -> None:
     said = roclip(*embed(tmp_path / "gone.tar", tmp_path / "out"))
     assert (said.code, said.out) == (1, "")
-    assert said.line == f"roclip: shard {tmp_path}/gone.tar of 1 named does not exist"
+    assert said.line == f"roclip: shard {tmp_path}/gone.tar does not exist"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,24 @@ def test_a_failed_run_is_1(roclip: Roclip, tmp_path: Path) -> None:
         ),
         (["embed", "--out", "x", "--shards", "y", "--seed", "-1"], "roclip: Invalid value for '--seed': "),
         (["embed", "--out", "x", "--shards", "::"], "roclip: no shards named in '::'"),
+        (
+            ["embed", "--out", "", "--shards", "x"],
+            "roclip: --out is empty, wanted a path; see 'roclip embed --",
+        ),
+        (
+            ["rewrite", "--store", "s", "--verdicts", "v", "--out", "o", "--also-drop", ""],
+            "roclip: --also-drop is",
+        ),
+        (
+            ["explain", "uid", "--scan", ""],
+            "roclip: --scan is empty, wanted a path; see 'roclip explain --help'",
+        ),
+        (["verify", ""], "roclip: folder is empty, wanted a path; see 'roclip verify --help'"),
+        (["--config", "", "embed"], "roclip: --config is empty, wanted a path"),
+        (
+            ["embed", "--out", "x", "--shards", "a/0.tar", "a/1.tar"],
+            "roclip: Got unexpected extra argument(s) (a/1.tar); did the shell expand a pattern? quote it: '",
+        ),
         (["embed", "--out", "x", "--shards", "{0.."], "roclip: '{0..' leaves a brace open"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -111,7 +133,7 @@ def test_too_many_failed_pairs_are_3(roclip: Roclip, tmp_path: Path) -> None:
     assert json.loads(said.out)["failed"] == {"image_undecodable": 1}
     assert said.line == (
         "roclip: 1 of 2 failed (50.00%, at most 1.00% allowed): image_undecodable 1; "
-        "the rest is done, and failures/ lists each one"
+        f"the rest is done, and {tmp_path}/out/failures lists each one"
     )
     again = roclip(*embed(shard, tmp_path / "out", "--max-failed", "0.5", "--json"))
     assert (again.code, again.lines) == (0, [])
@@ -122,7 +144,26 @@ def test_a_broken_shard_is_3_whatever_may_fail(roclip: Roclip, tmp_path: Path) -
     shard.write_bytes(shard.read_bytes()[:-12_000])
     said = roclip(*embed(shard, tmp_path / "out", "--max-failed", "1"))
     assert said.code == 3
-    assert "truncated_shard 1" in said.lines[-1]
+    assert said.lines[-1] == (
+        "roclip: 1 of 8 failed (12.50%): truncated_shard 1; a broken shard always counts: 0.tar; "
+        f"the rest is done, and {tmp_path}/out/failures lists each one"
+    )
+
+
+@pytest.mark.parametrize("place", ["store", "run/rewrite", "run/cache/0123"])
+def test_failures_are_looked_for_where_they_are_listed(roclip: Roclip, tmp_path: Path, place: str) -> None:
+    """A scan lists none, its store does; cleaning ends with a rewrite; a training's are in its cache."""
+    shards = [write_shard(tmp_path / f"{n}.tar", range(9)) for n in range(6)]
+    for shard in shards[1:]:
+        shard.write_bytes(shard.read_bytes()[:-12_000])
+    roclip(*embed("::".join(map(str, shards)), tmp_path / place))
+    with open_session() as running:
+        running.values = {"out": tmp_path / "run", "store": tmp_path / "store", "cache": None}
+        said = too_many(Tally(seen=8, failed=Counter(truncated_shard=5)), max_failed=0.5)
+    assert said == (
+        "5 of 8 failed (62.50%, at most 50.00% allowed): truncated_shard 5; a broken shard always counts: "
+        f"1.tar, 2.tar, 3.tar and 2 more; the rest is done, and {tmp_path / place}/failures lists each one"
+    )
 
 
 def test_what_does_not_belong_together_is_4(roclip: Roclip, shard: Path, tmp_path: Path) -> None:
@@ -228,6 +269,27 @@ def test_help_is_on_stdout(roclip: Roclip, command: list[str]) -> None:
     said = roclip(*command, "--help")
     assert (said.code, said.lines) == (0, [])
     assert f"Usage: {' '.join(['roclip', *command])} " in said.out
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["explain"], "UID <str>  The pair's uid, see SCAN/verdicts."),
+        (["explain"], "--scan FOLDER"),
+        (["attacks", "show"], "ATTACK <str>"),
+        (["config", "show"], "COMMAND <list[str]>"),
+        ([], "List, show and rebuild attacks; make a patch."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help_calls_what_it_wants_by_its_name(roclip: Roclip, command: list[str], shown: str) -> None:
+    assert shown in roclip(*command, "--help").out
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing(roclip: Roclip, tmp_path: Path) -> None:
+    for command in ("verify", "status"):
+        said = roclip(command, tmp_path / "nowhere")
+        assert (said.code, said.line) == (1, f"roclip: {tmp_path}/nowhere does not exist")
 
 
 def test_nothing_asked_is_help_and_2(roclip: Roclip) -> None:

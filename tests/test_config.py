@@ -85,18 +85,36 @@ def test_all_that_is_wrong_is_told_at_once(roclip: Roclip, tmp_path: Path) -> No
     said = roclip("config", "check", path)
     assert said.code == 2
     first, *rest = said.lines
-    assert first == f"roclip: {path}: 7 to put right"
+    assert first == f"roclip: {path}: 8 to put right"
     told = "\n".join(rest)
     for wrong in (
         "[embed] has no setting 'batchsize'; did you mean 'batch_size'?",
         "[embed] seed is 'x', wanted a whole number of 0 or more",
         "[embed] shards must be given",
         "[embed] out must be given",
-        "[scan] budget is 1.5",
+        "[scan] budget is 1.5, wanted a number from 0 to 1",
         "[evaluate] arm must be given",
+        "[evaluate] wanted either test shards or a public data set",
         "[emebd] is no command; did you mean 'embed'?",
     ):
         assert f"  {wrong}" in told
+
+
+def test_a_range_is_looked_at_though_shards_are_missing(roclip: Roclip, tmp_path: Path) -> None:
+    """Those that are not there yet, or not named yet, have nothing to do with it."""
+    path = run_file(
+        tmp_path,
+        *("[train]", f"train_data = '{tmp_path}/{{0..3}}.tar'", "out = 'o'", "lr = -1"),
+        *("[embed]", "batch_size = 0"),
+    )
+    said = roclip("config", "check", path)
+    assert [line.strip() for line in said.lines[1:]] == [
+        f"[train] shard {tmp_path}/0.tar and 3 more do not exist, of 4 named",
+        "[train] lr is -1.0, wanted more than 0",
+        "[embed] shards must be given",
+        "[embed] out must be given",
+        "[embed] batch-size is 0, wanted 1 or more",
+    ]
 
 
 def test_checking_runs_nothing(roclip: Roclip, tmp_path: Path) -> None:

@@ -298,11 +298,12 @@ def test_another_encoders_store_is_refused(settings: EmbedSettings, tmp_path: Pa
     other = {**PlainEncoder.facts.to_json(), "digest": "plain-0"}
     shards = [str(path) for path in settings.shards]
     made_with = {"encoder": other, "shards": shards, "batch_size": 3, "seed": 0}
-    StageFolder.create(tmp_path, stage="embed", settings=made_with)
+    made = StageFolder.create(tmp_path, stage="embed", settings=made_with)
+    made.commit("00000", files=[], facts={})
     with pytest.raises(MismatchError, match=r"encoder was .*plain-0.*, now .*plain-1") as caught:
         embed_shards(settings, out=tmp_path, executor=LocalExecutor())
     assert str(caught.value).isprintable()
-    assert not (tmp_path / "done").exists()
+    assert [marker.name for marker in made.markers()] == ["00000"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,15 @@ import pytest
 
 from roclip_sanitize.cli import run
 from roclip_sanitize.errors import DataError, MismatchError, StorageError
-from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, sha256_of, write_bytes, write_json
+from roclip_sanitize.runfiles import (
+    RECORDS,
+    StageFolder,
+    fingerprint,
+    read_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
 from roclip_sanitize.storage import atomic_file
 from tests.corpora import write_shard
 
@@ -224,3 +232,27 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(MismatchError, match="data/00001 is missing, though its shard is marked done"):
         folder.verify()
+
+
+# Whose a folder is
+
+
+def test_other_settings_take_over_a_folder_in_which_nothing_was_made(tmp_path: Path) -> None:
+    """What was refused for its settings leaves a folder to the run with those put right."""
+    StageFolder.create(tmp_path, stage="poison", settings={"rate": 9})
+    StageFolder.create(tmp_path / "census", stage="poison-census", settings={}).finish({})
+    for name in (*RECORDS, ".00000.npy.1.part"):
+        (tmp_path / name).touch()
+    (tmp_path / "done").mkdir()
+    again = StageFolder.create(tmp_path, stage="poison", settings={"rate": 1})
+    assert again.settings == {"rate": 1}
+    with pytest.raises(MismatchError, match="was made by 'roclip poison': choose another folder"):
+        StageFolder.create(tmp_path, stage="embed", settings={"rate": 1})
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "plan/plan.json", "checkpoints/1.ckpt", "done/00000.json"])
+def test_what_a_run_goes_on_from_is_not_taken_over(tmp_path: Path, name: str) -> None:
+    StageFolder.create(tmp_path, stage="train", settings={"seed": 0})
+    write_bytes(tmp_path / name, b"")
+    with pytest.raises(MismatchError, match="seed was 0, now 1"):
+        StageFolder.create(tmp_path, stage="train", settings={"seed": 1})

@@ -238,7 +238,8 @@ def test_pictures_that_are_others_than_they_were_are_listed(tmp_path: Path) -> N
     store_of(tmp_path / "before", without=(7,))
     told = {"store": str(tmp_path / "now"), "out": str(tmp_path / "out"), "executor": "local"}
     asked = {"expected": str(tmp_path / "before"), "detectors": "changed", "worst_above": 0.1}
-    call("score", **told, **asked)  # type: ignore[arg-type]
+    said = call("score", **told, **asked)  # type: ignore[arg-type]
+    assert said["listed"] == 2 * PARTS
     table = polars.concat([polars.read_parquet(path) for path in sorted((tmp_path / "out/scores").iterdir())])
     score_N = table["changed"].to_list()
     assert [row for row, score in enumerate(score_N[:ROWS]) if score is None] == [7]

@@ -49,8 +49,10 @@ def test_ranges_and_joins_name_shards_in_order(tmp_path: Path) -> None:
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "0.tar").touch()
-    with pytest.raises(ShardMissing, match=r"1\.tar and 1 more of 3 named does not exist"):
+    with pytest.raises(ShardMissing, match=r"1\.tar and 1 more do not exist, of 3 named$"):
         expand_shards(f"{tmp_path}/{{0..2}}.tar")
+    with pytest.raises(ShardMissing, match=r"1\.tar does not exist, 1 of 2 named$"):
+        expand_shards(f"{tmp_path}/{{0..1}}.tar")
     with pytest.raises(ShardMissing, match=r"gone\.tar does not exist"), Shard(tmp_path / "gone.tar"):
         pass
 
@@ -61,6 +63,11 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         pytest.param("", "no shards named", id="nothing"),
         pytest.param(" :: ", "no shards named", id="only joins"),
         pytest.param("{folder}/0.tar::{folder}/./0.tar", "names a shard twice", id="twice"),
+        pytest.param(
+            "{folder}", r"is a folder: name its shards, as in '.*/\{00000\.\.00009\}\.tar'", id="folder"
+        ),
+        pytest.param("{folder}/*.tar", r"globs are not read: .*/\*\.tar; wanted a range, as in", id="glob"),
+        pytest.param("{folder}/0.tar,{folder}/1.tar", "several names are joined by '::'", id="commas"),
         pytest.param("{folder}/{{0..", "leaves a brace open", id="open brace"),
     ],
 )

@@ -149,9 +149,9 @@ def test_remote_shards_are_looked_up_in_one_listing(shard: Path) -> None:
 
 def test_a_missing_remote_shard_is_named_as_it_was_given(shard: Path) -> None:
     put("memory://bucket/0.tar", shard.read_bytes())
-    with pytest.raises(ShardMissing, match=r"memory://bucket/1\.tar and 1 more of 3 named does not exist"):
+    with pytest.raises(ShardMissing, match=r"memory://bucket/1\.tar and 1 more do not exist, of 3 named"):
         expand_shards("memory://bucket/{0..2}.tar")
-    with pytest.raises(ShardMissing, match=r"memory://elsewhere/0\.tar of 1 named"):
+    with pytest.raises(ShardMissing, match=r"memory://elsewhere/0\.tar does not exist$"):
         expand_shards("memory://elsewhere/0.tar")
     with (
         pytest.raises(ShardMissing, match=r"memory://bucket/1\.tar does not exist"),

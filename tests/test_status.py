@@ -151,6 +151,14 @@ def test_a_run_that_goes_on_says_since_when_nothing_came(tmp_path: Path) -> None
     assert became == "goes on, or was killed: the last shard was done 3 min ago"
 
 
+def test_a_run_that_has_done_nothing_says_so(tmp_path: Path) -> None:
+    """Not since when: that would be 1970."""
+    begun(tmp_path)
+    RunRecord(tmp_path, command="embed", run_file="", facts={}).write()
+    _, became, _ = run_lines(StatusReader(tmp_path).read(), now=NOON)
+    assert became == "goes on, or was killed: no shard is done yet"
+
+
 # From beside
 
 

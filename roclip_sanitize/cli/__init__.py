@@ -13,11 +13,13 @@
     submit.py     submit
     options.py    options that several commands share
     starting.py   where commands start: start() opens the executor, and a record beside the results
+    alone.py      one run at a time in a folder
     session.py    what is known of the command that runs
     settings.py   options as a list of settings
     run_file.py   those settings, from and to TOML
     helping.py    what --help says beside the options
     output.py     what commands print
+    failing.py    what they say where too many pairs failed, or a shard is broken
 
 Commands import what they need when they run, so that --help is quick.
 """
@@ -114,13 +116,30 @@ def command_tree() -> Any:
     """All commands as the parser has them, each with --config and a help that says more than its options."""
     tree = typer.main.get_command(app)
     config = next(parameter for parameter in tree.params if parameter.name == "config")
+    refuse_empty(config, "--config")
     for words, command in commands_below(tree):
+        shown = {each.parameter: each.shown for each in settings_of(command).values() if each.kind is Path}
+        for parameter in command.params:
+            if parameter.name in shown:
+                refuse_empty(parameter, shown[parameter.name])
         if command.callback is not None:
             command.callback = noted(command.callback, command, words)
         if command.params:
             command.params.append(config)
         dress(command, words)
     return tree
+
+
+def refuse_empty(parameter: Any, shown: str) -> None:
+    """Let a path not be "", as of a shell's variable that is not set: it would mean the current folder."""
+    process = parameter.process_value
+
+    def processed(context: Any, value: Any) -> Any:
+        if "" in (value if isinstance(value, list | tuple) else (value,)):
+            raise ConfigError(f"{shown} is empty, wanted a path; see '{context.command_path} --help'")
+        return process(context, value)
+
+    parameter.process_value = processed
 
 
 def noted(callback: Callable[..., Any], command: Any, words: tuple[str, ...]) -> Callable[..., Any]:
@@ -215,4 +234,7 @@ def usage_error(error: Any) -> str:
         return ""
     context = getattr(error, "ctx", None)
     where = f"; see '{context.command_path} --help'" if context is not None else ""
-    return " ".join(error.format_message().split()).rstrip(".") + where
+    what = " ".join(error.format_message().split()).rstrip(".")
+    if "unexpected extra argument" in what and "." in what:  # file names
+        what += "; did the shell expand a pattern? quote it: 'data/{00000..00009}.tar'"
+    return what + where

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +12,9 @@ from roclip_sanitize.cli.options import AsJson, ExecutorName, Label, MaxFailed, 
 from roclip_sanitize.cli.output import finish, say, show
 from roclip_sanitize.cli.starting import start
 
-attacks_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Which attacks there are.")
+attacks_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, show and rebuild attacks; make a patch."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +37,9 @@ def poison(
             "Without any: targeted and patch."
         ),
     ] = None,
-    classes: Annotated[int, typer.Option(help="How many of the commonest labels count as classes.")] = 30,
+    classes: Annotated[
+        int, typer.Option(min=2, help="How many of the commonest labels count as classes.")
+    ] = 30,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -54,13 +59,28 @@ def poison(
         seed=seed,
     )
     tally = poison_shards(settings, out=out, executor=start(out, executor, workers=workers))
-    ledger = str(out / "ledger.parquet")
-    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, ledger=ledger)
+    made = _what_was_planted(out, as_json=as_json)
+    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, **made)
+
+
+def _what_was_planted(out: Path, *, as_json: bool) -> dict[str, Any]:
+    """How many poisons there are of each attack, and where: what a finished poisoning adds to its tally."""
+    from roclip_sanitize.attacks.ledger import Ledger
+
+    ledger = Ledger.open(out)
+    counts = Counter(ledger.poisons.values())
+    found: dict[str, Any] = {"poisons": {attack: counts[attack] for attack in ledger.attacks}}
+    if not as_json:
+        each = ", ".join(f"{attack} {count:,}" for attack, count in found["poisons"].items())
+        found["poisons"] = f"{counts.total():,} ({each})"
+    if ledger.covers:
+        found["cover_samples"] = len(ledger.covers) if as_json else f"{len(ledger.covers):,}"
+    return {**found, "shards": str(out / "shards"), "ledger": str(out / "ledger.parquet")}
 
 
 @attacks_app.callback()
 def group() -> None:
-    """List the known attacks, show one, rebuild what one did, make a patch for one."""
+    """List, show and rebuild attacks; make a patch."""
 
 
 @attacks_app.command("list")
@@ -81,7 +101,9 @@ def list_attacks(as_json: AsJson = False) -> None:
 
 @attacks_app.command("show")
 def show_attack(
-    name: Annotated[str, typer.Argument(help="An attack, as 'roclip attacks list' calls it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="ATTACK", help="An attack, as 'roclip attacks list' calls it.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show one attack: what it does and what its parameters mean."""
@@ -116,8 +138,8 @@ def rebuild(
 
     where = start(out, executor, workers=workers)
     tally = rebuild_shards(ledger, expand_shards(shards), out=out, executor=where)
-    again = str(out / "ledger.parquet")
-    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, ledger=again)
+    made = _what_was_planted(out, as_json=as_json)
+    finish(tally, poison_limits(out), max_failed=max_failed, as_json=as_json, **made)
 
 
 @attacks_app.command()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from roclip_sanitize.cli.helping import commands_below
+from roclip_sanitize.cli.helping import METAVARS, commands_below
 from roclip_sanitize.cli.run_file import file_problems, read_run_file, toml_value
 from roclip_sanitize.cli.settings import Setting, meant, settings_of
-from roclip_sanitize.errors import ConfigError, ConfigProblems, RoclipError
+from roclip_sanitize.errors import ConfigError, ConfigProblems, DataError, RoclipError
 
 config_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write and check run files.")
 COLUMNS = 100
@@ -31,7 +32,10 @@ def group() -> None:
 @config_app.command("show")
 def show_config(
     stage: Annotated[
-        list[str], typer.Argument(help="A command, such as 'sanitize', 'train' or 'attacks rebuild'.")
+        list[str],
+        typer.Argument(
+            metavar="COMMAND", help="A command, such as 'sanitize', 'train' or 'attacks rebuild'."
+        ),
     ],
 ) -> None:
     """Write a run file with every setting of a command: what it means, its range, its default."""
@@ -85,8 +89,8 @@ def check(
             name for name, setting in settings_of(command).items() if setting.required and name not in named
         ]
         found += [f"[{'.'.join(words)}] {name} must be given" for name in missing]
-        if not wrong and not missing:
-            found += [f"[{'.'.join(words)}] {refused}" for refused in trial(words, table)]
+        if not wrong:
+            found += [f"[{'.'.join(words)}] {refused}" for refused in trial(words, table, missing)]
     if found:
         raise ConfigProblems(
             f"{run_file}: {len(found)} to put right\n" + "\n".join(f"  {line}" for line in found)
@@ -94,8 +98,15 @@ def check(
     print(f"{run_file}: nothing to put right")
 
 
-def trial(words: tuple[str, ...], table: Mapping[str, Any]) -> Iterator[str]:
-    """What a command itself would refuse, found by starting it as far as its settings."""
+def trial(words: tuple[str, ...], table: Mapping[str, Any], missing: Sequence[str] = ()) -> Iterator[str]:
+    """What a command itself would refuse, found by starting it as far as its settings.
+
+    Args:
+        words: what it is called by.
+        table: its settings.
+        missing: those that must be given and are not. Something stands in for them, and for shards that are
+            not there yet, so that the others are looked at all the same.
+    """
     from roclip_sanitize.cli import call, command_tree
 
     command = command_tree()
@@ -103,10 +114,21 @@ def trial(words: tuple[str, ...], table: Mapping[str, Any]) -> Iterator[str]:
         command = command.commands[word]
     if "executor" not in settings_of(command):  # it would not stop at start()
         return
-    try:
-        call(" ".join(words), dry=True, **{name.replace("-", "_"): value for name, value in table.items()})
-    except RoclipError as error:
-        yield str(error)
+    with tempfile.TemporaryDirectory() as folder:
+        (stand_in := Path(folder) / "0.tar").touch()
+        given = {name.replace("-", "_"): value for name, value in table.items()}
+        given |= dict.fromkeys(missing, str(stand_in))
+        for _ in ("as it is", "with shards that are there"):
+            try:
+                call(" ".join(words), dry=True, **given)
+                return
+            except RoclipError as error:
+                if folder not in str(error):
+                    yield str(error)
+                named = {name for name in given if METAVARS.get(name) == "SHARDS"}
+                if not named or not isinstance(error, DataError):
+                    return
+            given |= dict.fromkeys(named, str(stand_in))
 
 
 def tables_below(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -127,6 +127,8 @@ def retry_failed(
         return
     for change in changes:
         print(change.line())
+    if not changes:
+        print("nothing to try again: no part lists failures")
     if any(change.rows[0] != change.rows[1] for change in changes):
         print("rows have moved: make the index, and what was made with it, again in other folders")
     finish(tally, max_failed=max_failed, as_json=False, store=str(store))
@@ -143,28 +145,33 @@ def scan(
         ),
     ] = "cross_prediction,traces,kin,agreement,repetition,collisions",
     neighbours: Annotated[
-        int, typer.Option(help="Pictures that agreement and repetition ask about each caption.")
+        int, typer.Option(min=1, help="Pictures that agreement and repetition ask about each caption.")
     ] = 40,
     budget: Annotated[
-        float, typer.Option(help="Share of pairs that all detectors but collisions may quarantine.")
+        float,
+        typer.Option(min=0, max=1, help="Share of pairs that all detectors but collisions may quarantine."),
     ] = 0.06,
     times_mismatched: Annotated[
         float,
         typer.Option(
+            min=0,
             help="And no more than so many times the share that is estimated not to belong together; "
-            "0: the budget alone."
+            "0: the budget alone.",
         ),
     ] = 3.0,
     captions_per_picture: Annotated[
-        int, typer.Option(help="So many captions of one picture are a collision.")
+        int, typer.Option(min=2, help="So many captions of one picture are a collision.")
     ] = 4,
     pictures_per_caption: Annotated[
         int,
         typer.Option(
-            help="So many near-identical pictures of one caption are a collision, similar ones a repetition."
+            min=2,
+            help="So many near-identical pictures of one caption are a collision, similar ones a repetition.",
         ),
     ] = 8,
-    near_copy_cosine: Annotated[float, typer.Option(help="Pictures closer than this are copies.")] = 0.998,
+    near_copy_cosine: Annotated[
+        float, typer.Option(min=0, max=1, help="Pictures closer than this are copies.")
+    ] = 0.998,
     label: GuardedLabel = "",
     times_per_label: TimesPerLabel = 3.0,
     second_look: Annotated[
@@ -259,6 +266,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Tell what published detectors say of every pair. No verdict of 'roclip scan' rests on them."""
+    from roclip_sanitize.scan.keep_list import read_keep_list
     from roclip_sanitize.scoring import ScoreSettings, score_limits, score_pairs
     from roclip_sanitize.scoring.stage import WORST_FILE
 
@@ -278,12 +286,15 @@ def score(
     if settings.band and (warning := settings.band.warning(settings.reference)):
         say(warning)
     tally = score_pairs(settings, out=out, executor=start(out, executor, workers=workers))
-    listed = {"worst": str(out / WORST_FILE)} if worst or worst_above is not None else {}
+    listed: dict[str, Any] = {}
+    if worst or worst_above is not None:
+        count = len(read_keep_list(out / WORST_FILE))
+        listed = {"listed": count if as_json else f"{count:,}", "worst": str(out / WORST_FILE)}
     finish(tally, score_limits(out), max_failed=0.0, as_json=as_json, scores=str(out / "scores"), **listed)
 
 
 def explain(
-    uid: Annotated[str, typer.Argument(help="Of the pair.")],
+    uid: Annotated[str, typer.Argument(metavar="UID", help="The pair's uid, see SCAN/verdicts.")],
     scan: Annotated[Path, typer.Option(help="Folder of the scan.")],
     as_json: AsJson = False,
 ) -> None:
@@ -309,7 +320,7 @@ def screen(
     ],
     out: Out,
     tolerance: Annotated[
-        int, typer.Option(help="Bits of 64 in which pHashes of the same picture may differ.")
+        int, typer.Option(min=0, max=31, help="Bits of 64 in which pHashes of the same picture may differ.")
     ] = 10,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -374,9 +385,9 @@ def export(
     scan: Annotated[Path, typer.Option(help="Folder of the scan.")],
     out: Out,
     most: Annotated[
-        int, typer.Option(help="Of the pairs that were set aside, so many: the most suspicious.")
+        int, typer.Option(min=0, help="Of the pairs that were set aside, so many: the most suspicious.")
     ] = 10_000,
-    drawn: Annotated[int, typer.Option(help="And of all pairs so many, at random.")] = 1_000,
+    drawn: Annotated[int, typer.Option(min=0, help="And of all pairs so many, at random.")] = 1_000,
     ledger: Annotated[
         Path | None,
         typer.Option(help="Folder of 'roclip poison', whose shards were scanned: poisons say so."),

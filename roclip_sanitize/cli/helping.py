@@ -82,6 +82,7 @@ METAVARS: Mapping[str, str] = {
     **dict.fromkeys(("shards", "test_shards", "train_data", "val_data", "probe_data"), "SHARDS"),
     **dict.fromkeys(("out", "run", "store", "index", "index_text", "index_image", "verdicts"), "FOLDER"),
     **dict.fromkeys(("ledger", "second_look", "textures", "cache", "pairs", "folder"), "FOLDER"),
+    **dict.fromkeys(("scan", "rewritten", "canaries", "embeddings", "expected"), "FOLDER"),
     **dict.fromkeys(("config", "synonyms", "runtime_env"), "FILE"),
     "address": "URL",
     "env": "NAME=VALUE",

@@ -20,8 +20,10 @@ from roclip_sanitize.cli.options import (
     Workers,
 )
 from roclip_sanitize.cli.output import finish, say, scan_findings, show
-from roclip_sanitize.cli.starting import start
+from roclip_sanitize.cli.starting import require_own, start
+from roclip_sanitize.errors import DataError
 from roclip_sanitize.remote import source_name
+from roclip_sanitize.storage import exists
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +43,9 @@ def sanitize(
             "finds less and sets aside more that is clean.",
         ),
     ] = 2,
-    budget: Annotated[float, typer.Option(help="Share of pairs that may be set aside as suspicious.")] = 0.06,
+    budget: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pairs that may be set aside as suspicious.")
+    ] = 0.06,
     label: GuardedLabel = "",
     times_per_label: TimesPerLabel = 3.0,
     seed: Seed = 0,
@@ -85,7 +89,10 @@ def canaries(
     out: Out,
     families: Annotated[str, typer.Option(help="Which attacks, joined by commas; all if not told.")] = "",
     share: Annotated[
-        float, typer.Option(help="Canaries of each family, as a share of the pairs; 15 to 300 of them.")
+        float,
+        typer.Option(
+            min=0, max=0.05, help="Canaries of each family, as a share of the pairs; 15 to 300 of them."
+        ),
     ] = 0.003,
     encoder: Annotated[
         str, typer.Option(help="What made the scan's store, if it is no longer where the store says.")
@@ -145,6 +152,7 @@ def audit(
     from roclip_sanitize.audit import AuditSettings, write_audit
 
     settings = AuditSettings(scan=scan, rewritten=rewritten, ledger=ledger, canaries=canaries, label=label)
+    require_own(out)
     seal = write_audit(settings, out=out)
     show({"page": str(out / "audit.html"), "numbers": str(out / "audit.json"), "seal": seal}, as_json=as_json)
 
@@ -161,6 +169,8 @@ def verify(
     """
     from roclip_sanitize.verification import verify_folder
 
+    if not exists(folder):
+        raise DataError(f"{source_name(folder)} does not exist")
     checks = []
     for check in verify_folder(folder):
         checks.append({"where": str(check.where), "what": check.what})

@@ -35,6 +35,8 @@ GuardedLabel = Annotated[
 ]
 TimesPerLabel = Annotated[
     float,
-    typer.Option(help="Of any class at most so many times the share of all pairs, where --label is told."),
+    typer.Option(
+        min=0, help="Of any class at most so many times the share of all pairs, where --label is told."
+    ),
 ]
 Store = Annotated[Path, typer.Option(help="Embedding store, made by 'roclip embed'.")]

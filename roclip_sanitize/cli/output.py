@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from roclip_sanitize.cli.failing import too_many
 from roclip_sanitize.cli.session import session
 from roclip_sanitize.errors import TooManyFailed
 from roclip_sanitize.limits import Limits
-from roclip_sanitize.records import FailureReason, Tally
+from roclip_sanitize.records import Tally
 from roclip_sanitize.redaction import with_urls
 
-BROKEN_SHARDS = (FailureReason.UNREADABLE_SHARD.value, FailureReason.TRUNCATED_SHARD.value)
 TRACES_SHOWN = 5
 
 
@@ -75,13 +75,8 @@ def finish(
         for line in tally_lines(tally):
             print(line)
         show(more, as_json=False)
-    share = tally.failed.total() / tally.seen if tally.seen else 0.0
-    broken = [reason for reason in BROKEN_SHARDS if tally.failed[reason]]
-    if broken or share > max_failed:
-        counts = f"{tally.failed.total():,} of {tally.seen:,} failed"
-        what = f"{counts} ({share:.2%}, at most {max_failed:.2%} allowed)"
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.failed.most_common())
-        raise TooManyFailed(f"{what}: {reasons}; the rest is done, and failures/ lists each one")
+    if why := too_many(tally, max_failed=max_failed):
+        raise TooManyFailed(why)
 
 
 def tally_lines(tally: Tally) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 from roclip_sanitize.cli.settings import meant, problems, settings_of
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.redaction import HIDDEN, is_secret, redacted
-from roclip_sanitize.storage import read_bytes
+from roclip_sanitize.storage import exists, read_bytes
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -39,6 +39,16 @@ def read_run_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"run file {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
         raise ConfigError(f"run file {path} is no TOML: {error}") from error
+
+
+def command_told(path: Path) -> str:
+    """The command that a run file is for; "" where there is none, or it is for several."""
+    if not exists(path):
+        return ""
+    tables, words = read_run_file(path), list[str]()
+    while len(tables) == 1 and isinstance(below := next(iter(tables.values())), dict):
+        words, tables = [*words, *tables], below
+    return " ".join(words)
 
 
 def file_problems(tables: Mapping[str, Any], group: Any, *, inside: str = "") -> Iterator[str]:

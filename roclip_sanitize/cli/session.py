@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ class Session:
         result: what show() was given.
         record: what it leaves beside its results, once it has started; see starting.py.
         watching: who watches it from beside meanwhile.
+        held: what it lets go when it is over.
     """
 
     command: Any = None
@@ -37,6 +38,7 @@ class Session:
     result: dict[str, Any] = field(default_factory=dict)
     record: RunRecord | None = None
     watching: Watching | None = None
+    held: ExitStack = field(default_factory=ExitStack)
 
     def end(self, code: int, *, error: str = "", say: Callable[[str], None]) -> None:
         """Close the record; a disk that refuses it is told of, and is no reason to fail."""
@@ -58,7 +60,8 @@ def open_session(*, silent: bool = False, dry: bool = False) -> Iterator[Session
     """A session: the command in the block is its."""
     token = _SESSION.set(Session(silent=silent, dry=dry))
     try:
-        yield _SESSION.get()
+        with _SESSION.get().held:
+            yield _SESSION.get()
     finally:
         _SESSION.reset(token)
 

@@ -74,6 +74,12 @@ class Setting:
             return True
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
+    @property
+    def shown(self) -> str:
+        """What the command line calls it."""
+        name = self.name.replace("_", "-")
+        return name if self.positional else f"--{name}"
+
     def plain(self, value: Any) -> Any:
         """The value in the types of TOML."""
         if self.many:

@@ -32,9 +32,9 @@ def run_lines(status: RunStatus, *, now: float | None = None) -> list[str]:
     if not status.run:
         return stages
     if status.code is None:
-        became = (
-            f"goes on, or was killed: the last shard was done {duration(silent_for(status, now=now))} ago"
-        )
+        silent = silent_for(status, now=now)
+        last = "no shard is done yet" if silent is None else f"the last shard was done {duration(silent)} ago"
+        became = f"goes on, or was killed: {last}"
     else:
         became = f"ended with {status.code}" + (f": {status.error}" if status.error else "")
     return [f"roclip {status.command}, run {status.run}, since {status.started[:19]}Z", became, *stages]

@@ -17,8 +17,7 @@ from roclip_sanitize.errors import DataError
 from roclip_sanitize.limits import WORK_KEY
 from roclip_sanitize.records import Tally
 from roclip_sanitize.remote import source_name
-from roclip_sanitize.runfiles import read_json
-from roclip_sanitize.status.record import EVENTS_FILE
+from roclip_sanitize.runfiles import EVENTS_FILE, read_json
 from roclip_sanitize.storage import changed_at, exists, folders_in, here, names_in
 from roclip_sanitize.training.watching.json_lines import latest, log_file
 
@@ -260,7 +259,9 @@ def _expected(settings: Mapping[str, Any]) -> int | None:
     return sum(name.isdecimal() for name in _marked(Path(str(settings["store"])))) or None
 
 
-def silent_for(status: RunStatus, *, now: float | None = None) -> float:
-    """Seconds since something was last done."""
+def silent_for(status: RunStatus, *, now: float | None = None) -> float | None:
+    """Seconds since something was last done; None while nothing is."""
     latest_change = max((stage.changed for stage in status.stages), default=0.0)
+    if not latest_change:
+        return None
     return max(0.0, (time.time() if now is None else now) - latest_change)

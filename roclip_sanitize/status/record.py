@@ -25,11 +25,8 @@ from typing import Any
 
 from roclip_sanitize import __version__
 from roclip_sanitize.redaction import redacted
-from roclip_sanitize.runfiles import write_bytes
+from roclip_sanitize.runfiles import EVENTS_FILE, RUN_FILE, write_bytes
 from roclip_sanitize.storage import append, exists, names_in
-
-RUN_FILE, EVENTS_FILE = "run.toml", "events.jsonl"
-RECORDS = frozenset({RUN_FILE, EVENTS_FILE})  # what differs between two runs that make the same
 
 
 def new_run_id() -> str:
