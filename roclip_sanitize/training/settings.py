@@ -79,7 +79,7 @@ class TrainSettings:
         shards: what to train on.
         model: an open_clip model name, trained from random weights.
         pretrained: start from these weights instead, and with their model: "open_clip:NAME/WEIGHTS"
-            (a tag or a file), or the model/ folder of a training.
+            (a tag or a file), or a training: its folder, the model/ in it, or the weights there.
         method: how; methods/ has a module on each.
         pairing: what RoCLIP re-matches. "final": an image to the most similar pool caption;
             "first": an image to the pool caption most similar to its caption, and a caption to
