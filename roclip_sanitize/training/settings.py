@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.training.schedule import Ending
+from roclip_sanitize.training.uses import require_read
 
 Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "consensus", "cleanclip", "par"]
 Pairing = Literal["first", "final", "both"]
@@ -20,6 +21,7 @@ Augmentation = Literal["none", "mild", "strong", "mixing", "paper", "paper_mild"
 Publish = Literal["last", "best"]
 Resident = Literal["auto", "always", "never"]
 
+METHOD: Method = "roclip"
 DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
 METHODS = ("clip", "roclip", "roclip_released", "unimodal", "safeclip", "consensus", "cleanclip", "par")
@@ -137,7 +139,7 @@ class TrainSettings:
     shards: tuple[Path, ...]
     model: str = "roclip-rn-64"
     pretrained: str = ""
-    method: Method = "roclip"
+    method: Method = METHOD
     pairing: Pairing = "final"
     pairs: Path | None = None
     augmentation: Augmentation = DEFAULT_AUGMENTATION
@@ -206,6 +208,8 @@ class TrainSettings:
             )
         _require_windows(self)
         _require_matching(self)
+        usual = {each.name: each.default for each in fields(self)}
+        require_read({name: getattr(self, name) for name in usual}, usual=usual)
 
     @property
     def asks_for_tables(self) -> bool:
