@@ -230,6 +230,28 @@ def test_help_is_on_stdout(roclip: Roclip, command: list[str]) -> None:
     assert f"Usage: {' '.join(['roclip', *command])} " in said.out
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("report", "--out FILE File for the page; report.html in FOLDER by default."),
+        ("attacks optimise-patch", "--out FILE File for the patch."),
+        (
+            "train",
+            "--pretrained TEXT Start from these weights: a training's folder, or open_clip:NAME/WEIGHTS.",
+        ),
+        ("train", "--match-from SHARE Share of training before matching starts (roclip only)."),
+        ("train", "2 % of the pairs (roclip, roclip_released, unimodal, safeclip only)."),
+        ("train", "--doubtful SHARE Share of the pairs that are not trusted (consensus only)."),
+        ("pair", "--store FOLDER Embedding store of a CLIP, such as by 'roclip embed"),
+        ("score", "--store FOLDER Embedding store: of a CLIP for clip_score, rematch_rank and risk"),
+        ("submit", "this machine's if not told."),
+    ],
+)
+def test_help_says_what_an_option_takes(roclip: Roclip, command: str, words: str) -> None:
+    said = roclip(*command.split(), "--help")
+    assert words in " ".join(said.out.split())
+
+
 def test_nothing_asked_is_help_and_2(roclip: Roclip) -> None:
     said = roclip()
     assert (said.code, said.out) == (2, "")

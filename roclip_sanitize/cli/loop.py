@@ -85,14 +85,20 @@ def canaries(
     out: Out,
     families: Annotated[str, typer.Option(help="Which attacks, joined by commas; all if not told.")] = "",
     share: Annotated[
-        float, typer.Option(help="Canaries of each family, as a share of the pairs; 15 to 300 of them.")
+        float,
+        typer.Option(
+            help="Canaries of each family, as a share of the pairs, 0.05 at most; 15 to 300 of them."
+        ),
     ] = 0.003,
     encoder: Annotated[
         str, typer.Option(help="What made the scan's store, if it is no longer where the store says.")
     ] = "",
     young: Annotated[
         list[str] | None,
-        typer.Option(help="Likewise of each CLIP that looked again, in their order."),
+        typer.Option(
+            help="Likewise the young CLIPs that looked again: the folder of each, in their order; repeat for "
+            "several."
+        ),
     ] = None,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
@@ -173,7 +179,8 @@ def verify(
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a demo, or any folder with a results.json.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the page; RUN/report.html by default.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File for the page; report.html in FOLDER by default."),
     ] = None,
 ) -> None:
     """Make one self-contained HTML page of a run."""
