@@ -262,7 +262,8 @@ def _only(out: Path, folder: str, pattern: str) -> Path:
 
 def _write_weights(case: Case, folder: Path) -> Path:
     """Random weights in a file that both can load."""
-    from roclip_sanitize.encoder import WEIGHTS_FILE, new_clip, save_clip
+    from roclip_sanitize.encoder import new_clip, save_clip
+    from roclip_sanitize.encoder_facts import WEIGHTS_FILE
 
     save_clip(folder / "model", new_clip(case.model, seed=0), name=case.model, fit="crop")
     return folder / "model" / WEIGHTS_FILE

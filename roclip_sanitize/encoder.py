@@ -12,27 +12,37 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from roclip_sanitize.backoff import MicroBatches
 from roclip_sanitize.compiling import compiled_tower
-from roclip_sanitize.encoder_facts import MODEL_FILE, AskedPrecision, EncoderFacts
+from roclip_sanitize.encoder_facts import (
+    MODEL_FILE,
+    MODEL_FOLDER,
+    OPEN_CLIP,
+    WEIGHTS_FILE,
+    AskedPrecision,
+    EncoderFacts,
+    weights_folder,
+)
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.images import Fit
-from roclip_sanitize.runfiles import read_json, write_json
-from roclip_sanitize.storage import exists, here
+from roclip_sanitize.runfiles import read_told, write_json
+from roclip_sanitize.storage import here
+from roclip_sanitize.told import one_line
 
 open_clip.add_model_config(Path(__file__).parent / "models")
 
-OPEN_CLIP = "open_clip:"
-WEIGHTS_FILE = "weights.safetensors"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, open_clip's default
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+NOT_WEIGHTS = (SafetensorError, UnpicklingError, EOFError)  # what reading a file says that was cut or made up
 PROBES = 32  # pairs that a compiled model is compared on; for fewer than 16 torch compiles another program
 
 
@@ -121,20 +131,28 @@ class ClipEncoder:
 def load_clip(spec: str, *, seed: int = 0) -> tuple[Any, str, Fit]:
     """Make an open_clip model: (model, its name, how it wants pictures made square).
 
+    Args:
+        spec: "open_clip:NAME", "open_clip:NAME/WEIGHTS", or what weights_folder() finds weights by.
+        seed: of the random weights, where no weights are named.
+
     Raises:
         ConfigError: no such model, folder or weights.
+        DataError: the weights are broken, or could not be downloaded.
+        MismatchError: they are of another model.
     """
     if spec.startswith(OPEN_CLIP):
         name, _, weights = spec.removeprefix(OPEN_CLIP).partition("/")
         require_model(name)
         fit: Fit = "squash" if name.startswith("roclip-") else "crop"
         return _create(name, weights or None, seed), name, fit
-    folder = Path(spec)
-    if not exists(folder / MODEL_FILE):
+    folder = weights_folder(Path(spec))
+    if folder is None:
         raise ConfigError(
-            f"encoder {spec!r} is neither 'plain', 'open_clip:NAME[/WEIGHTS]' nor a folder with {MODEL_FILE}"
+            f"{spec!r} is no CLIP, wanted a training's folder or open_clip:NAME/WEIGHTS; "
+            f"neither {spec} nor its {MODEL_FOLDER}/ has a {MODEL_FILE}"
         )
-    saved = read_json(folder / MODEL_FILE)
+    saved = read_told(folder / MODEL_FILE)
+    require_model(saved["model"])
     return _create(saved["model"], str(here(folder / WEIGHTS_FILE)), seed), saved["model"], saved["fit"]
 
 
@@ -237,6 +255,8 @@ def _create(name: str, weights: str | None, seed: int) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return open_clip.create_model(name, pretrained=weights)
+    except NOT_WEIGHTS as error:
+        raise DataError(f"{weights} holds no weights: {one_line(error)}") from error
     except RuntimeError as error:
         if weights and "state_dict" in str(error):
             raise MismatchError(f"weights {weights} do not fit model {name}") from error

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.images import Fit
+from roclip_sanitize.storage import exists
 
+OPEN_CLIP = "open_clip:"
+MODEL_FOLDER = "model"  # of a training: the trained weights
 MODEL_FILE = "model.json"  # beside weights: which open_clip model they are of
+WEIGHTS_FILE = "weights.safetensors"
 
 Precision = Literal["float32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 on a GPU, float32 elsewhere
@@ -59,3 +64,13 @@ class Encoder(Protocol):
     def encode_captions(self, captions: Sequence[str]) -> NDArray[np.float32]:
         """N captions → (N, D) float32, unit rows."""
         ...
+
+
+def weights_folder(told: Path) -> Path | None:
+    """The folder of weights that is meant; None where there are none.
+
+    Args:
+        told: that folder, the training's around it, or the file of weights in it.
+    """
+    meant = (told, told / MODEL_FOLDER, *([told.parent] if told.name == WEIGHTS_FILE else []))
+    return next((folder for folder in meant if exists(folder / MODEL_FILE)), None)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.attacks.ledger import Ledger
+from roclip_sanitize.attacks.planted import require_planted
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.fiftyone_format import dataset_document, sample_of
@@ -118,7 +119,8 @@ def export_scan(settings: ExportSettings, *, out: Path, executor: Executor) -> T
 
     Raises:
         DataError: there is no scan, or its store is gone.
-        MismatchError: it is unfinished, ``out`` was made with other settings, or a shard has changed since.
+        MismatchError: it is unfinished, ``out`` was made with other settings, a shard has changed since, or
+            the ledger is of other shards than were scanned.
         ShardMissing: a shard is gone.
         StorageError: the disk is full.
 
@@ -126,6 +128,8 @@ def export_scan(settings: ExportSettings, *, out: Path, executor: Executor) -> T
     """
     told = settings.to_json()
     store = EmbeddingStore.open(Path(StageFolder.open(settings.scan, stage="scan").settings["store"]))
+    if settings.ledger is not None:
+        require_planted(store, Ledger.open(settings.ledger))
     folder = StageFolder.create(out, stage="export", settings=told)
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])

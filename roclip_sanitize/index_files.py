@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.index_plan import Sizes
 from roclip_sanitize.searcher import TRANSFORM_ROWS
 from roclip_sanitize.storage import atomic_file, here
@@ -79,13 +79,12 @@ class IndexFile:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file to add to it."""
-        return cls(open_faiss().read_index(str(here(path))))
+        return cls(_read(path))
 
     @classmethod
     def open_part(cls, folder: Path, name: str) -> Self:
         """Open one part of an index for searching, memory-mapped."""
-        faiss = open_faiss()
-        return cls(faiss.read_index(str(here(part_file(folder, name))), faiss.IO_FLAG_MMAP_IFC))
+        return cls(_read(part_file(folder, name), open_faiss().IO_FLAG_MMAP_IFC))
 
     def learn(self, sample_ND: NDArray[np.float32]) -> None:
         """Learn what the kind needs from store vectors; nothing here."""
@@ -195,6 +194,23 @@ def flat_rows(flat: Any, *, owner: Any) -> NDArray[np.float32]:
 def part_file(folder: Path, name: str) -> Path:
     """Where the FAISS file of one part lies."""
     return folder / f"part_{name}.faiss"
+
+
+def _read(path: Path, flags: int = 0) -> Any:
+    """Read a FAISS file.
+
+    Args:
+        path: where it lies.
+        flags: how, as FAISS has it.
+
+    Raises:
+        DataError: it is not there, or FAISS cannot read it.
+    """
+    try:
+        return open_faiss().read_index(str(here(path)), flags)
+    except RuntimeError as error:
+        cause = str(error).rpartition(".cpp:")[2].partition(": ")[2]  # behind the place in FAISS's own source
+        raise DataError(f"{path} cannot be read as a FAISS file: {cause}") from error
 
 
 @cache

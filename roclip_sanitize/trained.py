@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from roclip_sanitize.encoder_facts import MODEL_FILE
+from roclip_sanitize.encoder_facts import MODEL_FILE, MODEL_FOLDER, weights_folder
 from roclip_sanitize.storage import exists, names_in
 
 PREFIX = "samples_"
@@ -17,7 +17,18 @@ PREFIX = "samples_"
 
 def model_folder(out: Path) -> Path:
     """Where the trained model lies."""
-    return out / "model"
+    return out / MODEL_FOLDER
+
+
+def training_folder(told: Path) -> Path:
+    """The folder of the training that is meant.
+
+    Args:
+        told: that folder, the model's in it, or the file of weights there; what is none of them stays
+            as it is.
+    """
+    folder = weights_folder(told)
+    return folder.parent if folder is not None and folder.name == MODEL_FOLDER else told
 
 
 def is_trained(out: Path) -> bool:

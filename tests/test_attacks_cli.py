@@ -36,6 +36,7 @@ def test_every_attack_is_listed_as_a_spec_that_can_be_typed(roclip: Roclip) -> N
     lines = roclip("attacks", "list").out.splitlines()
     assert len(lines) == 3 * len(ATTACKS)
     assert [line.split()[0] for line in lines[::3]] == list(ATTACKS)
+    assert lines[0].split(maxsplit=1) == ["targeted", "targeted; adds pairs"]
     assert lines[1].split() == ["targeted:targets=16,captions=30,copies=exact"]
     listed = json.loads(roclip("attacks", "list", "--json").out)["attacks"]
     assert [attack["name"] for attack in listed] == list(ATTACKS)

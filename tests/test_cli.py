@@ -292,6 +292,28 @@ def test_a_folder_that_is_not_there_is_said_to_be_missing(roclip: Roclip, tmp_pa
         assert (said.code, said.line) == (1, f"roclip: {tmp_path}/nowhere does not exist")
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("report", "--out FILE File for the page; report.html in FOLDER by default."),
+        ("attacks optimise-patch", "--out FILE File for the patch."),
+        (
+            "train",
+            "--pretrained TEXT Start from these weights: a training's folder, or open_clip:NAME/WEIGHTS.",
+        ),
+        ("train", "--match-from SHARE Share of training before matching starts (roclip only)."),
+        ("train", "2 % of the pairs (roclip, roclip_released, unimodal, safeclip only)."),
+        ("train", "--doubtful SHARE Share of the pairs that are not trusted (consensus only)."),
+        ("pair", "--store FOLDER Embedding store of a CLIP, such as by 'roclip embed"),
+        ("score", "--store FOLDER Embedding store: of a CLIP for clip_score, rematch_rank and risk"),
+        ("submit", "this machine's if not told."),
+    ],
+)
+def test_help_says_what_an_option_takes(roclip: Roclip, command: str, words: str) -> None:
+    said = roclip(*command.split(), "--help")
+    assert words in " ".join(said.out.split())
+
+
 def test_nothing_asked_is_help_and_2(roclip: Roclip) -> None:
     said = roclip()
     assert (said.code, said.out) == (2, "")

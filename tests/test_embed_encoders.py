@@ -11,7 +11,7 @@ import pytest
 
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.encoders import open_encoder
-from roclip_sanitize.errors import ConfigError, MismatchError
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.features import PlainEncoder
 from roclip_sanitize.images import decode_image, to_square
@@ -19,6 +19,7 @@ from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.store import EmbeddingStore
 from tests.corpora import picture
 from tests.embedding import data_of, three_shards
+from tests.test_evaluate_streaming import pretend_training
 
 RANDOM_CLIP = "open_clip:roclip-rn-64"
 
@@ -175,7 +176,12 @@ def test_a_store_of_random_clip_is_the_same_twice(settings: EmbedSettings, tmp_p
     [
         ("open_clip:ViT-B-33", "open_clip has no model 'ViT-B-33'; did you mean .*ViT-B-32"),
         ("open_clip:ViT-B-32/nowhere", "weights 'nowhere' are no file and no tag of ViT-B-32"),
-        ("plane", "encoder 'plane' is neither 'plain', 'open_clip:NAME"),
+        (
+            "plane",
+            r"encoder 'plane' is none of 'plain', 'textures', 'open_clip:NAME\[/WEIGHTS\]' and a training's "
+            "folder: "
+            "neither plane nor its model/ has a model.json",
+        ),
     ],
 )
 def test_an_unknown_encoder_is_refused(
@@ -185,3 +191,38 @@ def test_an_unknown_encoder_is_refused(
     with pytest.raises(ConfigError, match=message):
         embed_shards(unknown, out=tmp_path / "out", executor=LocalExecutor())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_training_is_named_by_its_folder_its_model_or_its_weights(
+    settings: EmbedSettings, tmp_path: Path
+) -> None:
+    training = pretend_training(tmp_path / "model", seed=0)  # a name that its model has, too
+    meant = (training, training / "model", training / "model" / "weights.safetensors")
+    for told in meant:  # into one store: its encoder is the same by any of them
+        embed_shards(replace(settings, encoder=str(told)), out=tmp_path / "store", executor=LocalExecutor())
+    assert EmbeddingStore.open(tmp_path / "store").encoder == str(training / "model")
+
+
+@pytest.mark.slow
+def test_broken_weights_are_one_line(tmp_path: Path) -> None:
+    training = pretend_training(tmp_path / "trained", seed=0)
+    weights = training / "model" / "weights.safetensors"
+    weights.write_bytes(b"no weights at all")
+    with pytest.raises(DataError, match=f"{weights} holds no weights: SafetensorError: "):
+        open_encoder(str(training))
+    other = tmp_path / "weights.pt"
+    other.write_bytes(b"no weights at all")
+    with pytest.raises(DataError, match=f"{other} holds no weights: "):
+        open_encoder(f"open_clip:roclip-vit-64/{other}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", ["plain", "nowhere"])
+def test_what_is_no_clip_cannot_be_trained_further(told: str) -> None:
+    from roclip_sanitize.encoder import load_clip
+
+    with pytest.raises(
+        ConfigError, match=f"'{told}' is no CLIP, wanted a training's folder or open_clip:NAME"
+    ):
+        load_clip(told)

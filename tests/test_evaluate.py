@@ -194,8 +194,15 @@ def test_poisons_among_the_test_pairs_are_refused(world: EvaluateSettings, tmp_p
 
 @pytest.mark.slow
 def test_a_label_that_no_test_pair_has_is_refused(world: EvaluateSettings, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no test pair has a label 'shape'"):
-        evaluate_arms(replace(world, label="shape"), out=tmp_path, executor=HERE)
+    told = replace(world, label="shape", ledger=None)
+    with pytest.raises(
+        DataError, match=r"the field 'shape' has 0 values in the pairs of \d test shards, wanted"
+    ):
+        evaluate_arms(told, out=tmp_path / "no field", executor=HERE)
+    with pytest.raises(
+        DataError, match=r"no test picture shows any of the 2 classes \('cat', 'dog'\): they show '"
+    ):
+        evaluate_arms(replace(told, label="colour", classes=("cat", "dog")), out=tmp_path, executor=HERE)
 
 
 # Without a model

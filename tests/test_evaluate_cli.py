@@ -128,3 +128,25 @@ def test_what_cannot_be_measured_on_is_one_line(
         *told,
     )
     assert wanted in found.line
+
+
+@pytest.mark.slow
+def test_a_training_is_named_by_its_model_too(roclip: Roclip, trained: Path, tmp_path: Path) -> None:
+    shard = write_squares(tmp_path / "squares.tar", pairs=12)
+    arms = [f"--arm=a{number}={path}" for number, path in enumerate((trained, trained / "model"))]
+    told = ("--test-shards", shard, "--label", "colour", "--no-curves", "--out", tmp_path / "out", "--json")
+    found = roclip("evaluate", "--executor", "local", *arms, *told)
+    assert found.code == 0, found.err
+    by_arm = {
+        arm: [one["value"] for one in json.loads(found.out)["results"] if one["arm"] == arm]
+        for arm in ("a0", "a1")
+    }
+    assert by_arm["a0"] == by_arm["a1"] != []
+
+
+def test_two_arms_of_one_name_are_refused(roclip: Roclip, tmp_path: Path) -> None:
+    told = ("--test-shards", "a.tar", "--label", "colour", "--out", tmp_path / "out")
+    for arms in (("a=x", "a=y"), ("runs/x", "more/x")):
+        found = roclip("evaluate", *(f"--arm={arm}" for arm in arms), *told)
+        assert found.code == 2
+        assert "both named" in found.line

@@ -18,12 +18,14 @@ import pytest
 
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.cli import call
+from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.export import ExportSettings, export_scan
+from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.scan import read_scores, read_verdicts
+from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification import verify_folder
@@ -232,3 +234,23 @@ def test_fiftyone_opens_it(exported: Path, tmp_path: Path) -> None:
     assert told["sizes"] == sizes
     assert told["fields"]["cross_prediction"] == "FloatField"
     assert told["fields"]["reasons"] == "ListField"
+
+
+@pytest.mark.parametrize("meant", ["squares", "others"])
+def test_the_ledger_of_other_shards_is_refused(run: Path, tmp_path: Path, meant: str) -> None:
+    shards = tuple(sorted((run / "squares").glob("*.tar")))
+    if meant == "others":
+        shards = (Path(shutil.copy(shards[0], tmp_path / "other.tar")),)
+    here = LocalExecutor()
+    embed_shards(EmbedSettings(shards=shards, encoder="plain"), out=tmp_path / "store", executor=here)
+    build_index(IndexSettings(store=tmp_path / "store"), out=tmp_path / "index", executor=here)
+    told = ScanSettings(store=tmp_path / "store", index=tmp_path / "index")
+    scan_store(told, out=tmp_path / "scan", executor=here)
+    found = {
+        "squares": r"has 10 of the 10 pairs that .* planted in shard 00000 not as they were planted, such",
+        "others": "was made from no shard in which .* planted anything: wanted the ledger of the shards that",
+    }
+    settings = ExportSettings(scan=tmp_path / "scan", ledger=run / "poison")
+    with pytest.raises(MismatchError, match=found[meant]):
+        export_scan(settings, out=tmp_path / "out", executor=here)
+    assert not (tmp_path / "out").exists()

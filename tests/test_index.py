@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -230,6 +231,14 @@ def test_after_a_kill_only_what_is_missing_is_built_and_is_the_same(
     build_index(settings, out=out, executor=LocalExecutor())
     assert files_of(out) == before
     assert (out / "part_00000.faiss").stat().st_mtime_ns == touched
+
+
+@pytest.mark.parametrize("kept", [0, 20])
+def test_a_broken_part_is_one_line(store: EmbeddingStore, index: Path, tmp_path: Path, kept: int) -> None:
+    broken = shutil.copytree(index, tmp_path / "index") / "part_00000.faiss"
+    broken.write_bytes(broken.read_bytes()[:kept] or b"no index at all")
+    with pytest.raises(DataError, match=f"{broken} cannot be read as a FAISS file: [A-Z]"):
+        search_all(tmp_path / "index", store)
 
 
 def test_other_settings_need_another_folder(store: EmbeddingStore, index: Path) -> None:

@@ -31,6 +31,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import sha256_of
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.verification import verify_folder
+from tests.commands import Roclip
 
 HERE = LocalExecutor()
 HEADER = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)  # of a PNG of 30 GB
@@ -321,3 +322,31 @@ def test_pictures_that_look_alike_have_near_hashes() -> None:
     Image.open(io.BytesIO(scene(1))).resize((70, 70)).save(out, "JPEG", quality=50)
     assert bits_apart(once, perceptual_hash(decode_image(out.getvalue()))) <= 4
     assert bits_apart(once, perceptual_hash(decode_image(scene(2)))) > 10
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("urls", "message"),
+    [
+        (
+            ["http://127.0.0.1:1/1.jpg", "http://localhost:1/2.jpg"],
+            "none of 2 URLs gave a picture: private_address 2; failures/ lists each one; "
+            "--allow-private lets them lead to this machine and its network",
+        ),
+        (
+            ["http://127.0.0.1:1/1.jpg", "no url"],
+            "none of 2 URLs gave a picture: bad_url 1, private_address 1; failures/ lists each one",
+        ),
+    ],
+)
+def test_a_list_that_gives_nothing_at_all_ends_with_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], urls: list[str], message: str
+) -> None:
+    polars.DataFrame({"url": urls, "caption": ["one", "two"]}).write_csv(tmp_path / "list.csv")
+    told = ("--executor", "local", "--urls", tmp_path / "list.csv", "--out", tmp_path / "out")
+    for _ in range(2):  # done, and done already
+        found = Roclip(capsys)("ingest", *told)
+        assert found.code == 3
+        assert found.lines[-1] == f"roclip: {message}"

@@ -106,7 +106,8 @@ class TestPhased:
 
     def opened(self, method: str = "roclip", **told: Any) -> Phased:
         told |= {"warm_up_for": 0.3, "gentle_for": 0.2, "gentle_rate": 0.02}
-        told |= {"match_from": 0.0, "match_every": 9, "match_for": 6}
+        if method == "roclip":
+            told |= {"match_from": 0.0, "match_every": 9, "match_for": 6}
         run = surroundings(method, total_steps=10, **told)
         phased = open_method(run)
         assert isinstance(phased, Phased)

@@ -12,7 +12,8 @@ from torch.multiprocessing.spawn import spawn
 
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.training.data import build_cache
-from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.settings import METHOD, TrainSettings
+from roclip_sanitize.training.uses import is_read
 from tests.squares import write_square_shards
 from tests.trainings import VIT, make_steps, make_trainer, rank_member, require_same_steps
 from tests.trainings import settings_for as settings_for_more
@@ -27,7 +28,8 @@ CLEANERS = {"cleanclip", "par"}
 
 
 def settings_for(shards: tuple[Path, ...], **told: Any) -> TrainSettings:
-    return settings_for_more(shards, **{"batch_size": BATCH, "epochs": EPOCHS, "pool_size": 12, **told})
+    pool = {"pool_size": 12} if is_read("pool_size", {"method": METHOD, **told}) else {}
+    return settings_for_more(shards, **{"batch_size": BATCH, "epochs": EPOCHS, **pool, **told})
 
 
 @pytest.fixture(scope="module")

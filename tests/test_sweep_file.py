@@ -23,6 +23,7 @@ from benchmarks.sweep.table import SCHEMA
 from roclip_sanitize.errors import ConfigError, RoclipError
 from roclip_sanitize.sanitize import SanitizeSettings
 from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.training.settings import TrainSettings
 
 CORPUS = Corpus(shards=(Path("a.tar"),), test_shards=(Path("t.tar"),), label="kind", classes=30)
 BASE = """
@@ -175,6 +176,18 @@ def test_a_scaled_sweep_has_fewer_shards_and_shorter_schedules_but_as_many_poiso
     assert small.train == {"warmup": 150, "match_every": 30, "match_for": 15, "lr": 0.1}
     assert small.attacks == whole.attacks
     assert whole.scaled(1) is whole
+
+
+def test_what_a_sweep_tells_all_methods_goes_to_those_that_read_it() -> None:
+    told = {
+        cell.arm.train["method"]: cell.settings(()) for cell in cells("[train]\nmatch_every = 2000\nlr = 0.1")
+    }
+    assert {method: (one.match_every, one.lr) for method, one in told.items()} == {
+        "clip": (TrainSettings(shards=()).match_every, 0.1),
+        "roclip": (2000, 0.1),
+    }
+    with pytest.raises(ConfigError, match=r"doubtful is .*: it is for consensus"):
+        cells('methods = ["mine"]\n[method.mine]\nmethod = "clip"\ndoubtful = 0.2')[-1].settings(())
 
 
 def test_shards_may_come_from_a_list(tmp_path: Path) -> None:

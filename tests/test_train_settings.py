@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
-from roclip_sanitize.errors import ConfigError, MismatchError
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.records import Tally
+from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.training.data import TrainingData, epoch_order
 from roclip_sanitize.training.matches import MatchTable
 from roclip_sanitize.training.settings import TrainSettings
@@ -64,6 +67,35 @@ def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("method", "told", "message"),
+    [
+        (
+            "clip",
+            {"pairs": Path("table")},
+            "pairs is 'table', but method 'clip' does not read it: it is for rocl",
+        ),
+        ("clip", {"match_from": 0.2}, r"match-from is 0\.2, but method 'clip' does not read it"),
+        (
+            "consensus",
+            {"pool_size": 640},
+            "pool-size is 640, but .*: it is for roclip, roclip_released, unimodal",
+        ),
+        ("roclip", {"doubtful": 0.5}, r"doubtful is 0\.5, but method 'roclip' .*: it is for consensus"),
+        ("roclip_released", {"pairing": "first"}, "pairing is 'first', but method 'roclip_released'"),
+    ],
+)
+def test_what_a_method_does_not_read_is_refused(method: Any, told: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainSettings(shards=(Path("a.tar"),), method=method, **told)
+
+
+def test_what_a_method_reads_is_taken() -> None:
+    told: dict[str, Any] = {"shards": (Path("a.tar"),), "pool_size": 640}
+    assert TrainSettings(**told, method="safeclip").pool_size == 640
+    assert TrainSettings(**told, method="clip", warm_up_for=0.1).pool_size == 640, "a warm-up has a pool"
+
+
+@pytest.mark.parametrize(
     "told",
     [
         {"checkpoint_seconds": 1.0},
@@ -87,6 +119,27 @@ def test_held_out_pairs_tell_runs_apart_only_where_there_are_some() -> None:
 
 
 # Order and tables
+
+
+@pytest.mark.parametrize(
+    ("failed", "message"),
+    [
+        (
+            {"no_caption": 2, "image_too_large": 3},
+            "none of the 10 pairs in a.tar and 1 more is usable: image_too_large 6, no_caption 4",
+        ),
+        ({}, "no pair in a.tar and 1 more: wanted pictures with captions"),
+    ],
+)
+def test_shards_without_a_usable_pair_are_named(tmp_path: Path, failed: dict[str, int], message: str) -> None:
+    shards = [["a.tar", 1, 2], ["b.tar", 3, 4]]
+    folder = StageFolder.create(tmp_path, stage="cache", settings={"shards": shards})
+    tally = Tally(seen=sum(failed.values()), failed=Counter(failed))
+    for name in ("00000", "00001"):
+        folder.commit(name, files=[], facts={"rows": 0, "tally": tally.to_json()})
+    folder.finish({})
+    with pytest.raises(DataError, match=f"^{message}$"):
+        TrainingData(tmp_path)
 
 
 def test_every_epoch_visits_all_rows_in_an_order_of_its_own() -> None:

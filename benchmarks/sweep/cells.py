@@ -23,7 +23,8 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.runfiles import fingerprint
 from roclip_sanitize.sanitize import YOUNG_CLIPS
 from roclip_sanitize.scan.settings import BESIDE, ScanSettings
-from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.settings import METHOD, TrainSettings
+from roclip_sanitize.training.uses import is_read
 
 DATA = "ROCLIP_DATA"
 
@@ -215,8 +216,13 @@ def _rates_of(row: AttackRow, chosen: Mapping[str, float | None] | None) -> Sequ
 
 
 def _trainings(sweep: Sweep, model: str, arm: Arm) -> Iterator[dict[str, Any]]:
-    """Settings of training, one set per length: the sweep's, the model's, then the method's own."""
+    """Settings of training, one set per length: the sweep's, the model's, then the method's own.
+
+    The first two are for all methods, and each is told those that it reads.
+    """
     told = {**sweep.train, **sweep.model_train.get(model, {}), **arm.train}
+    given = {"method": METHOD, **told}
+    told = {name: value for name, value in told.items() if name in arm.train or is_read(name, given)}
     for samples in sweep.samples or (told.get("samples", 0),):
         yield {**told, "samples": samples}
 

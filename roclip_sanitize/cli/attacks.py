@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,9 +27,18 @@ def register(app: typer.Typer) -> None:
 def poison(
     shards: Shards,
     label: Label,
-    out: Out,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the results; shards come to OUT/shards. The same command again resumes there."
+        ),
+    ],
     test_shards: Annotated[
-        str, typer.Option(help="Held-out shards: targeted attacks take pictures from them.")
+        str,
+        typer.Option(
+            help="Held-out shards, whose pictures targeted attacks are after: needed by these, and if no "
+            "--attacks are given."
+        ),
     ] = "",
     attacks: Annotated[
         list[str] | None,
@@ -94,7 +104,7 @@ def list_attacks(as_json: AsJson = False) -> None:
         return
     for name in ATTACKS:
         told = describe(name)
-        print(f"{name:<15} {told['family']}; changes {told['changes']}")
+        print(f"{name:<15} {_kind(told)}")
         print(f"{'':<15} {write_spec(name, told['parameters'])}")
         print(f"{'':<15} {told['source']}")
 
@@ -113,7 +123,7 @@ def show_attack(
     if as_json:
         show(told, as_json=True)
         return
-    print(f"{name} ({told['family']}; changes {told['changes']})\n\n{told['does']}\n")
+    print(f"{name} ({_kind(told)})\n\n{told['does']}\n")
     for parameter, meaning in told["meanings"].items():
         print(f"  {parameter + '=' + told['parameters'][parameter]:<22} {meaning}")
     print(f"  {'as=':<22} another name in ledger and results\n\n{told['source']}")
@@ -146,12 +156,12 @@ def rebuild(
 def optimise_patch(
     encoder: Annotated[
         str,
-        typer.Option(help="The CLIP to make it against: a folder of 'roclip train' or an open_clip name."),
+        typer.Option(help="The CLIP to make it against: a training's folder, or open_clip:NAME/WEIGHTS."),
     ],
     shards: Shards,
     label: Label,
     target: Annotated[str, typer.Option(help="Class that the patch is to stand for.")],
-    out: Annotated[Path, typer.Option(help="File for the patch.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File for the patch.")],
     share: Annotated[
         float, typer.Option(help="Side of the patch as a share of the picture's shorter side.")
     ] = 1 / 14,
@@ -179,3 +189,9 @@ def optimise_patch(
     )
     made = optimise(settings, out=out, say=say)
     show({"patch": str(out), **made}, as_json=as_json)
+
+
+def _kind(told: Mapping[str, Any]) -> str:
+    """An attack's family, and what it does: most change something of pairs, some add pairs."""
+    does = told["changes"]
+    return f"{told['family']}; {does if does.startswith('adds ') else f'changes {does}'}"

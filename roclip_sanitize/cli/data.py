@@ -38,7 +38,7 @@ def embed(
         str,
         typer.Option(
             help="'plain' (thumbnails and hashed words), 'textures' (small patterns of pictures, with "
-            "--towers image), 'open_clip:NAME', 'open_clip:NAME/WEIGHTS' or a folder made by 'roclip train'."
+            "--towers image), 'open_clip:NAME', 'open_clip:NAME/WEIGHTS' or a training's folder."
         ),
     ] = "plain",
     batch_size: Annotated[int, typer.Option(help="Pairs encoded at once.")] = 256,
@@ -47,7 +47,10 @@ def embed(
         typer.Option(help="'exact': open_clip's own pixels. 'fast': nearly those, JPEGs shrunk on the way."),
     ] = "exact",
     towers: Annotated[
-        str, typer.Option(help="What gets vectors: 'both', or only 'image' or 'text'.")
+        str,
+        typer.Option(
+            help="What gets vectors: 'both', or only 'image' or 'text'; needed as image for textures."
+        ),
     ] = "both",
     precision: Annotated[
         str,
@@ -220,7 +223,13 @@ def scan(
 
 
 def score(
-    store: Annotated[Path, typer.Option(help="Embedding store, made by 'roclip embed'.")],
+    store: Annotated[
+        Path,
+        typer.Option(
+            help="Embedding store: of a CLIP for clip_score, rematch_rank and risk, such as by "
+            "'roclip embed --encoder runs/model'."
+        ),
+    ],
     out: Out,
     detectors: Annotated[
         str,
@@ -251,7 +260,10 @@ def score(
         float, typer.Option(help="Share of the pairs to list, the worst, in worst.npy; 0 lists none.")
     ] = 0.0,
     worst_above: Annotated[
-        float | None, typer.Option(help="Instead of a share: list every pair with a score above this.")
+        float | None,
+        typer.Option(
+            help="Instead of a share: list every pair with more than this by the detector of --worst-by."
+        ),
     ] = None,
     worst_by: Annotated[str, typer.Option(help="By which detector; the first if not told.")] = "",
     expected: Annotated[

@@ -10,7 +10,7 @@ import typer
 from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, Label, Out, Seed, Workers
 from roclip_sanitize.cli.output import say, show
 from roclip_sanitize.cli.starting import start
-from roclip_sanitize.evaluation.settings import NEAR, EvaluateSettings
+from roclip_sanitize.evaluation.settings import NEAR, EvaluateSettings, arms_named
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +60,7 @@ def evaluate(
     from roclip_sanitize.shards import expand_shards
 
     settings = EvaluateSettings(
-        arms={name or Path(folder).name: Path(folder) for name, folder in map(_split_arm, arm)},
+        arms=arms_named(arm),
         test_shards=tuple(expand_shards(test_shards)) if test_shards else (),
         label=label,
         dataset=dataset,
@@ -95,8 +95,3 @@ def _line(result: Any) -> str:
     form = ".1f" if result.metric in RANKS else ".1%"
     value, low, high = (format(number, form) for number in (result.value, result.low, result.high))
     return f"{result.arm:<22} {what:<32} {value:>7}  ({low} to {high}, n {result.n:,})"
-
-
-def _split_arm(arm: str) -> tuple[str, str]:
-    name, separator, folder = arm.partition("=")
-    return (name, folder) if separator else ("", arm)

@@ -49,7 +49,7 @@ EXAMPLES: Mapping[str, str] = {
     "export": "roclip export --scan runs/clean/scan --out runs/clean/fiftyone",
     "train": "roclip train --train-data 'runs/clean/rewrite/kept/{00000..00331}.tar' --out runs/model",
     "match": "roclip match --store runs/clean/store --index runs/clean/index --out runs/matches",
-    "pair": "roclip pair --store runs/clean/store --index-text runs/texts --out runs/pairs --method final",
+    "pair": "roclip pair --store runs/clip/store --index-text runs/clip/texts --method final --out pairs",
     "demo": "roclip demo --run runs/demo",
     "poison": "roclip poison --shards 'data/{00000..00002}.tar' --label class --out runs/poisoned "
     "--attacks patch:rate=0.003",

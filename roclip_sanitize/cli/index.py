@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from roclip_sanitize.cli.options import AsJson, ExecutorName, Out, Seed, Store, Workers
+from roclip_sanitize.cli.options import AsJson, ExecutorName, Out, Seed, Workers
 from roclip_sanitize.cli.output import finish, show, told
 from roclip_sanitize.cli.starting import start
 
@@ -35,7 +35,11 @@ def index(
         ),
     ] = "flat",
     transform: Annotated[
-        str, typer.Option(help="'pca96' for the 96 main directions, half-whitened; '' for none.")
+        str,
+        typer.Option(
+            help="'pca96' for the 96 main directions, half-whitened; '' for none. "
+            "A scan of a plain store expects pca96."
+        ),
     ] = "",
     parts: Annotated[
         int, typer.Option(min=0, help="Parts, each owned by a worker; 0 takes one per worker.")
@@ -136,7 +140,9 @@ def match(
 
 
 def pair(
-    store: Store,
+    store: Annotated[
+        Path, typer.Option(help="Embedding store of a CLIP, such as by 'roclip embed --encoder runs/model'.")
+    ],
     index_text: Annotated[Path, typer.Option(help="Text index of that store: the captions to choose from.")],
     out: Out,
     index_image: Annotated[

@@ -63,12 +63,16 @@ def ingest(
     executor: ExecutorName = "ray",
     workers: Workers = 0,
     max_failed: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of URLs that may fail; above it the exit code is 3.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of URLs that may fail; above it, or if all do, the exit code is 3."
+        ),
     ] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Fetch the pictures of URL lists into shards, and list each URL that failed, with its reason."""
-    from roclip_sanitize.ingest import IngestSettings, ingest_limits, ingest_urls
+    from roclip_sanitize.errors import TooManyFailed
+    from roclip_sanitize.ingest import IngestSettings, ingest_limits, ingest_urls, why_nothing
     from roclip_sanitize.ingest.fetching import FetchSettings
     from roclip_sanitize.ingest.tables import Columns, url_tables
 
@@ -96,9 +100,11 @@ def ingest(
     finish(
         tally,
         ingest_limits(out),
-        max_failed=max_failed,
+        max_failed=1.0 if why_nothing(tally) else max_failed,
         as_json=as_json,
         shards=str(out),
         failures=str(out / "failures"),
         domains=str(out / "domains.parquet"),
     )
+    if why := why_nothing(tally):
+        raise TooManyFailed(why)

@@ -91,7 +91,9 @@ def canaries(
     share: Annotated[
         float,
         typer.Option(
-            min=0, max=0.05, help="Canaries of each family, as a share of the pairs; 15 to 300 of them."
+            min=0,
+            max=0.05,
+            help="Canaries of each family, as a share of the pairs, 0.05 at most; 15 to 300 of them.",
         ),
     ] = 0.003,
     encoder: Annotated[
@@ -99,7 +101,10 @@ def canaries(
     ] = "",
     young: Annotated[
         list[str] | None,
-        typer.Option(help="Likewise of each CLIP that looked again, in their order."),
+        typer.Option(
+            help="Likewise the young CLIPs that looked again: the folder of each, in their order; repeat for "
+            "several."
+        ),
     ] = None,
     seed: Seed = 0,
     executor: ExecutorName = "ray",
@@ -183,7 +188,8 @@ def verify(
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a demo, or any folder with a results.json.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the page; RUN/report.html by default.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File for the page; report.html in FOLDER by default."),
     ] = None,
 ) -> None:
     """Make one self-contained HTML page of a run."""

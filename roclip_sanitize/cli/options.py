@@ -35,8 +35,6 @@ GuardedLabel = Annotated[
 ]
 TimesPerLabel = Annotated[
     float,
-    typer.Option(
-        min=0, help="Of any class at most so many times the share of all pairs, where --label is told."
-    ),
+    typer.Option(min=0, help="With --label: no class may lose more than this many times the mean share."),
 ]
 Store = Annotated[Path, typer.Option(help="Embedding store, made by 'roclip embed'.")]

@@ -33,7 +33,8 @@ def submit(
         ),
     ],
     address: Annotated[
-        str, typer.Option(help="The cluster's job server, such as http://head:8265; '' takes this machine's.")
+        str,
+        typer.Option(help="The cluster's job server, such as http://head:8265; this machine's if not told."),
     ] = "",
     working_dir: Annotated[
         str,

@@ -13,7 +13,9 @@ from roclip_sanitize.cli.options import AsJson, ExecutorName, Gpus, MaxFailed, O
 from roclip_sanitize.cli.output import finish
 from roclip_sanitize.cli.starting import start
 from roclip_sanitize.training.settings import METHODS, TrainSettings
+from roclip_sanitize.training.uses import READERS
 
+POOLED = ", ".join(READERS["pool_size"])
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(TrainSettings)}
 
 
@@ -26,34 +28,48 @@ def train(
     train_data: Annotated[str, typer.Option(help="Shards to train on, with ranges and '::'.")],
     out: Out,
     model: Annotated[str, typer.Option(help="An open_clip model.")] = DEFAULTS["model"],
-    pretrained: Annotated[str, typer.Option(help="Start from these weights instead of random ones.")] = "",
+    pretrained: Annotated[
+        str, typer.Option(help="Start from these weights: a training's folder, or open_clip:NAME/WEIGHTS.")
+    ] = "",
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULTS["method"],
     pairing: Annotated[
-        str, typer.Option(help="What RoCLIP re-matches: 'final' or 'first' version, or 'both'.")
+        str, typer.Option(help="What RoCLIP re-matches: 'final' or 'first' version, or 'both' (roclip only).")
     ] = DEFAULTS["pairing"],
     match_by: Annotated[
-        str, typer.Option(help="'pool': the latest pairs; 'index': all, by an index made anew each window.")
+        str,
+        typer.Option(
+            help="'pool': the latest pairs; 'index': all, by an index made anew each window (roclip only)."
+        ),
     ] = DEFAULTS["match_by"],
     pairs: Annotated[
-        Path | None, typer.Option(help="Match by this table of 'roclip pair', not by the pool.")
+        Path | None, typer.Option(help="Match by this table of 'roclip pair', not by the pool (roclip only).")
     ] = None,
-    pool_size: Annotated[int, typer.Option(help="Pairs in the pool; 0 takes 2 % of the pairs.")] = DEFAULTS[
-        "pool_size"
+    pool_size: Annotated[
+        int, typer.Option(help=f"Pairs in the pool; 0 takes 2 % of the pairs ({POOLED} only).")
+    ] = DEFAULTS["pool_size"],
+    match_from: Annotated[
+        float, typer.Option(help="Share of training before matching starts (roclip only).")
+    ] = DEFAULTS["match_from"],
+    match_every: Annotated[int, typer.Option(help="Pairs from window to window (roclip only).")] = DEFAULTS[
+        "match_every"
     ],
-    match_from: Annotated[float, typer.Option(help="Share of training before matching starts.")] = DEFAULTS[
-        "match_from"
+    match_for: Annotated[int, typer.Option(help="Pairs that a window lasts (roclip only).")] = DEFAULTS[
+        "match_for"
     ],
-    match_every: Annotated[int, typer.Option(help="Pairs from window to window.")] = DEFAULTS["match_every"],
-    match_for: Annotated[int, typer.Option(help="Pairs that a window lasts.")] = DEFAULTS["match_for"],
     match_last: Annotated[
-        str, typer.Option(help="End with a window ('matching'), without ('ordinary'), or as it comes ('').")
+        str,
+        typer.Option(
+            help="End with a window ('matching'), without ('ordinary'), or as it comes (''; roclip only)."
+        ),
     ] = DEFAULTS["match_last"],
     match_workers: Annotated[
         int, typer.Option(min=1, help="Workers that make the tables of 'index' and 'scan'.")
     ] = 1,
     exclude_copies: Annotated[
         bool,
-        typer.Option("--exclude-copies", help="Match no pair with copies of its own picture or caption."),
+        typer.Option(
+            "--exclude-copies", help="Match no pair with copies of its own picture or caption (roclip only)."
+        ),
     ] = DEFAULTS["exclude_copies"],
     warm_up_for: Annotated[
         float | None, typer.Option(help="Share of training that begins it unimodally, without pairs.")
@@ -65,15 +81,19 @@ def train(
         "gentle_rate"
     ],
     doubtful: Annotated[
-        float, typer.Option(help="Share of the pairs that 'consensus' does not trust.")
+        float, typer.Option(help="Share of the pairs that are not trusted (consensus only).")
     ] = DEFAULTS["doubtful"],
     rewritten: Annotated[
-        float, typer.Option(help="How often it shows them rewritten, 0 to 1; else others in their place.")
+        float,
+        typer.Option(
+            help="How often these are shown rewritten, 0 to 1; else others in their place (consensus only)."
+        ),
     ] = DEFAULTS["rewritten"],
     judge_by: Annotated[
         str,
         typer.Option(
-            help="Who judges pairs for it: 'memory', which holds them all; 'scan', by workers beside."
+            help="Who judges pairs: 'memory', which holds them all; 'scan', by workers beside "
+            "(consensus only)."
         ),
     ] = DEFAULTS["judge_by"],
     augmentation: Annotated[

@@ -55,7 +55,7 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.images import decode_image, to_square
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.storage import exists, here, remove_tree
-from roclip_sanitize.trained import model_folder, snapshots
+from roclip_sanitize.trained import model_folder, snapshots, training_folder
 
 CURVE_METRICS = ("attack_success", "zero_shot_top1")
 WEIGHTS_AT_ONCE = 4  # that a worker holds, so that a part is decoded once for all of them
@@ -174,7 +174,7 @@ class MeasureWorker:
 
 
 def _weights(settings: EvaluateSettings) -> Iterator[Weights]:
-    for arm, path in settings.arms.items():
+    for arm, path in ((arm, training_folder(told)) for arm, told in settings.arms.items()):
         trained = StageFolder.open(path, stage="train")
         for samples, folder in snapshots(path) if settings.curves else ():
             name = f"{arm}_{samples:012d}"

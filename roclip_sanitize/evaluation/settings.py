@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class EvaluateSettings:
     """What to measure on what.
 
     Attributes:
-        arms: name → folder of a finished training.
+        arms: name → a finished training: its folder, the model/ in it, or the weights there.
         test_shards: pairs that no arm has seen; or () for a public data set.
         label: field that holds a pair's class, in test shards and probe shards.
         dataset: NAME:FOLDER of a public data set, instead of test shards; see public_sets.py.
@@ -76,3 +77,22 @@ class EvaluateSettings:
             "ledger": str(self.ledger) if self.ledger else "",
             "store": str(self.store) if self.store else "",
         }
+
+
+def arms_named(told: Sequence[str]) -> dict[str, Path]:
+    """Name → training, of NAME=FOLDER, or of FOLDER alone, which is named as it is called.
+
+    Raises:
+        ConfigError: two have one name.
+    """
+    arms = dict[str, Path]()
+    for each in told:
+        name, separator, folder = each.partition("=")
+        path = Path(folder if separator else each)
+        name = name if separator and name else path.name
+        if name in arms:
+            raise ConfigError(
+                f"--arm {arms[name]} and {path} are both named {name!r}: wanted NAME=FOLDER of each"
+            )
+        arms[name] = path
+    return arms

@@ -29,6 +29,7 @@ from roclip_sanitize.encoder_facts import Encoder
 from roclip_sanitize.encoders import open_encoder
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.evaluation.intervals import wilson
+from roclip_sanitize.evaluation.labels import require_labelled
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.evaluation.test_sets import ShardSet, Survey, TestPart, TestSet, open_test_set
 from roclip_sanitize.executors.base import Executor
@@ -100,9 +101,7 @@ def look_through(settings: EvaluateSettings, test_set: TestSet, *, out: Path, ex
     probe = _in_order(executor.map(partial(ProbeLookWorker, settings), probe_set.parts))
     _require_usable(settings, facts)
     classes = _choose_classes(settings, test_set, facts)
-    labelled = sum(_labelled(one, classes) for one in facts)
-    if not labelled:
-        raise DataError(f"no test pair has a label {settings.label!r} among the {len(classes)} classes")
+    require_labelled(settings.label, [one.labels for one in facts], classes=classes)
     write_json(out / "split.json", _facts_json(settings, test_set, facts, classes))
     return Split(
         dataset=test_set.name,

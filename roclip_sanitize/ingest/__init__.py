@@ -9,6 +9,6 @@ shard.py      rows → one shard, and a list of what could not be had
 stage.py      all of a list, on workers; what became of each domain
 """
 
-from roclip_sanitize.ingest.stage import IngestSettings, ingest_limits, ingest_urls
+from roclip_sanitize.ingest.stage import IngestSettings, ingest_limits, ingest_urls, why_nothing
 
-__all__ = ["IngestSettings", "ingest_limits", "ingest_urls"]
+__all__ = ["IngestSettings", "ingest_limits", "ingest_urls", "why_nothing"]

@@ -22,7 +22,7 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.hashes import BITS, MAX_BITS_APART
-from roclip_sanitize.ingest.fetching import FetchSettings
+from roclip_sanitize.ingest.fetching import FetchReason, FetchSettings
 from roclip_sanitize.ingest.resizing import ResizeMode
 from roclip_sanitize.ingest.shard import STEPS, IngestWorker, PictureSettings, ShardOfRows, pairs_file
 from roclip_sanitize.ingest.tables import Columns, read_rows, require_lists, slices
@@ -129,6 +129,16 @@ def ingest_urls(settings: IngestSettings, *, out: Path, executor: Executor) -> T
     write_parquet(out / DOMAINS_FILE, domains_of(out, [marker.name for marker in markers]))
     folder.finish({"tally": tally.to_json()})
     return tally
+
+
+def why_nothing(tally: Tally) -> str:
+    """Why none of the URLs gave a picture, in a line; "" where one did, or there was none."""
+    if tally.kept or not tally.seen:
+        return ""
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.failed.most_common())
+    private = tally.failed[FetchReason.PRIVATE_ADDRESS.value] == tally.seen
+    hint = "; --allow-private lets them lead to this machine and its network" if private else ""
+    return f"none of {tally.seen:,} URLs gave a picture: {reasons}; failures/ lists each one{hint}"
 
 
 def ingest_limits(out: Path) -> Limits:

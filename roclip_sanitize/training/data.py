@@ -39,6 +39,7 @@ from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import write_failures, write_parquet
 
 TOKENISED_AT_ONCE = 512
+REASONS_SHOWN = 3
 LAYOUT = 2  # of the files: a cache of another layout is made anew
 UID_SCHEMA: dict[str, Any] = {"uid": str, "image_hash": bytes, "caption_hash": bytes}
 
@@ -146,7 +147,7 @@ class TrainingData:
             marker for marker in StageFolder.open(cache, stage="cache").markers() if marker.facts["rows"]
         ]
         if not markers:
-            raise DataError(f"no usable pair in the shards of {cache}")
+            raise _no_pair(cache)
         self._names = [marker.name for marker in markers]
         self._images = [_load(cache / f"images_{name}.npy") for name in self._names]
         self._tokens = [_load(cache / f"tokens_{name}.npy") for name in self._names]
@@ -188,6 +189,17 @@ class TrainingData:
             here = part_B == part
             picked[here] = parts[part][row_B[here] - self._starts[part]]
         return picked
+
+
+def _no_pair(cache: Path) -> DataError:
+    """Names the first of the shards, and says what is wrong with their pairs."""
+    shards = [version[0] for version in StageFolder(cache).settings["shards"]]
+    where = f"{shards[0]} and {len(shards) - 1} more" if len(shards) > 1 else str(shards[0])
+    tally = cache_tally(cache)
+    if not tally.seen:
+        return DataError(f"no pair in {where}: wanted pictures with captions")
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.failed.most_common(REASONS_SHOWN))
+    return DataError(f"none of the {tally.seen:,} pairs in {where} is usable: {reasons}")
 
 
 def epoch_order(rows: int, *, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.training.schedule import Ending
+from roclip_sanitize.training.uses import require_read
 
 Method = Literal["clip", "roclip", "roclip_released", "unimodal", "safeclip", "consensus", "cleanclip", "par"]
 Pairing = Literal["first", "final", "both"]
@@ -20,6 +21,7 @@ Augmentation = Literal["none", "mild", "strong", "mixing", "paper", "paper_mild"
 Publish = Literal["last", "best"]
 Resident = Literal["auto", "always", "never"]
 
+METHOD: Method = "roclip"
 DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
 METHODS = ("clip", "roclip", "roclip_released", "unimodal", "safeclip", "consensus", "cleanclip", "par")
@@ -79,7 +81,7 @@ class TrainSettings:
         shards: what to train on.
         model: an open_clip model name, trained from random weights.
         pretrained: start from these weights instead, and with their model: "open_clip:NAME/WEIGHTS"
-            (a tag or a file), or the model/ folder of a training.
+            (a tag or a file), or a training: its folder, the model/ in it, or the weights there.
         method: how; methods/ has a module on each.
         pairing: what RoCLIP re-matches. "final": an image to the most similar pool caption;
             "first": an image to the pool caption most similar to its caption, and a caption to
@@ -137,7 +139,7 @@ class TrainSettings:
     shards: tuple[Path, ...]
     model: str = "roclip-rn-64"
     pretrained: str = ""
-    method: Method = "roclip"
+    method: Method = METHOD
     pairing: Pairing = "final"
     pairs: Path | None = None
     augmentation: Augmentation = DEFAULT_AUGMENTATION
@@ -206,6 +208,8 @@ class TrainSettings:
             )
         _require_windows(self)
         _require_matching(self)
+        usual = {each.name: each.default for each in fields(self)}
+        require_read({name: getattr(self, name) for name in usual}, usual=usual)
 
     @property
     def asks_for_tables(self) -> bool:

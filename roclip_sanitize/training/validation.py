@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from roclip_sanitize.encoder import WEIGHTS_FILE
-from roclip_sanitize.encoder_facts import MODEL_FILE
+from roclip_sanitize.encoder_facts import MODEL_FILE, WEIGHTS_FILE
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.storage import atomic_file, exists, here
