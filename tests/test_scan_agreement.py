@@ -25,7 +25,7 @@ from roclip_sanitize.scan.agreement import (
 from roclip_sanitize.scan.columns import Columns, join_pieces, word_number, write_piece
 from tests.stores import make_store
 
-VOCABULARY = ("red", "blue", "shoe", "bag", "watch", "ミルク")
+VOCABULARY = ("red", "blue", "shoe", "bag", "watch", "黒い")
 
 
 def columns_of(path: Path, captions: Sequence[str], part_sizes: Sequence[int] = ()) -> Columns:
