@@ -85,7 +85,12 @@ def poisoned_scan(root: Path) -> None:
     )
     here = LocalExecutor()
     poison_shards(told, out=root / "poison", executor=here)
-    poisoned = tuple(poisoned_shards(root / "poison"))
-    embed_shards(EmbedSettings(shards=poisoned, encoder="plain"), out=root / "store", executor=here)
+    scan_of(tuple(poisoned_shards(root / "poison")), root)
+
+
+def scan_of(shards: tuple[Path, ...], root: Path) -> None:
+    """store/, index/ and scan/ of some shards."""
+    here = LocalExecutor()
+    embed_shards(EmbedSettings(shards=shards, encoder="plain"), out=root / "store", executor=here)
     build_index(IndexSettings(store=root / "store"), out=root / "index", executor=here)
     scan_store(ScanSettings(store=root / "store", index=root / "index"), out=root / "scan", executor=here)

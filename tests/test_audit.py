@@ -23,7 +23,7 @@ from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of, write_js
 from roclip_sanitize.scan import read_verdicts
 from roclip_sanitize.verification import verify_folder
 from tests.commands import Roclip
-from tests.stages import poisoned_scan
+from tests.stages import poisoned_scan, scan_of
 
 FACTS = {
     "pairs": {"seen": 10, "kept": 7, "quarantined": {"neighbours_disagree": 2}, "failed": {"no_image": 1}},
@@ -209,6 +209,12 @@ class TestOfAScan:
         clean = verdicts.filter(~polars.col("uid").is_in(list(poisons)))
         lost = facts["clean_lost"]
         assert (lost["n"], lost["hits"]) == (len(clean), (~clean["kept"]).sum())
+
+    def test_the_ledger_of_other_shards_is_refused(self, run: Path, tmp_path: Path) -> None:
+        scan_of(tuple(sorted((run / "squares").glob("*.tar"))), tmp_path)
+        told = AuditSettings(scan=tmp_path / "scan", ledger=run / "poison")
+        with pytest.raises(MismatchError, match="planted in shard 00000 not as they were planted"):
+            write_audit(told, out=tmp_path / "audit")
 
     def test_it_can_be_verified(self, run: Path) -> None:
         (line,) = [check.what for check in verify_folder(run / "audit") if "measured again" in check.what]

@@ -18,18 +18,16 @@ import pytest
 
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.cli import call
-from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.export import ExportSettings, export_scan
-from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder
-from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
+from roclip_sanitize.scan import read_scores, read_verdicts
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification import verify_folder
-from tests.stages import poisoned_scan
+from tests.stages import poisoned_scan, scan_of
 
 Sample = dict[str, Any]
 
@@ -241,16 +239,12 @@ def test_the_ledger_of_other_shards_is_refused(run: Path, tmp_path: Path, meant:
     shards = tuple(sorted((run / "squares").glob("*.tar")))
     if meant == "others":
         shards = (Path(shutil.copy(shards[0], tmp_path / "other.tar")),)
-    here = LocalExecutor()
-    embed_shards(EmbedSettings(shards=shards, encoder="plain"), out=tmp_path / "store", executor=here)
-    build_index(IndexSettings(store=tmp_path / "store"), out=tmp_path / "index", executor=here)
-    told = ScanSettings(store=tmp_path / "store", index=tmp_path / "index")
-    scan_store(told, out=tmp_path / "scan", executor=here)
+    scan_of(shards, tmp_path)
     found = {
         "squares": r"has 10 of the 10 pairs that .* planted in shard 00000 not as they were planted, such",
         "others": "was made from no shard in which .* planted anything: wanted the ledger of the shards that",
     }
     settings = ExportSettings(scan=tmp_path / "scan", ledger=run / "poison")
     with pytest.raises(MismatchError, match=found[meant]):
-        export_scan(settings, out=tmp_path / "out", executor=here)
+        export_scan(settings, out=tmp_path / "out", executor=LocalExecutor())
     assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roclip_sanitize.attacks.ledger import Ledger
+from roclip_sanitize.attacks.planted import require_planted
 from roclip_sanitize.audit.clusters import worst_clusters, worst_traces
 from roclip_sanitize.audit.planted import against_ledger
 from roclip_sanitize.audit.rules import rules_for
@@ -89,7 +90,9 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
         _require_of_scan(settings, settings.canaries, stage=CANARIES_STAGE, named="scan")
         facts["canaries"] = [asdict(family) for family in recount(settings.canaries)]
     if settings.ledger is not None:
-        facts |= against_ledger(settings.scan, Ledger.open(settings.ledger))
+        ledger = Ledger.open(settings.ledger)
+        require_planted(store, ledger)
+        facts |= against_ledger(settings.scan, ledger)
     return {**facts, "rules": rules_for(facts)}
 
 

@@ -2,7 +2,8 @@
 
     __init__.py   the app and its exit codes
     attacks.py    poison, attacks
-    data.py       embed, adopt, retry-failed, scan, score, explain, screen, rewrite, export
+    data.py       embed, adopt, retry-failed, rewrite, export
+    scanning.py   scan, score, explain, screen
     ingest.py     ingest
     index.py      index, pair
     train.py      train
@@ -35,7 +36,19 @@ from typing import Annotated, Any
 import typer
 
 from roclip_sanitize import __version__
-from roclip_sanitize.cli import attacks, bench, config, data, evaluate, index, ingest, loop, submit, train
+from roclip_sanitize.cli import (
+    attacks,
+    bench,
+    config,
+    data,
+    evaluate,
+    index,
+    ingest,
+    loop,
+    scanning,
+    submit,
+    train,
+)
 from roclip_sanitize.cli.helping import EXIT_CODES, Sections, commands_below, dress
 from roclip_sanitize.cli.output import say
 from roclip_sanitize.cli.run_file import defaults_from, file_problems, read_run_file
@@ -53,7 +66,7 @@ app = typer.Typer(
     help="Find, set aside and train past poisoned image-caption pairs.",
     epilog=EXIT_CODES,
 )
-for module in (attacks, ingest, data, index, train, evaluate, loop, bench, config, submit):
+for module in (attacks, ingest, data, scanning, index, train, evaluate, loop, bench, config, submit):
     module.register(app)
 
 
