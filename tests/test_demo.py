@@ -134,7 +134,7 @@ class TestRunFolder:
             test_shards=str(folder / "test.tar"),
             label="colour",
             epochs=1,
-            train={"model": "roclip-vit-64", "batch_size": 32, "match_every": 64, "match_for": 32},
+            train={"model": "roclip-vit-64", "batch_size": 32},
         )
         Demo(settings, run=folder / "run", executor=LocalExecutor())()
         return folder / "run"
