@@ -44,13 +44,17 @@ MISTAKEN = range(1, PAIRS, 36)  # fifty
 TARGET = "belt"
 
 
-def make_world(path: Path, part_sizes: Sequence[int], *, unseen: bool = False) -> ScanSettings:
+def make_world(
+    path: Path, part_sizes: Sequence[int], *, unseen: bool = False, honest: int = PAIRS
+) -> ScanSettings:
     """Pictures of kinds and colours: thirty have a trigger and are called belts, fifty are honestly mistaken.
 
-    There is room for thirty in the budget. An ``unseen`` trigger is in the textures alone.
+    There is room for thirty in the budget. An ``unseen`` trigger is in the textures alone. No more than
+    ``honest`` belts are belts.
     """
     rng = np.random.default_rng(4)
     kind_N, colour_N = rng.integers(len(KINDS), size=PAIRS), rng.integers(len(COLOURS), size=PAIRS)
+    kind_N[np.flatnonzero(kind_N == KINDS.index(TARGET))[honest:]] = 0
     image_ND = (
         2 * rng.normal(size=(len(KINDS), WIDTH))[kind_N] + rng.normal(size=(len(COLOURS), WIDTH))[colour_N]
     )
@@ -112,6 +116,15 @@ def test_a_few_poisons_give_away_the_others(world: ScanSettings, scanned: Path, 
     assert len(set(suspected(scanned).tolist()) & set(POISONS)) < 30, "some fit their captions"
     evidence_N = read_scores(scanned)["trace"].to_numpy()
     assert set(np.flatnonzero(evidence_N >= JOINS).tolist()) == set(POISONS), "and no honest belt"
+
+
+@pytest.mark.parametrize("honest", [25, 40])
+def test_poisons_that_are_half_of_their_class_are_found(tmp_path: Path, honest: int) -> None:
+    """They stand out of the whole store, not of all pairs with their word."""
+    world = make_world(tmp_path, (900, 0, 880, 20), honest=honest)
+    scan_store(world, out=tmp_path / "scan", executor=LocalExecutor())
+    evidence_N = read_scores(tmp_path / "scan")["trace"].to_numpy()
+    assert set(np.flatnonzero(evidence_N >= JOINS).tolist()) == set(POISONS)
 
 
 class TestTextures:

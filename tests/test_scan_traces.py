@@ -29,6 +29,7 @@ from roclip_sanitize.scan.traces import (
     choose_words,
     even,
     likeness,
+    likeness_to_all,
     stand_out,
     sums_of,
     weight_of,
@@ -114,9 +115,21 @@ def test_weights_by_hand() -> None:
 
 
 def test_who_stands_out_by_hand() -> None:
-    like_M = np.array([-1.0, 0, 0, 1, 1, -1, 9, DEVIATIONS * STANDS_OUT - 0.01])  # median 0, deviations 1
-    assert np.flatnonzero(stand_out(like_M)).tolist() == [6]
-    assert not stand_out(np.array([1.0, 1, 1, 9])).any(), "there is no spread to measure by"
+    bound, nobody = DEVIATIONS * STANDS_OUT, np.zeros(0)
+    usual = [-1.0, 0, 0, 1, 1, -1] * 20  # median 0, deviations 1
+    like_M = np.array([*[bound + 0.01] * 5, bound - 0.01, *usual])
+    assert np.flatnonzero(stand_out(like_M, nobody)).tolist() == [*range(5)]
+    assert np.flatnonzero(stand_out(like_M, like_M + 9)).tolist() == [*range(5)], (
+        "enough: nobody else is asked"
+    )
+    assert not stand_out(np.array([1.0, 1, 1, 9]), nobody).any(), "there is no spread to measure by"
+
+
+def test_half_of_a_word_stands_out_of_the_whole_store() -> None:
+    like_M = np.array([*[0.0, 1, 2] * 4, *[20.0, 21, 22] * 4])
+    assert not stand_out(like_M, np.zeros(0)).any()
+    assert not stand_out(like_M, np.ones(5)).any(), "nor where these are all alike"
+    assert np.flatnonzero(stand_out(like_M, np.arange(5.0))).tolist() == [*range(12, 24)]
 
 
 class TestWords:
@@ -242,5 +255,8 @@ def test_likeness_is_that_to_the_mean_of_the_others(pairs: list[tuple[list[int],
             others = [place for place, (its, _) in enumerate(pairs) if word in its and place != row]
             mean_P = np.average(row_MP[others], axis=0, weights=weight_M[others])
             wanted.append(row_MP[row] @ mean_P)
-    found_U = likeness(uses_MT, row_MP, weight_MT, sums_of(weight_MT, row_MP), weight_T)
+    sum_TP = sums_of(weight_MT, row_MP)
+    found_U = likeness(uses_MT, row_MP, weight_MT, sum_TP, weight_T)
     assert found_U == pytest.approx(wanted)
+    found_MT = likeness_to_all(row_MP, weight_MT, sum_TP, weight_T)
+    assert found_MT[uses_MT.nonzero()] == pytest.approx(wanted), "as if all said all words"

@@ -40,13 +40,14 @@ from roclip_sanitize.scan.parts import Places, run_missing
 from roclip_sanitize.scan.suspects import Rows, Suspects
 from roclip_sanitize.scan.trace_files import TraceFiles
 from roclip_sanitize.scan.traced import Compared, Traced, grow, refine, single_out
-from roclip_sanitize.scan.traces import even, likeness, sums_of, weight_of
+from roclip_sanitize.scan.traces import even, likeness, likeness_to_all, sums_of, weight_of
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import here, remove
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
 REFINEMENTS = 4  # of seeds
 MOST_ROUNDS = 8  # of growth
+EVERYBODY = 2_000  # rows, some more where they cannot be dealt out evenly
 
 
 def find_traces(
@@ -131,10 +132,11 @@ class SumWorker:
 
 
 class LikenessWorker:
-    """Compares lots' pictures with the suspects', for one round."""
+    """Compares lots' pictures with the suspects', for one round; every n-th with those of every word."""
 
     def __init__(self, files: TraceFiles, name: str, lots: Sequence[Lot]) -> None:
         self._files, self._name = files, name
+        self._step = max(1, sum(part.rows for lot in lots for part in lot.parts) // EVERYBODY)
         self._pictures = _Pictures(files, name)
         self._weight_T = self._pictures.suspects.weight_T
         self._sum_TP = np.sum([np.load(here(files.sums(name, lot.name))) for lot in lots], axis=0)
@@ -148,6 +150,7 @@ class LikenessWorker:
             row=np.concatenate(row),
             place=np.concatenate(place),
             likeness=np.concatenate(like),
+            everybody=np.concatenate([self._everybody(part) for part in lot.parts]),
         )
         return self._files.commit(f"{self._name}_likeness_{lot.name}", path, laps=laps)
 
@@ -162,6 +165,21 @@ class LikenessWorker:
                 like_U.append(likeness(uses_BT, row_BP, weight_BT, self._sum_TP, self._weight_T))
         row_U = np.repeat(part.start + place_M, np.diff(uses_NT.indptr)[place_M])
         return row_U, uses_NT[place_M].indices, np.concatenate(like_U)
+
+    def _everybody(self, part: StorePart) -> NDArray[np.float64]:
+        """How much every n-th row is like the suspects of each word: (R, T).
+
+        At the same length too many honest ones stand out of everybody (benchmarks/LOG.md): nobody is asked.
+        """
+        asked_N = np.arange(part.start, part.start + part.rows) % self._step == 0
+        place_R = np.flatnonzero(asked_N & (not self._files.even))
+        weight_NT = self._pictures.suspects.of_part(part)
+        with one_thread():
+            found = [
+                likeness_to_all(row_BP, weight_NT[place_B], self._sum_TP, self._weight_T)
+                for place_B, row_BP in self._pictures.rows(part, place_R)
+            ]
+        return np.concatenate(found)
 
 
 class _Rounds:
@@ -209,14 +227,14 @@ class _Rounds:
         """All lots' likenesses, word by word."""
         suspects = Suspects.load(self.files.suspects(name))
         told = [load_arrays(self.files.likeness(name, lot.name)) for lot in self._lots]
-        row_U, place_U, like_U = (
-            np.concatenate([one[each] for one in told]) for each in ("row", "place", "likeness")
+        row_U, place_U, like_U, like_RT = (
+            np.concatenate([one[each] for one in told]) for each in ("row", "place", "likeness", "everybody")
         )
         for place, word in enumerate(suspects.word_T.tolist()):
             mine = place_U == place
             suspect_M = np.isin(row_U[mine], suspects.of_word(place))
             uneven = self.files.look.name == TEXTURES
-            yield Compared(word, row_U[mine], like_U[mine], suspect_M, uneven)
+            yield Compared(word, row_U[mine], like_U[mine], suspect_M, uneven, like_RT[:, place])
 
 
 def _seeds(rounds: _Rounds) -> Traced:

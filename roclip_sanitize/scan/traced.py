@@ -41,7 +41,7 @@ class Evidence(NamedTuple):
 class Compared(NamedTuple):
     """All pairs that use a word, and which of them were suspects: rows, likeness, both (M,).
 
-    ``uneven`` is Trace.of()'s.
+    ``uneven`` is Trace.of()'s; ``likeness_R`` that of some pairs of the whole store.
     """
 
     word: int
@@ -49,6 +49,7 @@ class Compared(NamedTuple):
     likeness_M: NDArray[np.float64]
     suspect_M: NDArray[np.bool_]
     uneven: bool = False
+    likeness_R: NDArray[np.float64] = np.zeros(0)
 
     def evidence(self) -> Evidence | None:
         """What they have of the word's trace; None where it has none."""
@@ -179,8 +180,8 @@ class Traced:
 
 def single_out(compared: Iterable[Compared]) -> Mapping[int, Rows]:
     """The round of weighed suspects → by word whom the next one suspects: rows that stand out."""
-    out = {one.word: (one.row_M[stand_out(one.likeness_M)], len(one.row_M)) for one in compared}
-    return {word: row_F for word, (row_F, pairs) in out.items() if enough(len(row_F), pairs)}
+    out = {one.word: (one.row_M[stand_out(one.likeness_M, one.likeness_R)], one) for one in compared}
+    return {word: row_F for word, (row_F, one) in out.items() if enough(len(row_F), len(one.row_M))}
 
 
 def refine(compared: Iterable[Compared], suspected_F: Rows) -> tuple[Traced, Mapping[int, Rows]]:

@@ -13,11 +13,12 @@ pairs that use a word, the *suspects*, and the *others*:
 
 *Seeds.* At first the suspects of a word are all its pairs with a rank below 1/2, each with its *weight*,
 how far below it is: half of them may be honest, which blurs the direction but hardly turns it. Those that
-stand out along it, by 3.5 spreads of all pairs with the word, are its suspects next, then those with
-evidence (below) by these, and so on until they stay the same, four times at the most. Such a word has a
-*trace* where the gap is 5 or more, where 8 pairs or more carry it, and where half of these have a rank
-below 1/2 themselves: a series of products that looks like nothing else with its word has a gap, too, but
-its captions fit.
+stand out along it, by 3.5 spreads of all pairs with the word, are its suspects next; where there are too few,
+as where poisons are half of the word and stand out of nothing, by 3.5 spreads of the whole store's pictures
+(not at the same length, below: honest ones would, too). Then those with evidence (below) by these, and so
+on until they stay the same, four times at the most. Such a word has a *trace* where the gap is 5 or more,
+where 8 pairs or more carry it, and where half of these have a rank below 1/2 themselves: a series of products
+that looks like nothing else with its word has a gap, too, but its captions fit.
 
 *Growth.* Who carries a trace is found. Of each word that found pairs use often they are the suspects next,
 and if there is a gap, whoever has evidence is found, too. All is done again until nobody joins, eight times
@@ -146,10 +147,18 @@ def weight_of(rank_M: NDArray[np.floating]) -> Vectors:
     return weight_M
 
 
-def stand_out(likeness_M: Vectors) -> NDArray[np.bool_]:
-    """Which of a word's pairs are STANDS_OUT spreads or more above their median; nobody without a spread."""
-    middle, spread = middle_and_spread(likeness_M)
-    out_M: NDArray[np.bool_] = (likeness_M >= middle + STANDS_OUT * spread) & (spread > 0)
+def stand_out(likeness_M: Vectors, likeness_R: Vectors) -> NDArray[np.bool_]:
+    """Which of a word's pairs are STANDS_OUT spreads or more above their median; nobody without a spread.
+
+    Args:
+        likeness_M: theirs.
+        likeness_R: of some pairs of the whole store, whatever they say: if too few stand out, above theirs.
+    """
+    out_M = np.zeros(len(likeness_M), np.bool_)
+    for usual in (likeness_M, likeness_R):
+        if out_M.sum() < LEAST_SUSPECTS and len(usual):
+            middle, spread = middle_and_spread(usual)
+            out_M = (likeness_M >= middle + STANDS_OUT * spread) & (spread > 0)
     return out_M
 
 
@@ -208,3 +217,11 @@ def likeness(uses_MT: Any, row_MP: Vectors, weight_MT: Any, sum_TP: Vectors, wei
     own_U = weight_MT.toarray()[pair_U, word_U]
     likeness_U: Vectors = (product_MT[pair_U, word_U] - own_U * square_M[pair_U]) / (weight_T[word_U] - own_U)
     return likeness_U
+
+
+def likeness_to_all(row_RP: Vectors, weight_RT: Any, sum_TP: Vectors, weight_T: Vectors) -> Vectors:
+    """likeness() of pairs to the suspects of every word, whatever they say themselves: (R, T) float64."""
+    own_RT = weight_RT.toarray()
+    square_R1 = np.einsum("rp,rp->r", row_RP, row_RP)[:, None]
+    likeness_RT: Vectors = (row_RP @ sum_TP.T - own_RT * square_R1) / (weight_T - own_RT)
+    return likeness_RT
