@@ -33,7 +33,7 @@ from roclip_sanitize.scan.cross_rounds import cross_predict
 from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.judging import JudgeWorker
 from roclip_sanitize.scan.long_tail import Ends, Labels, guard_labels
-from roclip_sanitize.scan.looks import require_same_pairs
+from roclip_sanitize.scan.looks import require_same_pairs, texture_look
 from roclip_sanitize.scan.parts import (
     EvidenceWorker,
     LabelWorker,
@@ -75,6 +75,8 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     require_index_of(store, settings.index)
     for beside in (*settings.second_look, *([settings.textures] if settings.textures else [])):
         require_same_pairs(store, EmbeddingStore.open(beside))
+    if settings.textures:
+        texture_look(settings.textures)  # refuses other stores, before hours of work
     folder = StageFolder.create(out, stage="scan", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])
