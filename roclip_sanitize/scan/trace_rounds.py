@@ -47,6 +47,7 @@ from roclip_sanitize.store import EmbeddingStore, StorePart
 
 REFINEMENTS = 4  # of seeds
 MOST_ROUNDS = 8  # of growth
+FIRST = "seed_0"  # round: that of all pairs with a rank below 1/2, weighed
 EVERYBODY = 2_000  # rows, some more where they cannot be dealt out evenly
 
 
@@ -132,7 +133,7 @@ class SumWorker:
 
 
 class LikenessWorker:
-    """Compares lots' pictures with the suspects', for one round; every n-th with those of every word."""
+    """Compares lots' pictures with the suspects', for one round; in the first, every n-th with all words'."""
 
     def __init__(self, files: TraceFiles, name: str, lots: Sequence[Lot]) -> None:
         self._files, self._name = files, name
@@ -169,10 +170,12 @@ class LikenessWorker:
     def _everybody(self, part: StorePart) -> NDArray[np.float64]:
         """How much every n-th row is like the suspects of each word: (R, T).
 
-        At the same length too many honest ones stand out of everybody (benchmarks/LOG.md): nobody is asked.
+        Nobody but in the first round, which alone asks; and not at the same length, where too many honest
+        pairs stand out of everybody (benchmarks/LOG.md).
         """
-        asked_N = np.arange(part.start, part.start + part.rows) % self._step == 0
-        place_R = np.flatnonzero(asked_N & (not self._files.even))
+        if self._name != FIRST or self._files.even:
+            return np.zeros((0, len(self._weight_T)))
+        place_R = np.flatnonzero(np.arange(part.start, part.start + part.rows) % self._step == 0)
         weight_NT = self._pictures.suspects.of_part(part)
         with one_thread():
             found = [
@@ -240,7 +243,7 @@ class _Rounds:
 def _seeds(rounds: _Rounds) -> Traced:
     """The traces that ranks below 1/2 lead to."""
     files, told = rounds.files, load_arrays(rounds.files.weights)
-    rounds.suspect("seed_0", told["row"], told["weight"])
+    rounds.suspect(FIRST, told["row"], told["weight"])
     for number in range(1 + REFINEMENTS):
         suspects = Suspects.load(files.suspects(f"seed_{number}"))
         if not len(suspects.word_T):
