@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.columns import word_number
 from roclip_sanitize.scan.explain import CompanyFacts, WordFacts, disagreement, explain, mismatch, traced
-from roclip_sanitize.scan.traces import Trace
 
 FREQUENCY = {"black": 0.3, "for": 0.5, "women": 0.4, "handbag": 0.02, "leather": 0.05}
 
@@ -52,7 +53,7 @@ def test_each_reason_has_its_sentence() -> None:
         counts=(30, 12),
         ranks=(0.25, 0.4),
         words=WordFacts(frequency=frequency, lift=lambda word: 7.6 if word == "strap" else 1.0),
-        company=CompanyFacts(trace=None, share_K=np.array([0.02, 0.09, 0.5, np.nan])),
+        company=CompanyFacts(trace_word=-1, carriers=1, share_K=np.array([0.02, 0.09, 0.5, np.nan])),
     )
     assert told.split("; ") == [
         "none of the 2 pictures most like this one has a caption that shares a word with it",
@@ -67,9 +68,8 @@ def test_each_reason_has_its_sentence() -> None:
 
 
 def test_a_trace_names_the_word_and_both_sides() -> None:
-    trace = Trace(word=word_number("strap"), found=84, others=335, origin=0.0, spread=1.0, gap=9.0)
-    wanted = (
-        "its picture has in common with 84 mismatched pairs that say 'strap' what 335 others that say so lack"
-    )
-    assert traced("Watch strap", trace) == wanted
-    assert traced("Watch strap", None) == "its picture carries what mismatched pairs have in common"
+    company = CompanyFacts(trace_word=word_number("strap"), carriers=85, share_K=np.zeros(0))
+    alike = "its picture has in common with 84 other suspected pairs that say 'strap'"
+    assert traced("Watch strap", company) == f"{alike} what others that say so lack"
+    nobody = replace(company, trace_word=-1)
+    assert traced("Watch strap", nobody) == "its picture carries what mismatched pairs have in common"

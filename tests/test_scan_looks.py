@@ -93,4 +93,6 @@ def test_a_second_look_wants_both_halves_before_anything_is_looked_at(
 def test_textures_have_no_captions(tmp_path: Path) -> None:
     store, textures = make_rows(tmp_path / "store"), as_if_by("textures", make_rows(tmp_path / "textures"))
     shutil.rmtree(textures.path / "text_emb")
-    require_same_pairs(store, textures)
+    require_same_pairs(store, textures, ("image",))
+    with pytest.raises(MismatchError, match="textures holds no text vectors"):
+        require_same_pairs(store, textures)

@@ -210,6 +210,7 @@ class TestRounds:
         more = grow([compared(self.like[::-1], range(15, 20), word=9)], before=known)
         assert more.found_F.tolist() == [*self.eight, *range(12, 20)]
         assert [trace.word for trace in more.traces] == [3, 9]
+        assert more.carriers() == {3: 8, 9: 8}
 
     def test_of_two_words_the_more_telling_is_told(self) -> None:
         row_M, evidence_M = np.array([4, 9]), np.array([MOST_EVIDENCE, 2.0])
@@ -219,6 +220,7 @@ class TestRounds:
         )
         traced = Traced.of([Evidence(common, row_M, evidence_M), Evidence(rare, row_M, evidence_M / 2)])
         assert traced.word_R.tolist() == [2, 2], "whose evidence is larger"
+        assert traced.carriers() == {2: 1}, "evidence of 2 carries nothing"
         traced = Traced.of([Evidence(common, row_M, evidence_M), Evidence(rare, row_M, evidence_M)])
         assert traced.word_R.tolist() == [5, 5]
 

@@ -82,6 +82,9 @@ def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> 
         ),
         ("roclip", {"doubtful": 0.5}, r"doubtful is 0\.5, but method 'roclip' .*: it is for consensus"),
         ("roclip_released", {"pairing": "first"}, "pairing is 'first', but method 'roclip_released'"),
+        ("clip", {"synonyms": Path("words")}, "synonyms is 'words', but .*: it is for augmentation 'paper'"),
+        ("clip", {"gentle_rate": 0.5}, r"gentle-rate is 0\.5, but .* of the length that gentle-for names"),
+        ("safeclip", {"gentle_rate": 0.5, "gentle_for": 0.0}, r"gentle-rate is 0\.5, but nothing reads it"),
     ],
 )
 def test_what_a_method_does_not_read_is_refused(method: Any, told: dict[str, Any], message: str) -> None:
@@ -93,6 +96,10 @@ def test_what_a_method_reads_is_taken() -> None:
     told: dict[str, Any] = {"shards": (Path("a.tar"),), "pool_size": 640}
     assert TrainSettings(**told, method="safeclip").pool_size == 640
     assert TrainSettings(**told, method="clip", warm_up_for=0.1).pool_size == 640, "a warm-up has a pool"
+    assert TrainSettings(**told, method="safeclip", gentle_rate=0.5).gentle_rate == 0.5
+    clip: dict[str, Any] = {"shards": told["shards"], "method": "clip"}
+    assert TrainSettings(**clip, gentle_for=0.1, gentle_rate=0.5).gentle_rate == 0.5
+    assert TrainSettings(**clip, augmentation="paper_mild", synonyms=Path("words")).synonyms
 
 
 @pytest.mark.parametrize(

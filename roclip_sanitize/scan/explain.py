@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.columns import word_of
-from roclip_sanitize.scan.traces import Trace
 
 WORDS_SHOWN = 3
 WORST_TENTH = 0.1
@@ -37,11 +36,13 @@ class CompanyFacts:
     """What is known of those that a pair is suspected with.
 
     Attributes:
-        trace: which the picture carries, of one of the caption's words.
+        trace_word: the number of the word whose trace the picture carries, -1 for none's.
+        carriers: pairs that carry it, this one among them.
         share_K: of each of its kin, the share of all pairs that match no better, NaN for none; see kin.py.
     """
 
-    trace: Trace | None
+    trace_word: int
+    carriers: int
     share_K: NDArray[np.floating]
 
 
@@ -81,7 +82,7 @@ def explain(
         Reason.PICTURE_AND_CAPTION_DISAGREE: lambda: mismatch(ranks, neighbour_captions, words.frequency),
         Reason.CAPTION_REPEATED: lambda: repeated(caption, neighbour_captions),
         Reason.NEIGHBOURS_DISAGREE: lambda: disagreement(caption, neighbour_captions, words.frequency),
-        Reason.TRACE_OF_MISMATCHED_PAIRS: lambda: traced(caption, company.trace),
+        Reason.TRACE_OF_MISMATCHED_PAIRS: lambda: traced(caption, company),
         Reason.KIN_OF_MISMATCHED_PAIRS: lambda: mismatched_kin(company.share_K),
         Reason.WORD_OF_MISMATCHED_PAIRS: lambda: worst_word(caption, words.lift),
     }
@@ -132,13 +133,13 @@ def worst_word(caption: str, lift: Callable[[str], float]) -> str:
     return f"pairs that say '{word}' fail to match {lifts[word]:.0f} times as often as others"
 
 
-def traced(caption: str, trace: Trace | None) -> str:
+def traced(caption: str, company: CompanyFacts) -> str:
     """With whom its picture has something in common."""
-    if trace is None:
+    if company.trace_word < 0:
         return "its picture carries what mismatched pairs have in common"
     return (
-        f"its picture has in common with {trace.found} mismatched pairs that say "
-        f"'{word_of(caption, trace.word)}' what {trace.others} others that say so lack"
+        f"its picture has in common with {company.carriers - 1} other suspected pairs that say "
+        f"'{word_of(caption, company.trace_word)}' what others that say so lack"
     )
 
 

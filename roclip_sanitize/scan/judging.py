@@ -70,7 +70,7 @@ class JudgeWorker:
         self._store = EmbeddingStore.open(places.store)
         self._columns = Columns(places.columns)
         self._words = MismatchedWords.read_if_counted(places.mismatched_words)
-        self._traces = {trace.word: trace for trace in Traced.read(places).traces}
+        self._carriers = Traced.read(places).carriers()
         self._rankings = {reason: np.load(here(places.ranking(reason)), mmap_mode="r") for reason in reasons}
 
     def __call__(self, part: StorePart) -> Marker:
@@ -123,14 +123,15 @@ class JudgeWorker:
                 ),
                 ranks=(float(scores.rank_N2[place, 0]), float(scores.rank_N2[place, 1])),
                 words=WordFacts(frequency=self._columns.frequency, lift=self._lift),
-                company=CompanyFacts(
-                    trace=self._traces.get(int(scores.trace_word_N[place])), share_K=share_K
-                ),
+                company=self._company(int(scores.trace_word_N[place]), share_K),
             )
             copies_testify = COPIES_TESTIFY.issuperset(verdict.reasons) and len(copies_K)
             witnesses = self._columns.uids(copies_K if copies_testify else neighbours_K)
             findings[place] = Finding(sentence=sentence, witnesses=tuple(witnesses))
         return findings
+
+    def _company(self, word: int, share_K: NDArray[np.floating]) -> CompanyFacts:
+        return CompanyFacts(trace_word=word, carriers=self._carriers.get(word, 1), share_K=share_K)
 
     def _lift(self, word: str) -> float:
         number = word_number(word)

@@ -129,11 +129,13 @@ def told_second(settings: Mapping[str, Any]) -> dict[Path, str]:
     return {Path(path): told for path, told in zip(named, content, strict=True)}
 
 
-def require_same_pairs(store: EmbeddingStore, second: EmbeddingStore) -> None:
-    """Refuse a second store that has not the first one's pairs, row by row, or only half of each.
+def require_same_pairs(
+    store: EmbeddingStore, second: EmbeddingStore, modalities: Sequence[Modality] = MODALITIES
+) -> None:
+    """Refuse a second store that has not the first one's pairs, row by row, or not the halves looked at.
 
     Raises:
-        MismatchError: which part differs, and how; or which half has no vectors. Textures need no captions.
+        MismatchError: which part differs, and how; or which half has no vectors.
     """
     if len(store.parts) != len(second.parts):
         raise MismatchError(
@@ -149,7 +151,7 @@ def require_same_pairs(store: EmbeddingStore, second: EmbeddingStore) -> None:
                 f"part {other.name} of {second.path} holds {other.rows:,} pairs, which are not the "
                 f"{ours.rows:,} of {store.path}, one by one: embed the same shards, and retry what failed"
             )
-    for modality in MODALITIES[:1] if second.encoder == TEXTURES_ENCODER else MODALITIES:
+    for modality in modalities:
         for part in second.parts[:1]:
             second.vectors(part.name, modality)  # refuses now what a look would refuse hours later
 

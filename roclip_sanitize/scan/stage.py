@@ -73,10 +73,11 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     """
     store = EmbeddingStore.open(settings.store)
     require_index_of(store, settings.index)
-    for beside in (*settings.second_look, *([settings.textures] if settings.textures else [])):
-        require_same_pairs(store, EmbeddingStore.open(beside))
+    for young in settings.second_look:  # what is not what it should be is refused before hours of work
+        require_same_pairs(store, EmbeddingStore.open(young))
     if settings.textures:
-        texture_look(settings.textures)  # refuses other stores, before hours of work
+        texture_look(settings.textures)
+        require_same_pairs(store, EmbeddingStore.open(settings.textures), ("image",))
     folder = StageFolder.create(out, stage="scan", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])

@@ -158,6 +158,11 @@ class Traced:
         """Rows with enough evidence to be found."""
         return self.row_R[self.evidence_R >= JOINS]
 
+    def carriers(self) -> dict[int, int]:
+        """Number of a word → how many pairs carry its trace, of those that carry several the most telling."""
+        words, counts = np.unique(self.word_R[self.evidence_R >= JOINS], return_counts=True)
+        return dict(zip(words.tolist(), counts.tolist(), strict=True))
+
     def told(self, columns: Columns) -> list[dict[str, Any]]:
         """By word, those whose trace most pairs carry first: the word, how many do, and the gap."""
         carried = self.evidence_R >= JOINS

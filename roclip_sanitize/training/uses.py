@@ -1,11 +1,11 @@
-"""Which settings of a training only some methods read.
+"""Which settings of a training only some methods, or only some other settings, make it read.
 
 What nobody reads is refused, not passed over: whoever gave it would take the result for what was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from roclip_sanitize.errors import ConfigError
@@ -19,6 +19,22 @@ READERS: Mapping[str, tuple[str, ...]] = {
 """Settings by the names of TrainSettings → the methods that read them; all others every method reads."""
 
 
+def _gentle(told: Mapping[str, Any]) -> bool:
+    share = told.get("gentle_for")
+    return bool(share) if share is not None else told["method"] == "safeclip"
+
+
+def _edits_captions(told: Mapping[str, Any]) -> bool:
+    return str(told.get("augmentation", "")).startswith("paper")
+
+
+OTHERWISE: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = {
+    "synonyms": (_edits_captions, "augmentation 'paper' or 'paper_mild'"),
+    "gentle_rate": (_gentle, "a phase of the length that gentle-for names"),
+}
+"""Settings that something else decides about → whether they are read, and what they are for."""
+
+
 def is_read(name: str, told: Mapping[str, Any]) -> bool:
     """Whether a training reads one of its settings.
 
@@ -28,23 +44,28 @@ def is_read(name: str, told: Mapping[str, Any]) -> bool:
     """
     if name == "pool_size" and told.get("warm_up_for"):  # a warm-up has a pool, whatever comes after it
         return True
+    if name in OTHERWISE:
+        return OTHERWISE[name][0](told)
     return told["method"] in READERS.get(name, (told["method"],))
 
 
 def require_read(told: Mapping[str, Any], *, usual: Mapping[str, Any]) -> None:
-    """Refuse what the method does not read.
+    """Refuse what is not read.
 
     Args:
         told: all settings, by the names of TrainSettings.
         usual: their values where nothing is given.
 
     Raises:
-        ConfigError: names the first, and the methods that it is for.
+        ConfigError: names the first, and what it is for.
     """
-    for name, methods in READERS.items():
-        if told[name] != usual[name] and not is_read(name, told):
-            option, value = name.replace("_", "-"), told[name]
-            raise ConfigError(
-                f"{option} is {value if isinstance(value, int | float) else str(value)!r}, but method "
-                f"{told['method']!r} does not read it: it is for {', '.join(methods)}"
-            )
+    for name in (*READERS, *OTHERWISE):
+        if told[name] == usual[name] or is_read(name, told):
+            continue
+        option, value = name.replace("_", "-"), told[name]
+        found = f"{option} is {value if isinstance(value, int | float) else str(value)!r}"
+        if name in OTHERWISE:
+            raise ConfigError(f"{found}, but nothing reads it here: it is for {OTHERWISE[name][1]}")
+        raise ConfigError(
+            f"{found}, but method {told['method']!r} does not read it: it is for {', '.join(READERS[name])}"
+        )
