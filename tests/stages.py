@@ -94,3 +94,9 @@ def scan_of(shards: tuple[Path, ...], root: Path) -> None:
     embed_shards(EmbedSettings(shards=shards, encoder="plain"), out=root / "store", executor=here)
     build_index(IndexSettings(store=root / "store"), out=root / "index", executor=here)
     scan_store(ScanSettings(store=root / "store", index=root / "index"), out=root / "scan", executor=here)
+
+
+def scan_again(root: Path, out: Path) -> None:
+    """A scan of the same pairs that finds other ones: those that collide alone."""
+    told = ScanSettings(store=root / "store", index=root / "index", budget=0.0)
+    scan_store(told, out=out, executor=LocalExecutor())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification import verify_folder
 from tests.commands import Roclip
 from tests.squares import write_squares
-from tests.stages import poisoned_scan
+from tests.stages import poisoned_scan, scan_again
 
 KINDS = ("shoe", "bag", "watch", "shirt", "ring", "hat")
 ASKED = ("patch", "mmpoison", "targeted")
@@ -122,9 +123,23 @@ class TestOfAScan:
         said = measure(AuditSettings(scan=run / "scan", canaries=run / "canaries"))
         assert [each["family"] for each in said["canaries"]] == [name for name in FAMILIES if name in ASKED]
         assert list(verify_folder(run / "canaries"))
-        poisoned_scan(run / "other")
-        with pytest.raises(MismatchError, match=r"canaries was made of .*scan, wanted of .*other/scan"):
-            measure(AuditSettings(scan=run / "other" / "scan", canaries=run / "canaries"))
+        scan_again(run, run / "other")
+        with pytest.raises(
+            MismatchError, match=r"canaries was made of .*scan with content \w{16}, but .*other"
+        ):
+            measure(AuditSettings(scan=run / "other", canaries=run / "canaries"))
+
+    def test_they_are_of_what_a_scan_says_not_of_where_it_lies(self, run: Path, tmp_path: Path) -> None:
+        scan, out = shutil.copytree(run / "scan", tmp_path / "scan"), tmp_path / "canaries"
+        count_canaries(CanarySettings(scan=scan, families=("patch",)), out=out, executor=LocalExecutor())
+        shutil.rmtree(scan)
+        scan_again(run, scan)
+        with pytest.raises(MismatchError, match=r"canaries was made with other settings \(content was"):
+            count_canaries(CanarySettings(scan=scan, families=("patch",)), out=out, executor=LocalExecutor())
+        with pytest.raises(
+            MismatchError, match=r"canaries was made of .*scan with content \w{16}, but .*scan"
+        ):
+            measure(AuditSettings(scan=scan, canaries=out))
 
     def test_a_second_look_is_taken_at_them_too(self, run: Path, tmp_path: Path) -> None:
         store = EmbeddingStore.open(run / "store")

@@ -170,7 +170,11 @@ def _source(path: Path) -> dict[str, str]:
 
 
 def _require_of_scan(settings: AuditSettings, path: Path, *, stage: str, named: str) -> None:
-    """Refuse a folder that was made of another scan than the one that is audited."""
-    told = Path(StageFolder.open(path, stage=stage).settings[named])
-    if told.resolve() != settings.scan.resolve():
-        raise MismatchError(f"{path} was made of {told}, wanted of {settings.scan}")
+    """Refuse what was made of another scan than the one that is audited, or of what that said before."""
+    told = StageFolder.open(path, stage=stage).settings
+    content = StageFolder(settings.scan).content
+    if told.get("content") != content:  # older canaries tell none
+        raise MismatchError(
+            f"{path} was made of {told[named]} with content {told.get('content')}, but {settings.scan} has "
+            f"{content}: make it again"
+        )

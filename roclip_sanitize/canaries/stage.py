@@ -102,7 +102,8 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     Raises:
         ConfigError: a family is unknown, an encoder gone, or other young CLIPs are named than looked again.
         DataError: there is no scan, or its shards have too few pairs to plant in.
-        MismatchError: the store was made by another encoder.
+        MismatchError: the store was made by another encoder, or ``out`` asks about another scan, or about
+            what this one said before.
 
     Cost: the scan once more, its index, a copy of its store, and embedding the canaries.
     """
@@ -120,6 +121,7 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
             f"{settings.scan} looked again in, in its order"
         )
     told = {**asdict(settings), "scan": str(settings.scan), "families": list(settings.families)}
+    told["content"] = scan.content  # of another scan there, they say nothing
     if not settings.young:  # canaries from before there was one go on
         del told["young"]
     folder = StageFolder.create(out, stage=CANARIES_STAGE, settings=told)
