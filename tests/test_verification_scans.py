@@ -15,7 +15,8 @@ from roclip_sanitize.audit import AuditSettings, measure
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json, write_json
-from roclip_sanitize.scan import scan_store
+from roclip_sanitize.scan import ScanSettings, scan_store
+from roclip_sanitize.scan.settings import DETECTORS, LEAN
 from roclip_sanitize.verification import verify_folder
 from tests.test_scan_trace_rounds import make_world
 
@@ -147,6 +148,15 @@ def test_a_scan_from_before_there_was_an_estimate_verifies(tmp_path: Path) -> No
         tmp_path / "scan", lambda told: [told.pop(name) for name in ("strangers", "mismatched", "allowed")]
     )
     assert not any("mismatched at the most" in check.what for check in verify_folder(tmp_path / "scan"))
+
+
+@pytest.mark.parametrize("detector", sorted({*DETECTORS} - {*LEAN}))
+def test_a_scan_by_a_single_detector_verifies(untouched: Path, tmp_path: Path, detector: str) -> None:
+    told = ScanSettings(store=untouched.parent / "store", index=untouched.parent / "index")
+    alone = replace(told, detectors=(detector,))
+    scan_store(alone, out=tmp_path / "scan", executor=LocalExecutor())
+    said = [check.what for check in verify_folder(tmp_path / "scan")]
+    assert "1,800 verdicts are what the scores of the same pairs make them" in said
 
 
 def test_an_audit_derives_what_the_budget_allows(scan: Path) -> None:

@@ -142,7 +142,8 @@ class Rejudged:
         known = [name for name, (since, _) in COMPANY.items() if layout >= since]
         asked = {column: reason for column, reason in WEIGHED.items() if reason in self._reasons}
         table = self._table(marker, (*asked, *COUNTS, *known))
-        weighed = {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in asked.items()}
+        weighed = {reason: np.full(len(table), np.nan, np.float32) for reason in WEIGHED.values()}
+        weighed |= {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in asked.items()}
         captions_N, pictures_N = (table[column].to_numpy() for column in COUNTS)
         collisions = Collisions(captions_of_picture_N=captions_N, pictures_of_caption_N=pictures_N)
         lift_N, trace_N, kin_N = (
