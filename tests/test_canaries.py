@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars
 import pytest
 
 from roclip_sanitize.attacks.ledger import Ledger
@@ -18,10 +21,11 @@ from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
-from roclip_sanitize.runfiles import read_json
+from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.scan import ScanSettings, read_verdicts, scan_store
+from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.shard_writer import ShardWriter
-from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.store import EmbeddingStore, write_parquet
 from roclip_sanitize.verification import verify_folder
 from tests.commands import Roclip
 from tests.squares import write_squares
@@ -86,6 +90,40 @@ def test_settings_that_make_no_sense(told: dict[str, object], message: str) -> N
         CanarySettings(scan=Path("scan"), **told)  # type: ignore[arg-type]
 
 
+def find_others(out: Path) -> None:
+    path = table_file(out / "scan", "verdicts", "00000")
+    write_parquet(path, polars.read_parquet(path).with_columns(~polars.col("kept")))
+
+
+def tell(out: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Change what canaries.json says of each family, or leave it out, and its hash."""
+    told = read_json(out / "canaries.json")
+    told["families"] = [changed for each in told["families"] if (changed := change(each))]
+    write_json(out / "canaries.json", told)
+    StageFolder(out).commit("canaries", files=[out / "canaries.json"], facts={})
+
+
+def count_others(out: Path) -> None:
+    tell(out, lambda told: told | {"found": 14 - told["found"]})
+
+
+def forget_a_family(out: Path) -> None:
+    tell(out, lambda told: None if told["family"] == "patch" else told)
+
+
+def forget_a_canary(out: Path) -> None:
+    path = out / "poison" / "ledger.parquet"
+    write_parquet(path, polars.read_parquet(path)[1:])
+
+
+def scan_with_all_the_budget(out: Path) -> None:
+    for made in ("index", "scan"):
+        shutil.rmtree(out / made)
+    build_index(IndexSettings(store=out / "store"), out=out / "index", executor=LocalExecutor())
+    told = ScanSettings(store=out / "store", index=out / "index", budget=1.0, times_mismatched=0)
+    scan_store(told, out=out / "scan", executor=LocalExecutor())
+
+
 @pytest.mark.slow
 class TestOfAScan:
     @pytest.fixture(scope="class")
@@ -140,6 +178,32 @@ class TestOfAScan:
             MismatchError, match=r"canaries was made of .*scan with content \w{16}, but .*scan"
         ):
             measure(AuditSettings(scan=scan, canaries=out))
+
+    def test_they_are_counted_again(self, run: Path) -> None:
+        said = [check.what for check in verify_folder(run / "canaries")]
+        counted = re.compile(r"\d+ of 45 canaries of 3 families are found, as counted")
+        assert any(counted.fullmatch(line) for line in said)
+        assert any("verdicts are what the scores of the same pairs make them" in line for line in said)
+
+    @pytest.mark.parametrize(
+        ("tamper", "message"),
+        [
+            (find_others, r"verdicts_00000.parquet has changed since it was written"),
+            (count_others, r"canaries.json: -1 of 15 targeted found, but not by the verdicts of .*scan"),
+            (forget_a_family, r"canaries.json leaves out patch"),
+            (forget_a_canary, r"ledger.parquet is not what was planted: it has changed"),
+            (scan_with_all_the_budget, r"scan: budget is 1.0, wanted 0.\d+ as for .*scan"),
+        ],
+    )
+    def test_what_was_changed_is_found_by_verify_and_by_an_audit(
+        self, run: Path, tmp_path: Path, tamper: Callable[[Path], None], message: str
+    ) -> None:
+        out = shutil.copytree(run / "canaries", tmp_path / "canaries")
+        tamper(out)
+        with pytest.raises(MismatchError, match=message):
+            list(verify_folder(out))
+        with pytest.raises(MismatchError, match=message):
+            measure(AuditSettings(scan=run / "scan", canaries=out))
 
     def test_a_second_look_is_taken_at_them_too(self, run: Path, tmp_path: Path) -> None:
         store = EmbeddingStore.open(run / "store")

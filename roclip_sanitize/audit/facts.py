@@ -16,7 +16,7 @@ from roclip_sanitize.audit.clusters import worst_clusters, worst_traces
 from roclip_sanitize.audit.planted import against_ledger
 from roclip_sanitize.audit.rules import rules_for
 from roclip_sanitize.audit.tables import Removed, removed_by_domain, removed_by_label, words_in
-from roclip_sanitize.canaries.stage import CANARIES_STAGE, recount
+from roclip_sanitize.canaries import CANARIES_STAGE, require_counted
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.scan.estimate import Strangers
@@ -88,7 +88,7 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
         facts["domains"] = removed_by_domain(settings.rewritten).to_json()
     if settings.canaries is not None:
         _require_of_scan(settings, settings.canaries, stage=CANARIES_STAGE, named="scan")
-        facts["canaries"] = [asdict(family) for family in recount(settings.canaries)]
+        facts["canaries"] = [asdict(family) for family in require_counted(settings.canaries, scan)]
     if settings.ledger is not None:
         ledger = Ledger.open(settings.ledger)
         require_planted(store, ledger)

@@ -16,28 +16,25 @@ that it saw while it was trained may hide from it a little better.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.canaries.beside import store_with
+from roclip_sanitize.canaries.counted import CANARIES_STAGE, Family, read_canaries, recount, settings_again
 from roclip_sanitize.canaries.planting import FAMILIES, plant_canaries
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, DataError
-from roclip_sanitize.evaluation.intervals import wilson
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index, inspect_index
-from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.runfiles import StageFolder, write_json
 from roclip_sanitize.scan.looks import told_second
-from roclip_sanitize.scan.results import verdict_tables
-from roclip_sanitize.scan.settings import BESIDE, ScanSettings
+from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.store import EmbeddingStore
 
-CANARIES_STAGE = "canaries"
 LEAST, MOST = 15, 300
 
 
@@ -70,27 +67,6 @@ class CanarySettings:
     def each(self, pairs: int) -> int:
         """Canaries of a family."""
         return min(MOST, max(LEAST, round(self.share * pairs)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """What was found of one family.
-
-    Attributes:
-        family: its name.
-        planted: canaries that the scan saw.
-        found: of them set aside.
-        recall: their share.
-        low: lower end of its 95 % interval (Wilson).
-        high: upper end.
-    """
-
-    family: str
-    planted: int
-    found: int
-    recall: float
-    low: float
-    high: float
 
 
 def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -> list[Family]:
@@ -151,7 +127,7 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
         looked["textures"] = _beside(
             seen, planted, ledger, seen.encoder, out=out, executor=executor, prefix="textures_"
         )
-    _scan_again(scan, beside, out, executor, pairs=store.rows, canaries=len(attacks), looked=looked)
+    _scan_again(scan, beside, out, executor, canaries=len(attacks), looked=looked)
     families = recount(out, attacks)
     if not families:
         raise DataError(f"none of the {len(attacks)} canaries in {planted} could be scanned")
@@ -160,34 +136,6 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     folder.commit("canaries", files=[out / "canaries.json"], facts={})
     folder.finish({})
     return families
-
-
-def read_canaries(out: Path) -> list[Family]:
-    """What was found.
-
-    Raises:
-        DataError: there are no canaries.
-        MismatchError: they were not counted yet.
-    """
-    folder = StageFolder.open(out, stage=CANARIES_STAGE)
-    return [Family(**told) for told in read_json(folder.path / "canaries.json")["families"]]
-
-
-def recount(out: Path, attacks: Mapping[str, str] | None = None) -> list[Family]:
-    """Count again what canaries.json says, from the verdicts and the ledger.
-
-    Args:
-        out: folder of the canaries.
-        attacks: uid of each canary → its family; from the ledger if not told.
-    """
-    attacks = Ledger.open(out / "poison").poisons if attacks is None else attacks
-    seen, found = Counter[str](), Counter[str]()
-    for table in verdict_tables(out / "scan", ("uid", "kept")):
-        for uid, kept in zip(table["uid"], table["kept"], strict=True):
-            if uid in attacks:
-                seen[attacks[uid]] += 1
-                found[attacks[uid]] += not kept
-    return [_family(name, seen[name], found[name]) for name in FAMILIES if seen[name]]
 
 
 def _beside(
@@ -209,29 +157,13 @@ def _beside(
 
 
 def _scan_again(
-    scan: StageFolder,
-    store: Path,
-    out: Path,
-    executor: Executor,
-    *,
-    pairs: int,
-    canaries: int,
-    looked: Mapping[str, Any],
+    scan: StageFolder, store: Path, out: Path, executor: Executor, *, canaries: int, looked: Mapping[str, Any]
 ) -> None:
     """Index and scan a store as the scan's own was, with room for the canaries beside the budget."""
     index = inspect_index(Path(scan.settings["index"]))
     told = IndexSettings(store=store, transform=index["transform"], kind=index["kind"], seed=index["seed"])
     build_index(told, out=out / "index", executor=executor)
-    known = {each.name for each in fields(ScanSettings)} - {"store", "index", *BESIDE}
-    same: dict[str, Any] = {name: value for name, value in scan.settings.items() if name in known}
+    same = settings_again(scan, canaries=canaries, rows=EmbeddingStore.open(store).rows)
     same["detectors"] = tuple(same["detectors"])
-    allowed = scan.facts.get("allowed", same["budget"] * pairs)
-    same["budget"] = min(1.0, (allowed + canaries) / EmbeddingStore.open(store).rows)
-    same["times_mismatched"] = 0.0  # the canaries would raise the estimate
     again = ScanSettings(store=store, index=out / "index", **looked, **same)
     scan_store(again, out=out / "scan", executor=executor)
-
-
-def _family(name: str, planted: int, found: int) -> Family:
-    low, high = wilson(found, planted)
-    return Family(family=name, planted=planted, found=found, recall=found / planted, low=low, high=high)

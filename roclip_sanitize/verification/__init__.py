@@ -8,6 +8,7 @@
                   scan_facts.py has what a scan declares as a whole
     rewrites.py   rewritten shards: every pair where its verdict says, byte for byte; lists and manifest
     trainings.py  trained weights
+    canaries.py   canaries: counted again
     audits.py     audits: every number measured again
 
 Nothing is written. A check that does not hold ends it, since what rests on it need not either.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from roclip_sanitize.canaries import CANARIES_STAGE
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.storage import exists, folders_in
 from roclip_sanitize.verification.audits import verify_audit
+from roclip_sanitize.verification.canaries import verify_canaries
 from roclip_sanitize.verification.contract import Check, require_equal, require_equal_counts
 from roclip_sanitize.verification.indexes import verify_index
 from roclip_sanitize.verification.rewrites import verify_rewrite
@@ -23,6 +25,7 @@ STAGES: dict[str, Callable[[StageFolder], Iterator[str]]] = {
     "scan": verify_scan,
     "rewrite": verify_rewrite,
     "train": verify_training,
+    CANARIES_STAGE: verify_canaries,
     "audit": verify_audit,
 }
 
@@ -37,6 +40,7 @@ LOOP = (
     "rewrite",
     "train",
     "evaluate",
+    CANARIES_STAGE,
     "audit",
 )
 
@@ -63,10 +67,14 @@ def verify_folder(path: Path) -> Iterator[Check]:
 
 
 def stage_folders(path: Path) -> Iterator[Path]:
-    """The folders of stages at or under a path. What a stage makes for itself in its own is left out."""
+    """The folders of stages at or under a path. What a stage makes for itself in its own is left out.
+
+    But for canaries: what they are counted from are stages like any other.
+    """
     if exists(path / "stage.json"):
         yield path
-        return
+        if read_json(path / "stage.json")["stage"] != CANARIES_STAGE:
+            return
     for name in folders_in(path):
         yield from stage_folders(path / name)
 
