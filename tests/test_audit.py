@@ -242,6 +242,18 @@ class TestOfAScan:
         with pytest.raises(MismatchError, match=r"audit.json: pairs.kept: found \d+, wanted \d+"):
             list(verify_folder(tmp_path / "audit"))
 
+    def test_a_page_that_says_something_else_than_its_numbers_is_found(
+        self, run: Path, tmp_path: Path
+    ) -> None:
+        write_audit(self.settings(run), out=tmp_path / "audit")
+        numbers, page = (tmp_path / "audit" / name for name in ("audit.json", "audit.html"))
+        page.write_text(page.read_text("utf-8").replace("were set aside", "were lost"), "utf-8")
+        folder = StageFolder(tmp_path / "audit")
+        folder.commit("audit", files=[numbers, page], facts={})
+        folder.finish({"seal": seal_of_audit(tmp_path / "audit")})
+        with pytest.raises(MismatchError, match=r"audit.html is not the page that audit.json makes"):
+            list(verify_folder(tmp_path / "audit"))
+
     def test_what_belongs_to_another_scan_is_refused(self, run: Path, tmp_path: Path) -> None:
         (tmp_path / "scan").symlink_to(run / "scan")
         assert measure(AuditSettings(scan=tmp_path / "scan", rewritten=run / "rewrite"))["pairs"]["seen"]

@@ -28,7 +28,7 @@ from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of, write_by
 from roclip_sanitize.sources import source_path
 from roclip_sanitize.store import EmbeddingStore
 
-__all__ = ["AUDIT_STAGE", "AuditSettings", "measure", "seal_of_audit", "write_audit"]
+__all__ = ["AUDIT_STAGE", "AuditSettings", "measure", "page_of", "seal_of_audit", "write_audit"]
 
 AUDIT_STAGE = "audit"
 
@@ -55,11 +55,17 @@ def write_audit(settings: AuditSettings, *, out: Path) -> str:
     numbers, page = out / "audit.json", out / "audit.html"
     facts = measure(settings)
     write_json(numbers, {**facts, "shown": _shown(settings, facts)})
-    write_bytes(page, render_audit(read_json(numbers), digest=sha256_of(numbers)).encode("utf-8", "replace"))
+    write_bytes(page, page_of(out))
     folder.commit("audit", files=[numbers, page], facts={})
     seal = seal_of_audit(out)
     folder.finish({"seal": seal})
     return seal
+
+
+def page_of(out: Path) -> bytes:
+    """What OUT/audit.json and this version's template make of OUT/audit.html: nothing else decides a byte."""
+    numbers = out / "audit.json"
+    return render_audit(read_json(numbers), digest=sha256_of(numbers)).encode("utf-8", "replace")
 
 
 def seal_of_audit(out: Path) -> str:

@@ -1,7 +1,8 @@
 """Audits: every number measured again from the folders that it names.
 
 The pairs that the page shows are not chosen again: they are no numbers, and the bytes of a small JPEG
-depend on who made it. The seal covers them.
+depend on who made it. The seal covers them. The page is made again of all that, by this version's template,
+and so must be one of this version.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from roclip_sanitize.audit import AuditSettings, measure, seal_of_audit
+from roclip_sanitize.audit import AuditSettings, measure, page_of, seal_of_audit
+from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.storage import read_bytes
 from roclip_sanitize.verification.contract import require_equal
 
 
@@ -25,8 +28,11 @@ def verify_audit(folder: StageFolder) -> Iterator[str]:
     for name, value in _leaves(told):
         require_equal(value, numbers.pop(name, None), what=name, where=path)
     require_equal(sorted(numbers), [], what="numbers that it leaves out", where=path)
+    if read_bytes(page := folder.path / "audit.html") != page_of(folder.path):
+        raise MismatchError(f"{page} is not the page that audit.json makes: write the audit again")
     count = sum(isinstance(value, int | float) for _, value in _leaves(told))
     yield f"{count:,} numbers are what {', '.join(sorted(found['sources']))} give when measured again"
+    yield "its page is what its numbers and pictures make it, byte for byte"
     yield f"its seal is {seal}: compare it with the one that was kept elsewhere"
 
 
