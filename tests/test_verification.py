@@ -113,6 +113,18 @@ def raise_scores() -> None:
     sealed("scan", PART, edited(path, lambda frame: frame.with_columns(high)))
 
 
+def turn_suspicions() -> None:
+    path = table_file(Path("scan"), "scores", PART)
+    turned = (1 - polars.col("suspicion")).cast(polars.Float32).alias("suspicion")
+    sealed("scan", PART, edited(path, lambda frame: frame.with_columns(turned)))
+
+
+def lower_a_place() -> None:
+    path = table_file(Path("scan"), "scores", PART)
+    lower = (polars.col("agreement_percentile") / 2).cast(polars.Float32)
+    sealed("scan", PART, edited(path, lambda frame: frame.with_columns(lower)))
+
+
 def lose_a_pair() -> None:
     """It is in no table, no output shard and no count any more."""
     kept = Path(f"rewrite/kept/{PART}.tar")
@@ -188,7 +200,9 @@ def change_a_verdict() -> None:
         (change_an_input, r"squares/00001.tar: sha256: found \w{64}, wanted \w{64}"),
         (clear_a_reason, r"00002.parquet: \w{32}: found set aside, but its scores make it kept"),
         (flag_all, r"found set aside for neighbours_disagree, but its scores make it kept"),
-        (raise_scores, r"verdicts_0000\d.parquet: \w{32}: found \w+.*, but its scores make it \w+"),
+        (raise_scores, r"(verdicts|scores)_0000\d.parquet: \w{32}: \w+.*, but its scores make it \w+"),
+        (turn_suspicions, r"00002.parquet: \w{32}: suspicion is 0.\d+, but its scores make it [01].\d+"),
+        (lower_a_place, r"\w{32}: agreement_percentile is \d+.\d+, but its scores make it \d+"),
         (scan_of_other_vectors, r"store: content since scan was made: found \w{16}, wanted 0{16}"),
         (lose_a_pair, "squares/00002.tar: pairs that failed: found 1, wanted 0"),
         (other_scores, "scores_00002.parquet: same pairs as verdicts_00002.parquet"),

@@ -23,7 +23,7 @@ from roclip_sanitize.scan.long_tail import Ends
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
 from roclip_sanitize.scan.scoring import Scores, shares_of_kin
 from roclip_sanitize.scan.traced import Traced
-from roclip_sanitize.scan.verdicts import Thresholds, collides, combined, fused, judge
+from roclip_sanitize.scan.verdicts import Thresholds, collides, combined, judge, ordering, percentiles
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import here
 from roclip_sanitize.store import EmbeddingStore, StorePart, write_parquet
@@ -172,17 +172,12 @@ class JudgeWorker:
         return said
 
     def _suspicion(self, scores: Scores) -> NDArray[np.float64]:
-        """What orders all pairs: collisions first, then what the other detectors say together."""
         company = scores.company(mismatched=self._mismatched)
-        fused_N = fused(scores.weighed, self._rankings, looks=self._looks, company=company)
-        return np.where(collides(scores.collisions, self._thresholds), 1.0, fused_N)
+        collided_N = collides(scores.collisions, self._thresholds)
+        return ordering(scores.weighed, self._rankings, collided_N, looks=self._looks, company=company)
 
     def _percentiles(self, scores: Scores, reason: Reason) -> NDArray[np.float32]:
-        """Share of the store's suspicions that are lower, in per cent; NaN without one."""
-        suspicion_N, ranking = scores.weighed[reason], self._rankings.get(reason, np.empty(0, np.float32))
-        percentile_N = 100 * np.searchsorted(ranking, suspicion_N) / max(1, len(ranking))
-        percentile_N[np.isnan(suspicion_N)] = np.nan
-        return percentile_N.astype(np.float32)
+        return percentiles(scores.weighed[reason], self._rankings.get(reason, np.empty(0, np.float32)))
 
     def _tally(self, part: StorePart, verdicts: Sequence[Verdict], *, seconds: float) -> Tally:
         failed = Counter[str](self._store.failures(part.name)["reason"].to_list())

@@ -23,7 +23,7 @@ from roclip_sanitize.scan.agreement import NEUTRAL
 from roclip_sanitize.scan.explain import why_kept
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
-from roclip_sanitize.scan.rejudging import COMPANY
+from roclip_sanitize.scan.rejudging import COMPANY, PERCENTILE
 from roclip_sanitize.scan.scoring import WEIGHED
 from roclip_sanitize.scan.verdicts import Company
 from roclip_sanitize.store import EmbeddingStore, StorePart
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import polars
 
 NAMES = ("uid", "key", "shard")
-PERCENTILE = "_percentile"
 TELLING = {
     Reason.TRACE_OF_MISMATCHED_PAIRS: "trace",
     Reason.KIN_OF_MISMATCHED_PAIRS: "kin",

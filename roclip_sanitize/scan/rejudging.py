@@ -27,11 +27,22 @@ from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.long_tail import Ends, Labels, guard_labels
 from roclip_sanitize.scan.parts import LABEL_COLUMN
 from roclip_sanitize.scan.scoring import WEIGHED
-from roclip_sanitize.scan.verdicts import Company, Thresholds, candidates, collides, combined, find_cut, judge
+from roclip_sanitize.scan.verdicts import (
+    Company,
+    Thresholds,
+    candidates,
+    collides,
+    combined,
+    find_cut,
+    judge,
+    ordering,
+    percentiles,
+)
 
 if TYPE_CHECKING:
     import polars
 
+PERCENTILE = "_percentile"  # ends the column of a score's place among all pairs
 COUNTS = ("captions_of_picture", "pictures_of_caption")
 COMPANY = {"word_lift": (4, 1), "trace": (6, 0), "kin": (7, 0)}  # layout that has it first; of all, before
 
@@ -85,6 +96,20 @@ class Rejudged:
             thresholds=self._thresholds,
             company=scores.company,
         )
+
+    def derived(self, marker: Marker) -> dict[str, NDArray[np.float32]]:
+        """Of one part's scores those that follow from others, by column: (N,) float32 each; NaN for null."""
+        scores = self._scores(marker)
+        collided_N = collides(scores.collisions, self._thresholds)
+        told_N = ordering(
+            scores.weighed, self._rankings, collided_N, looks=self._looks, company=scores.company
+        )
+        places = {
+            f"{detector}{PERCENTILE}": percentiles(scores.weighed[reason], self._rankings[reason])
+            for detector, reason in WEIGHED.items()
+            if reason in self._rankings
+        }
+        return {"suspicion": told_N.astype(np.float32), **places}
 
     def _ranking(self, reason: Reason) -> NDArray[np.float32]:
         """All suspicions behind a reason, ascending."""

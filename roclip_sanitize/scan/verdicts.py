@@ -177,6 +177,25 @@ def combined(
     return np.where(suspicious_N, score_N, np.nan)
 
 
+def ordering(
+    weighed: Mapping[Reason, NDArray[np.float32]],
+    rankings: Mapping[Reason, NDArray[np.float32]],
+    collided_N: NDArray[np.bool_],
+    *,
+    looks: int,
+    company: Company,
+) -> NDArray[np.float64]:
+    """What orders all pairs: those that collide first, then by fused(), whose arguments are the others."""
+    return np.where(collided_N, 1.0, fused(weighed, rankings, looks=looks, company=company))
+
+
+def percentiles(suspicion_N: NDArray[np.float32], ranking: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Share of the store's suspicions that are lower, in per cent; NaN without one."""
+    percentile_N = 100 * np.searchsorted(ranking, suspicion_N) / max(1, len(ranking))
+    percentile_N[np.isnan(suspicion_N)] = np.nan
+    return percentile_N.astype(np.float32)
+
+
 def candidates(suspicion_N: NDArray[np.floating], collided_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which pairs may use up the budget: suspicious ones, see combined(), that no collision flags.
 

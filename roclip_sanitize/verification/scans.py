@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import MismatchError
@@ -16,7 +19,7 @@ from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.rejudging import Rejudged
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
-from roclip_sanitize.verification.contract import compare_input, require_equal, require_equal_counts
+from roclip_sanitize.verification.contract import CLOSE, compare_input, require_equal, require_equal_counts
 from roclip_sanitize.verification.scan_facts import (
     require_cut,
     verify_ends,
@@ -42,6 +45,7 @@ def verify_scan(folder: StageFolder) -> Iterator[str]:
     for marker in folder.markers():
         verdicts = _verdicts(folder, marker)
         _require_verdicts(rejudged, marker, verdicts, where=folder.path)
+        _require_scores(rejudged, marker, where=folder.path)
         reasons = [text.split(";") for text in verdicts["reasons"] if text]
         _require_counts(folder, marker, reasons)
         rows += len(verdicts)
@@ -131,6 +135,21 @@ def _require_verdicts(rejudged: Rejudged, marker: Marker, verdicts: polars.DataF
             raise MismatchError(
                 f"{path}: {uid}: found {_said(kept, reasons)}, but its scores make it "
                 f"{_said(wanted.kept, ';'.join(wanted.reasons))}"
+            )
+
+
+def _require_scores(rejudged: Rejudged, marker: Marker, *, where: Path) -> None:
+    """Compare what orders pairs, and their places; scans of earlier versions lack some of it."""
+    path = table_file(where, "scores", marker.name)
+    wanted, table = rejudged.derived(marker), read_table(path)
+    for name in (name for name in wanted if name in table.columns):
+        told_N = table[name].fill_null(math.nan).to_numpy()
+        differing_N = ~np.isclose(told_N, wanted[name], rtol=CLOSE, atol=CLOSE, equal_nan=True)
+        if differing_N.any():
+            place = int(differing_N.argmax())
+            raise MismatchError(
+                f"{path}: {table['uid'][place]}: {name} is {told_N[place]:.6f}, but its scores make it "
+                f"{wanted[name][place]:.6f}"
             )
 
 
