@@ -146,7 +146,7 @@ class TestTextures:
 
     def test_of_other_pairs_or_for_nothing_they_are_refused(self, tmp_path: Path) -> None:
         world = make_world(tmp_path, (PAIRS,), unseen=True)
-        other = make_store(tmp_path / "other", np.eye(4), np.eye(4), (4,))
+        other = as_if_by("textures", make_store(tmp_path / "other", np.eye(4), np.eye(4), (4,)))
         told = replace(world, textures=other.path)
         with pytest.raises(MismatchError, match="holds 4 pairs, which are not the 1,800 of"):
             scan_store(told, out=tmp_path / "out", executor=LocalExecutor())
@@ -174,7 +174,7 @@ class TestTextures:
 def test_they_are_told_why(scanned: Path) -> None:
     told = flagged(scanned).filter(polars.col("reasons").str.contains(Reason.TRACE_OF_MISMATCHED_PAIRS))
     assert set(told["uid"]) == uids(POISONS)
-    assert all("mismatched pairs that say 'belt' what" in sentence for sentence in told["sentence"])
+    assert all("suspected pairs that say 'belt' what" in sentence for sentence in told["sentence"])
 
 
 def test_it_ends_when_nobody_joins(world: ScanSettings, scanned: Path) -> None:
