@@ -27,6 +27,14 @@ def test_it_lowers_a_budget_and_never_raises_one() -> None:
     assert WHOLE.allowed(pairs=100, budget=0.29, times=0) == 29
 
 
+def test_pairs_that_carry_a_trace_have_room_in_the_budget() -> None:
+    """Poisons whose trigger was learnt have the ranks of honest pairs: the estimate says nothing of them."""
+    none = Strangers(pairs=840, pairs_below=0, strangers=840, strangers_below=300)
+    allowed = [none.allowed(pairs=840, budget=0.06, times=3, carriers=each) for each in (0, 28, 60)]
+    assert allowed == [8, 28, 50], "the budget still holds"
+    assert none.allowed(pairs=840, budget=0.06, times=0, carriers=28) == 50
+
+
 def test_where_nothing_can_be_said_the_budget_stays() -> None:
     for few in (Strangers(), Strangers(pairs=50, strangers=50, strangers_below=FEWEST_BELOW - 1)):
         assert few.share is few.careful_share is None

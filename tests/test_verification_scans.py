@@ -15,10 +15,12 @@ from roclip_sanitize.audit import AuditSettings, measure
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json, write_json
-from roclip_sanitize.scan import ScanSettings, scan_store
+from roclip_sanitize.scan import ScanSettings, read_verdicts, scan_store
+from roclip_sanitize.scan.estimate import Strangers
+from roclip_sanitize.scan.rejudging import ROOM_FOR_TRACES
 from roclip_sanitize.scan.settings import DETECTORS, LEAN
 from roclip_sanitize.verification import verify_folder
-from tests.test_scan_trace_rounds import make_world
+from tests.test_scan_trace_rounds import POISONS, make_world
 
 pytestmark = pytest.mark.slow
 Change = Callable[[dict[str, Any]], object]
@@ -40,6 +42,29 @@ def scan(untouched: Path, tmp_path: Path) -> Path:
     return shutil.copytree(untouched, tmp_path / "scan")
 
 
+def test_the_budget_has_room_for_all_that_carry_a_trace(untouched: Path, tmp_path: Path) -> None:
+    """And verify and an audit derive as many; a scan from before there was such room is judged as then."""
+    told = ScanSettings(store=untouched.parent / "store", index=untouched.parent / "index")
+    lowered = replace(told, detectors=("cross_prediction", "traces"), times_mismatched=0.1)
+    scan = tmp_path / "scan"
+    scan_store(lowered, out=scan, executor=LocalExecutor())
+    facts, verdicts = read_json(scan / "complete.json"), read_verdicts(scan)
+    careful = Strangers.from_json(facts["strangers"]).careful_share
+    assert careful is not None
+    assert 0.1 * careful * len(verdicts) < 20
+    assert facts["allowed"] == 30
+    assert set(verdicts.filter(~verdicts["kept"])["uid"]) == {f"{row:032x}" for row in POISONS}
+    assert any("lowered to 0.1 times a careful estimate" in check.what for check in verify_folder(scan))
+    audited = measure(AuditSettings(scan=scan))["estimate"]
+    assert (audited["times"], audited["carriers"], audited["allowed"]) == (0.1, 30, 30)
+    stage = read_json(scan / "stage.json")
+    stage["settings"]["tables"] = ROOM_FOR_TRACES - 1
+    write_json(scan / "stage.json", stage)
+    assert measure(AuditSettings(scan=scan))["estimate"]["allowed"] == int(0.1 * careful * len(verdicts))
+    with pytest.raises(MismatchError, match=r"found set aside for .*, but its scores make it kept"):
+        list(verify_folder(scan))
+
+
 def declare(scan: Path, change: Change) -> None:
     """Change what it declares."""
     told = read_json(scan / "complete.json")
@@ -52,7 +77,7 @@ def test_each_thing_that_holds_is_said(scan: Path) -> None:
     told = read_json(scan / "complete.json")
     share, cut = told["strangers"]["share"], told["cut"]["suspicion"]
     assert "each pair was looked at once, as its settings say" in said
-    assert f"{share:.2%} of its pairs are mismatched at the most, by its counts of strangers" in said
+    assert f"{share:.2%} of its pairs are estimated to be mismatched, by its counts of strangers" in said
     assert f"its budget ends at a suspicion of {cut:.6f}, as the scores have it" in said
     assert f"{sum(told['reasons'].values())} reasons are told of them, as counted" in said
     assert "30 pictures carry the traces of 1 words, as counted" in said
@@ -147,7 +172,7 @@ def test_a_scan_from_before_there_was_an_estimate_verifies(tmp_path: Path) -> No
     declare(
         tmp_path / "scan", lambda told: [told.pop(name) for name in ("strangers", "mismatched", "allowed")]
     )
-    assert not any("mismatched at the most" in check.what for check in verify_folder(tmp_path / "scan"))
+    assert not any("estimated to be mismatched" in check.what for check in verify_folder(tmp_path / "scan"))
 
 
 @pytest.mark.parametrize("detector", sorted({*DETECTORS} - {*LEAN}))

@@ -20,6 +20,7 @@ from roclip_sanitize.canaries import CANARIES_STAGE, require_counted
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.scan.estimate import Strangers
+from roclip_sanitize.scan.rejudging import carriers_of
 from roclip_sanitize.scan.results import score_tables, verdict_tables
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.told import as_written
@@ -104,8 +105,9 @@ def _estimate(scan: StageFolder, *, pairs: int) -> dict[str, Any]:
         if strangers.share is None:
             return {}
         times = scan.settings.get("times_mismatched", 0.0)
-        allowed = strangers.allowed(pairs=pairs, budget=scan.settings["budget"], times=times)
-        return {"estimate": {**strangers.to_json(), "allowed": allowed}}
+        told = {"times": times, "carriers": carriers_of(scan)}
+        allowed = strangers.allowed(pairs=pairs, budget=scan.settings["budget"], **told)
+        return {"estimate": {**strangers.to_json(), **told, "allowed": allowed}}
 
 
 def _guard(scan: StageFolder) -> dict[str, Any]:

@@ -23,11 +23,13 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "whose pair was set aside",
     },
     "estimate": {
-        "files": "complete.json of the scan",
-        "columns": "strangers, allowed",
+        "files": "complete.json and scores/*.parquet of the scan",
+        "columns": "strangers, allowed; trace, captions_of_picture, pictures_of_caption",
         "rule": "share: pairs whose lower rank is below 1/4, as a share of all that have ranks, divided by "
-        "the same of strangers, each a picture with another one's caption: an upper bound on pairs that do "
-        "not belong together. Allowed: pairs that suspicion may set aside, by the budget and this share.",
+        "the same of strangers, each a picture with another one's caption: an estimate of pairs that do not "
+        "belong together, and no bound. Carriers: pairs with a trace of 4 or more that do not collide. "
+        "Allowed: pairs that suspicion may set aside: times the same share, with the root of the pairs below "
+        "and one added to them, or as many as are carriers, whichever is more; the budget at the most.",
     },
     "guard": {
         "files": "complete.json and scores/*.parquet of the scan",

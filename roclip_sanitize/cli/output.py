@@ -50,8 +50,8 @@ def scan_findings(out: Path, *, as_json: bool) -> dict[str, Any]:
     found = findings(out)
     if as_json:
         return found
-    if "mismatched_at_most" in found:
-        found["mismatched_at_most"] = f"{found['mismatched_at_most']:.2%}"
+    if "estimated_mismatch" in found:
+        found["estimated_mismatch"] = f"{found['estimated_mismatch']:.2%}"
     if "traces" in found:
         shown = [f"{each['word']} ({each['pairs']:,})" for each in found["traces"][:TRACES_SHOWN]]
         more = len(found["traces"]) - len(shown)

@@ -50,8 +50,8 @@ def scan(
         float,
         typer.Option(
             min=0,
-            help="And no more than so many times the share that is estimated not to belong together; "
-            "0: the budget alone.",
+            help="And no more than so many times a careful estimate of the share that does not belong "
+            "together, or than carry a trace; 0: the budget alone.",
         ),
     ] = 3.0,
     captions_per_picture: Annotated[

@@ -7,8 +7,10 @@ matched pairs have, what there is of pairs is what there is of strangers among t
 
 Matched pairs below make it too high, poisons whose ranks are higher than strangers' too low. It is too high
 by far after one look, at thumbnails and words; after a second, in a young model's vectors, it tells a clean
-corpus from a poisoned one (benchmarks/LOG.md). So it may only lower a budget: to so many times what it says,
-since pairs that do not belong together are not all the worst.
+corpus from a poisoned one (benchmarks/LOG.md). So it is an estimate and no bound, and may only lower a
+budget: to so many times what it says with one standard deviation and one pair more, since few pairs may hide
+some, and those that do not belong together are not all the worst. Pairs that carry a trace (traces.py) have
+room in the budget whatever it says: poisons whose trigger was learnt may have the ranks of honest pairs.
 
 Dimension key: N pairs.
 """
@@ -58,7 +60,7 @@ class Strangers:
 
     @property
     def share(self) -> float | None:
-        """Of the pairs that do not belong together, at the most 1; None where nothing can be said."""
+        """Estimated, of the pairs that do not belong together, up to 1; None where nothing can be said."""
         return self._share(self.pairs_below)
 
     @property
@@ -66,17 +68,18 @@ class Strangers:
         """The same with one standard deviation more, and one pair: what a small corpus may hide."""
         return self._share(self.pairs_below + math.sqrt(self.pairs_below) + 1)
 
-    def allowed(self, *, pairs: int, budget: float, times: float) -> int:
+    def allowed(self, *, pairs: int, budget: float, times: float, carriers: int = 0) -> int:
         """How many pairs may be flagged.
 
         Args:
             pairs: how many there are.
             budget: the share that was given.
-            times: of the estimate, or 0 to spend the budget whatever it says.
+            times: of careful_share, or 0 to spend the budget whatever that says.
+            carriers: pairs that carry a trace, for which there is room in the budget.
         """
         share = self.careful_share if times else None
-        most = budget if share is None else min(budget, times * share)
-        return math.floor(most * pairs + 1e-9)  # 0.29 * 100 is 28.999…
+        most = math.floor(budget * pairs + 1e-9)  # 0.29 * 100 is 28.999…
+        return most if share is None else min(most, max(carriers, math.floor(times * share * pairs + 1e-9)))
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -33,6 +33,7 @@ from roclip_sanitize.scan.verdicts import (
     candidates,
     collides,
     combined,
+    count_carriers,
     find_cut,
     judge,
     ordering,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 PERCENTILE = "_percentile"  # ends the column of a score's place among all pairs
 COUNTS = ("captions_of_picture", "pictures_of_caption")
+ROOM_FOR_TRACES = 10  # layout that has room in its budget for them first
 COMPANY = {"word_lift": (4, 1), "trace": (6, 0), "kin": (7, 0)}  # layout that has it first; of all, before
 
 
@@ -54,6 +56,17 @@ class _PartScores:
     weighed: dict[Reason, NDArray[np.float32]]
     company: Company
     collisions: Collisions
+
+
+def carriers_of(scan: StageFolder) -> int:
+    """Pairs for whose trace a finished scan made room in its budget; older ones did not. Memory: a part."""
+    if scan.settings["tables"] < ROOM_FOR_TRACES:
+        return 0
+    carriers, thresholds = 0, _thresholds(scan)
+    for marker in scan.markers():
+        table = read_table(table_file(scan.path, "scores", marker.name), columns=["trace", *COUNTS])
+        carriers += count_carriers(table["trace"].to_numpy(), collides(_collisions(table), thresholds))
+    return carriers
 
 
 class Rejudged:
@@ -69,10 +82,7 @@ class Rejudged:
     def __init__(self, scan: StageFolder) -> None:
         settings = scan.settings
         self._scan, self._markers = scan, scan.markers()
-        self._thresholds = Thresholds(
-            captions_per_picture=settings["captions_per_picture"],
-            pictures_per_caption=settings["pictures_per_caption"],
-        )
+        self._thresholds = _thresholds(scan)
         self._reasons = [reason for detector, reason in WEIGHED.items() if detector in settings["detectors"]]
         self._label = settings.get("label", "")
         self._looks = scan.facts.get("looks", 1)  # older scans weighed agreement as after one, however many
@@ -80,7 +90,10 @@ class Rejudged:
         self._rankings = {reason: self._ranking(reason) for reason in self._reasons}
         rows = sum(marker.facts["rows"] for marker in self._markers)
         self.allowed = Strangers.from_json(scan.facts.get("strangers", {})).allowed(
-            pairs=rows, budget=settings["budget"], times=settings.get("times_mismatched", 0.0)
+            pairs=rows,
+            budget=settings["budget"],
+            times=settings.get("times_mismatched", 0.0),
+            carriers=carriers_of(scan),
         )
         self.ends = self._find_ends(rows)
 
@@ -169,14 +182,24 @@ class Rejudged:
         table = self._table(marker, (*asked, *COUNTS, *known))
         weighed = {reason: np.full(len(table), np.nan, np.float32) for reason in WEIGHED.values()}
         weighed |= {reason: table[column].fill_null(math.nan).to_numpy() for column, reason in asked.items()}
-        captions_N, pictures_N = (table[column].to_numpy() for column in COUNTS)
-        collisions = Collisions(captions_of_picture_N=captions_N, pictures_of_caption_N=pictures_N)
         lift_N, trace_N, kin_N = (
             table[name].to_numpy() if name in known else np.full(len(table), ordinary, np.float32)
             for name, (_, ordinary) in COMPANY.items()
         )
         company = Company(lift_N=lift_N, trace_N=trace_N, kin_N=kin_N, mismatched=self._mismatched)
-        return _PartScores(weighed=weighed, company=company, collisions=collisions)
+        return _PartScores(weighed=weighed, company=company, collisions=_collisions(table))
 
     def _table(self, marker: Marker, columns: Sequence[str]) -> polars.DataFrame:
         return read_table(table_file(self._scan.path, "scores", marker.name), columns=list(columns))
+
+
+def _thresholds(scan: StageFolder) -> Thresholds:
+    return Thresholds(
+        captions_per_picture=scan.settings["captions_per_picture"],
+        pictures_per_caption=scan.settings["pictures_per_caption"],
+    )
+
+
+def _collisions(table: polars.DataFrame) -> Collisions:
+    captions_N, pictures_N = (table[column].to_numpy() for column in COUNTS)
+    return Collisions(captions_of_picture_N=captions_N, pictures_of_caption_N=pictures_N)

@@ -41,13 +41,13 @@ def findings(out: Path) -> dict[str, Any]:
     """What a finished scan found beside its verdicts, in the words of its command.
 
     Returns:
-        "mismatched_at_most": see mismatched_share(), where it can tell; "traces", where there are some, by
+        "estimated_mismatch": see mismatched_share(), where it can tell; "traces", where there are some, by
         "word": "pairs" that carry one, and its "gap", see traces.py; "spared_by_label", if told labels.
     """
     scan = StageFolder.open(out, stage="scan")
     found: dict[str, Any] = {}
     if (share := mismatched_share(out)) is not None:
-        found["mismatched_at_most"] = share
+        found["estimated_mismatch"] = share
     if traces := scan.facts.get("traces"):
         found["traces"] = traces
     if scan.settings.get("label"):

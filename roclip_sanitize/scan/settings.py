@@ -16,7 +16,7 @@ from roclip_sanitize.scan.verdicts import Thresholds
 DETECTORS = ("cross_prediction", "traces", "kin", "agreement", "repetition", "collisions")
 LEAN = ("traces", "kin")  # on cross prediction
 BESIDE = ("second_look", "textures")  # other stores of the same pairs
-TABLES = 9  # of this layout: a scan does not go on in a folder of another
+TABLES = 10  # of this layout: a scan does not go on in a folder of another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,8 @@ class ScanSettings:
         neighbours: pictures that agreement and repetition ask about each caption.
         budget: share of all pairs, from 0 to 1, that all detectors but collisions may quarantine together.
         times_mismatched: they may not quarantine more than so many times the share of pairs that are
-            estimated not to belong together, see estimate.py; 0 asks for no estimate.
+            estimated not to belong together, with some care, or than carry a trace, see estimate.py; 0 asks
+            for no estimate.
         captions_per_picture: so many different captions of one picture, near-copies included, are
             a collision. Two or three are what shops do with their own photos.
         pictures_per_caption: so many near-identical pictures under one caption are a collision, and so many

@@ -48,7 +48,7 @@ from roclip_sanitize.scan.search import Search, require_index_of, search_parts
 from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.scan.trace_rounds import find_traces
 from roclip_sanitize.scan.traced import Traced
-from roclip_sanitize.scan.verdicts import candidates, collides, combined, find_cut
+from roclip_sanitize.scan.verdicts import candidates, collides, combined, count_carriers, find_cut
 from roclip_sanitize.scan.word_lift import MismatchedWords
 from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.store import EmbeddingStore
@@ -88,9 +88,8 @@ def scan_store(settings: ScanSettings, *, out: Path, executor: Executor) -> Tall
     _score(settings, store, places, executor)
     laps = Laps()
     strangers = _strangers(settings, store, places)
-    allowed = strangers.allowed(pairs=store.rows, budget=settings.budget, times=settings.times_mismatched)
     mismatched = strangers.share or 0.0
-    ends = _rank(settings, store, places, allowed=allowed, mismatched=mismatched)
+    allowed, ends = _rank(settings, store, places, strangers)
     laps.lap("score")
     ranking = laps.work(0, workers=executor.size)
     reasons = _reasons(settings.detectors)
@@ -169,10 +168,10 @@ def _strangers(settings: ScanSettings, store: EmbeddingStore, places: Places) ->
 
 
 def _rank(
-    settings: ScanSettings, store: EmbeddingStore, places: Places, *, allowed: int, mismatched: float
-) -> Ends:
-    """Rank all suspicions, and find the least that is still flagged, of all pairs and of each label's."""
-    rankings = {}
+    settings: ScanSettings, store: EmbeddingStore, places: Places, strangers: Strangers
+) -> tuple[int, Ends]:
+    """Rank all suspicions, find how many may be flagged, and the least that is, of all and of each label."""
+    rankings, carriers, mismatched = {}, 0, strangers.share or 0.0
     for reason in _reasons(settings.detectors):
         suspicion_N = np.empty(store.rows, np.float32)
         for part in store.parts:
@@ -187,13 +186,19 @@ def _rank(
         company = scores.company(mismatched=mismatched)
         combined_N[block] = combined(scores.weighed, rankings, looks=settings.looks, company=company)
         collided_N[block] = collides(scores.collisions, settings.thresholds)
+        carriers += count_carriers(scores.trace_N, collided_N[block])
+    allowed = strangers.allowed(
+        pairs=store.rows, budget=settings.budget, times=settings.times_mismatched, carriers=carriers
+    )
     candidate_N = candidates(combined_N, collided_N)
     uids_of = Columns(places.columns).uids
     cut = find_cut(combined_N, candidate_N, allowed=allowed, uids_of=uids_of)
     if not settings.label:
-        return Ends(cut=cut)
+        return allowed, Ends(cut=cut)
     labels, times = _labels(store, places), settings.times_per_label
-    return guard_labels(labels, combined_N, candidate_N, collided_N, cut=cut, times=times, uids_of=uids_of)
+    return allowed, guard_labels(
+        labels, combined_N, candidate_N, collided_N, cut=cut, times=times, uids_of=uids_of
+    )
 
 
 def _read_labels(settings: ScanSettings, store: EmbeddingStore, places: Places, executor: Executor) -> None:

@@ -207,6 +207,11 @@ def candidates(suspicion_N: NDArray[np.floating], collided_N: NDArray[np.bool_])
     return may_N
 
 
+def count_carriers(trace_N: NDArray[np.float32], collided_N: NDArray[np.bool_]) -> int:
+    """How many pairs carry a trace, and need the budget for it: no collision flags them anyway."""
+    return int(((trace_N >= JOINS) & ~collided_N).sum())
+
+
 def find_cut(
     suspicion_N: NDArray[np.floating],
     candidate_N: NDArray[np.bool_],

@@ -56,7 +56,7 @@ def verify_estimate(folder: StageFolder) -> Iterator[str]:
         yield (
             f"{strangers.strangers:,} strangers are too few for an estimate of mismatched pairs"
             if share is None
-            else f"{share:.2%} of its pairs are mismatched at the most, by its counts of strangers"
+            else f"{share:.2%} of its pairs are estimated to be mismatched, by its counts of strangers"
         )
 
 

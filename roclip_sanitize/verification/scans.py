@@ -84,7 +84,8 @@ def _lowered(folder: StageFolder, rows: int, allowed: int) -> str:
     """What made the budget smaller than it was told, if anything did."""
     if allowed >= int(folder.settings["budget"] * rows):
         return ""
-    return f", lowered to {folder.settings['times_mismatched']:g} times the estimate of mismatched pairs"
+    times = folder.settings["times_mismatched"]
+    return f", lowered to {times:g} times a careful estimate of mismatched pairs, or to those with a trace"
 
 
 def _verify_inputs(folder: StageFolder) -> Iterator[str]:
