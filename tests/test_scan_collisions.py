@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roclip_sanitize.scan.collisions import Collisions, count_collisions, distinct_per_group, distinct_per_row
+from roclip_sanitize.scan import collisions
+from roclip_sanitize.scan.collisions import Collisions, PictureCaptions, count_collisions, distinct_per_row
 
 SMALL = st.integers(0, 4)
 
@@ -18,7 +20,7 @@ def count(copies: list[list[int]], pictures: list[int], captions: list[int]) -> 
         np.array(copies, np.int64),
         picture=picture,
         caption=caption,
-        captions_of_picture=distinct_per_group(picture, caption),
+        captions_of=PictureCaptions.counted(picture, caption),
     )
 
 
@@ -55,11 +57,28 @@ def test_nothing_was_looked_for() -> None:
     assert found.captions_of_picture_N.tolist() == found.pictures_of_caption_N.tolist() == [0, 0]
 
 
-@given(st.lists(st.tuples(SMALL, SMALL), max_size=30))
-def test_distinct_per_group_equals_sets(pairs: list[tuple[int, int]]) -> None:
-    groups, items = ([pair[side] for pair in pairs] for side in (0, 1))
-    found = distinct_per_group(np.array(groups, np.uint64), np.array(items, np.uint64))
-    assert found.tolist() == [len({item for other, item in pairs if other == group}) for group in groups]
+def test_captions_of_a_picture_and_of_its_near_copies_are_counted_together() -> None:
+    """Three captions of one file and two of the same picture encoded again: five, and not three."""
+    copies = [[3, 4], [3, 4], [3, 4], [0, 1], [0, 1], [-1, -1]]  # two of the three: there is no room for more
+    found = count(copies, pictures=[7, 7, 7, 8, 8, 9], captions=[1, 2, 3, 4, 5, 1])
+    assert found.captions_of_picture_N.tolist() == [5, 5, 5, 5, 5, 1]
+
+
+PAIRS = st.lists(st.tuples(SMALL, SMALL, st.lists(st.integers(-1, 29), min_size=3, max_size=3)), max_size=30)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
+@given(pairs=PAIRS)
+def test_captions_equal_sets(at_once: int, pairs: list[tuple[int, int, list[int]]]) -> None:
+    pictures, captions = [picture for picture, *_ in pairs], [caption for _, caption, _ in pairs]
+    copies = [[row if row < len(pairs) else -1 for row in near] for *_, near in pairs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collisions, "CAPTIONS_AT_ONCE", at_once)
+        found = count(copies, pictures, captions) if pairs else Collisions.none(0)
+    for row, near in enumerate(copies):
+        alike = {pictures[row], *(pictures[other] for other in near if other >= 0)}
+        together = {caption for picture, caption, _ in pairs if picture in alike}
+        assert found.captions_of_picture_N[row] == len(together)
 
 
 @given(st.lists(st.lists(SMALL, min_size=3, max_size=3), min_size=1, max_size=9))

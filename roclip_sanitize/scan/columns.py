@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.neighbours import codes_of
-from roclip_sanitize.scan.collisions import distinct_per_group
+from roclip_sanitize.scan.collisions import PictureCaptions
 from roclip_sanitize.scan.uids import join_uids, split_uids
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import EmbeddingStore
@@ -81,13 +81,16 @@ def join_pieces(folder: Path, names: Sequence[str]) -> list[Path]:
     Returns:
         The columns' files.
 
-    Cost: reads every piece once per column; holds 40 bytes per pair while counting captions.
+    Cost: reads every piece once per column; holds 60 bytes per pair while counting captions.
     """
     pieces = [piece_file(folder, name) for name in names]
     files = [_join_flat(folder, column, pieces) for column in FLAT_COLUMNS]
     files += [_join_offsets(folder, column, pieces) for column in ("words", "text")]
     picture_N, caption_N = np.load(here(folder / "picture.npy")), np.load(here(folder / "caption.npy"))
-    files.append(_save(folder / "captions_of_picture.npy", distinct_per_group(picture_N, caption_N)))
+    counted = PictureCaptions.counted(picture_N, caption_N)
+    files.append(_save(folder / "captions_start.npy", counted.start_N))
+    files.append(_save(folder / "captions_count.npy", counted.count_N))
+    files.append(_save(folder / "captions_by_picture.npy", counted.caption_D))
     files.append(
         _save(folder / "word_counts.npy", _count_words(np.load(here(folder / "words.npy"), mmap_mode="r")))
     )
@@ -100,7 +103,7 @@ class Columns:
     Attributes:
         picture_N: uint64, equal where the pictures' bytes are equal.
         caption_N: uint64, equal where the normalised captions are equal.
-        captions_of_picture_N: int32, different captions that come with exactly this picture.
+        captions_of: different captions that come with exactly each picture.
         word_counts_W: int64, how many captions use each word number.
     """
 
@@ -110,7 +113,11 @@ class Columns:
             return array
 
         self.picture_N, self.caption_N = mapped("picture"), mapped("caption")
-        self.captions_of_picture_N = mapped("captions_of_picture")
+        self.captions_of = PictureCaptions(
+            start_N=mapped("captions_start"),
+            count_N=mapped("captions_count"),
+            caption_D=mapped("captions_by_picture"),
+        )
         self.word_counts_W = np.load(here(folder / "word_counts.npy"))
         self._uid_N2 = mapped("uid")
         self._words, self._word_offsets = mapped("words"), mapped("words_offsets")

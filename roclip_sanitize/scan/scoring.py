@@ -188,5 +188,5 @@ class ScoreWorker:
             self._places.rows("copies", part),
             picture=self._columns.picture_N,
             caption=self._columns.caption_N,
-            captions_of_picture=self._columns.captions_of_picture_N,
+            captions_of=self._columns.captions_of,
         )
