@@ -8,7 +8,17 @@ import numpy as np
 
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.columns import word_number
-from roclip_sanitize.scan.explain import CompanyFacts, WordFacts, disagreement, explain, mismatch, traced
+from roclip_sanitize.scan.explain import (
+    CompanyFacts,
+    WordFacts,
+    disagreement,
+    explain,
+    mismatch,
+    mismatched_kin,
+    traced,
+)
+from roclip_sanitize.scan.kin import excess
+from roclip_sanitize.scan.verdicts import TELLING_KIN
 
 FREQUENCY = {"black": 0.3, "for": 0.5, "women": 0.4, "handbag": 0.02, "leather": 0.05}
 
@@ -39,7 +49,7 @@ def test_neighbours_that_agree_on_nothing_say_nothing() -> None:
 
 def test_the_half_that_tells_less_is_named() -> None:
     told = mismatch((0.9, 0.125), [], frequency)
-    assert told == "88 % of other pictures tell more of this caption than its own does"
+    assert told == "88 % of other pictures, ties counted half, tell more of this caption than its own does"
 
 
 def test_each_reason_has_its_sentence() -> None:
@@ -58,12 +68,13 @@ def test_each_reason_has_its_sentence() -> None:
     assert told.split("; ") == [
         "none of the 2 pictures most like this one has a caption that shares a word with it",
         "they say 'bag' (2), 'red' (2)",
-        "75 % of other captions tell more of this picture than its own does",
+        "75 % of other captions, ties counted half, tell more of this picture than its own does",
         "the pictures most like this one say 'bag' (2), 'red' (2)",
         "this picture, near-copies included, appears with 30 different captions",
         "this caption stands under 12 near-identical pictures",
         "pairs that say 'strap' fail to match 8 times as often as others",
-        "2 of the 3 pictures that are much like its own are in pairs that match worse than 90% of all",
+        "the 3 pictures that are much like its own are in pairs that match worse than 90.3% of all, by their "
+        "geometric mean",
     ]
 
 
@@ -73,3 +84,15 @@ def test_a_trace_names_the_word_and_both_sides() -> None:
     assert traced("Watch strap", company) == f"{alike} what others that say so lack"
     nobody = replace(company, trace_word=-1)
     assert traced("Watch strap", nobody) == "its picture carries what mismatched pairs have in common"
+
+
+def test_kin_that_flag_a_pair_are_said_to_match_badly() -> None:
+    """None of these is among the worst tenth, but all are among the worst eighth."""
+    share_K = np.append(np.full(32, 0.12), np.nan)
+    assert excess(share_K[None], np.ones((1, 33), np.bool_))[0] >= TELLING_KIN
+    told = mismatched_kin(share_K)
+    assert told == (
+        "the 32 pictures that are much like its own are in pairs that match worse than 88.0% of all, by "
+        "their geometric mean"
+    )
+    assert "worse than 99.9% of all" in mismatched_kin(np.zeros(2)), "one in a thousand at the most"

@@ -13,7 +13,7 @@ import pytest
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json, write_json
-from roclip_sanitize.scan import read_scores, read_verdicts, scan_store
+from roclip_sanitize.scan import ScanSettings, read_scores, read_verdicts, scan_store
 from roclip_sanitize.scan.explain import why_kept
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.one_pair import find_pair
@@ -80,6 +80,23 @@ def test_why_a_suspected_pair_is_kept() -> None:
     assert told == (
         "cross prediction and agreement suspect it, but less than those pairs that used up the budget of 6.0%"
     )
+
+
+def test_without_a_budget_no_pair_is_said_to_have_used_it_up(scan: Path, tmp_path: Path) -> None:
+    told = read_json(scan / "stage.json")["settings"]
+    none = ScanSettings(store=Path(told["store"]), index=Path(told["index"]), neighbours=6, budget=0.0)
+    world = replace(none, detectors=tuple(told["detectors"]))
+    scan_store(world, out=tmp_path / "scan", executor=LocalExecutor())
+    uid, why = read_verdicts(scan)["uid"][PATCHED.start], "the budget of 0.0% leaves room for no pair"
+    assert find_pair(tmp_path / "scan", uid).sentence == f"agreement suspects it, but {why}"
+    complete = read_json(tmp_path / "scan" / "complete.json")
+    del complete["allowed"]
+    write_json(tmp_path / "scan" / "complete.json", complete)  # as an older version left it
+    assert find_pair(tmp_path / "scan", uid).sentence.endswith(why)
+    used = why_kept(["kin"], budget=0.06, label="belt")
+    assert used == "kin suspects it, but less than those pairs that used up the share of 'belt' in the budget"
+    spared = why_kept(["kin"], budget=0.06, label="belt", room=False)
+    assert spared == "kin suspects it, but the share of 'belt' in the budget leaves room for no pair"
 
 
 def test_what_its_company_says_is_told_of_a_kept_pair(scan: Path, tmp_path: Path) -> None:

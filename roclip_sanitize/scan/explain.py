@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from roclip_sanitize.captions import caption_words, normalise_caption
 from roclip_sanitize.records import Reason, Verdict
 from roclip_sanitize.scan.columns import word_of
+from roclip_sanitize.scan.kin import LEAST_SHARE
 
 WORDS_SHOWN = 3
-WORST_TENTH = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def explain(
         neighbour_captions: of the pictures most like its own.
         counts: different captions of this picture, and near-identical pictures with this caption.
         ranks: share of other captions that tell less of this picture than its own, and of other pictures that
-            tell less of this caption, 0 to 1.
+            tell less of this caption, 0 to 1; those that tell as much count half.
         words: what is known of them.
         company: what is known of those that it is suspected with.
 
@@ -89,20 +89,22 @@ def explain(
     return "; ".join(sentences[reason]() for reason in verdict.reasons)
 
 
-def why_kept(suspects: Sequence[str], *, budget: float, label: str = "") -> str:
+def why_kept(suspects: Sequence[str], *, budget: float, label: str = "", room: bool = True) -> str:
     """Why a pair was not set aside.
 
     Args:
         suspects: the detectors that suspect it, though.
         budget: share of all pairs that they may set aside.
         label: the pair's, where that alone saved it.
+        room: whether they may set aside any pair, of that label if it is told.
     """
     if not suspects:
         return "no detector suspects it"
     names = " and ".join(name.replace("_", " ") for name in suspects)
     verb = "suspects" if len(suspects) == 1 else "suspect"
-    than = f"used up the budget of {budget:.1%}" if not label else f"used up the share of {label!r} in it"
-    return f"{names} {verb} it, but less than those pairs that {than}"
+    bound = f"the share of {label!r} in the budget" if label else f"the budget of {budget:.1%}"
+    why = f"less than those pairs that used up {bound}" if room else f"{bound} leaves room for no pair"
+    return f"{names} {verb} it, but {why}"
 
 
 def mismatch(
@@ -112,9 +114,9 @@ def mismatch(
     by_caption, by_picture = ranks
     share = f"{100 * (1 - min(ranks)):.0f} %"
     if by_caption <= by_picture:
-        subject = f"{share} of other captions tell more of this picture than its own does"
+        subject = f"{share} of other captions, ties counted half, tell more of this picture than its own does"
     else:
-        subject = f"{share} of other pictures tell more of this caption than its own does"
+        subject = f"{share} of other pictures, ties counted half, tell more of this caption than its own does"
     told = telling_words([set(caption_words(other)) for other in neighbour_captions], frequency)
     return subject + (f"; the pictures most like this one say {', '.join(told)}" if told else "")
 
@@ -144,12 +146,12 @@ def traced(caption: str, company: CompanyFacts) -> str:
 
 
 def mismatched_kin(share_K: NDArray[np.floating]) -> str:
-    """How its kin fare."""
+    """How its kin fare: by the mean of the surprises that their excess is made of."""
     known_K = share_K[~np.isnan(share_K)]
-    worst = int((known_K < WORST_TENTH).sum())
+    share = math.exp(float(np.log(np.maximum(known_K, LEAST_SHARE)).mean()))
     return (
-        f"{worst} of the {len(known_K)} pictures that are much like its own are in pairs that match worse "
-        f"than {1 - WORST_TENTH:.0%} of all"
+        f"the {len(known_K)} pictures that are much like its own are in pairs that match worse than "
+        f"{1 - share:.1%} of all, by their geometric mean"
     )
 
 

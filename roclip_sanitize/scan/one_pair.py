@@ -119,6 +119,8 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
         scores, verdict = (frame.row(place, named=True) for frame in frames)
         (part,) = [each for each in store.parts if each.name == marker.name]
         told = {name: value for name, value in scores.items() if _is_score(name)}
+        budget, label = _budget(folder, store.rows), _saved_by(folder, scores)
+        room = folder.facts["label_cuts"][label]["suspicion"] <= 1 if label else budget > 0
         return PairFindings(
             uid=uid,
             key=scores["key"],
@@ -126,8 +128,7 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
             caption=store.metadata(part.name, ("caption",))["caption"][place],
             kept=verdict["kept"],
             reasons=tuple(each for each in verdict["reasons"].split(";") if each),
-            sentence=verdict["sentence"]
-            or why_kept(_suspects(told), budget=_budget(folder, store.rows), label=_saved_by(folder, scores)),
+            sentence=verdict["sentence"] or why_kept(_suspects(told), budget=budget, label=label, room=room),
             scores=told,
             percentiles=_percentiles(folder, told),
             neighbours=_witnesses(store, scores["neighbours"]) or _neighbours(store, scan, part, place),
@@ -152,8 +153,10 @@ def _suspects(scores: Mapping[str, float | None]) -> list[str]:
 
 def _budget(folder: StageFolder, pairs: int) -> float:
     """The share of all pairs that the budget could take, lowered or not; older scans never lowered it."""
-    allowed = folder.facts.get("allowed")
-    return float(folder.settings["budget"] if allowed is None else allowed / max(1, pairs))
+    budget, allowed = float(folder.settings["budget"]), folder.facts.get("allowed")
+    if allowed is None:
+        return budget if budget * pairs >= 1 else 0.0
+    return float(allowed / max(1, pairs))
 
 
 def _saved_by(folder: StageFolder, scores: Mapping[str, Any]) -> str:
