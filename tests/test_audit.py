@@ -16,13 +16,16 @@ from roclip_sanitize.audit.page import render_audit
 from roclip_sanitize.audit.tables import Removed
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.images import encode_jpeg
 from roclip_sanitize.report.data import GalleryItem
 from roclip_sanitize.report.loading import gallery_to_json
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
 from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of, write_json
 from roclip_sanitize.scan import read_verdicts
+from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.verification import verify_folder
 from tests.commands import Roclip
+from tests.squares import colour_of, draw_square, uid_of, write_squares
 from tests.stages import poisoned_scan, scan_again, scan_of
 
 FACTS = {
@@ -180,6 +183,51 @@ def test_traces_are_counted_by_word() -> None:
     assert [each["uid"][-1] for each in bag["pictures"]] == ["0", "2"], "each picture once"
 
 
+def test_a_page_tells_what_became_of_all_as_rewritten() -> None:
+    rewritten = {
+        "seen": 10,
+        "kept": 5,
+        "quarantined": {"neighbours_disagree": 3, "listed": 1},
+        "failed": {"no_image": 1},
+        "beside_the_scan": 2,
+    }
+    page = render_audit(
+        {**FACTS, "rewritten": rewritten, "shown": {"gallery": [], "pictures": {}}}, digest=""
+    )
+    assert "40.0\u00a0% of 10 pairs were set aside" in page
+    assert (
+        "10 seen = 5 kept + 4 set aside with a reason + 1 that could not be used, as the shards were" in page
+    )
+    assert "2 pairs that the scan keeps were set aside" in page
+    assert page.index("As scanned.") < page.index("As rewritten.")
+
+
+@pytest.mark.slow
+def test_a_uid_that_two_shards_have_is_counted_as_it_was_rewritten(tmp_path: Path) -> None:
+    """Sixty squares come twice, each under its uid, four of the second time with a wrong caption."""
+    shards = (write_squares(tmp_path / "00000.tar", pairs=60), tmp_path / "00001.tar")
+    with ShardWriter(shards[1]) as writer:
+        for number in range(60):
+            colour = colour_of(number + (number < 4))
+            picture = encode_jpeg(draw_square(1_000 + number))
+            writer.add(
+                f"{number:06d}", image=picture, caption=f"{colour} square", fields={"uid": uid_of(number)}
+            )
+    scan_of(shards, tmp_path)
+    told = RewriteSettings(store=tmp_path / "store", verdicts=tmp_path / "scan")
+    tally = rewrite_shards(told, out=tmp_path / "rewrite", executor=LocalExecutor())
+    audit = AuditSettings(scan=tmp_path / "scan", rewritten=tmp_path / "rewrite")
+    facts, verdicts = measure(audit), read_verdicts(tmp_path / "scan")
+    flagged = set(verdicts.filter(~verdicts["kept"])["uid"])
+    alone = verdicts.filter(verdicts["kept"] & verdicts["uid"].is_in(list(flagged)))
+    assert len(alone)
+    assert facts["rewritten"]["beside_the_scan"] == len(alone)
+    assert facts["rewritten"]["kept"] == tally.kept == facts["pairs"]["kept"] - len(alone)
+    assert facts["rewritten"]["quarantined"] == dict(tally.quarantined)
+    write_audit(audit, out=tmp_path / "audit")
+    assert list(verify_folder(tmp_path))
+
+
 @pytest.mark.slow
 class TestOfAScan:
     @pytest.fixture(scope="class")
@@ -288,7 +336,17 @@ class TestOfAScan:
 
     def test_all_numbers_have_a_rule(self, run: Path) -> None:
         facts = read_json(run / "audit" / "audit.json")
-        groups = {"pairs", "reasons", "words", "domains", "clusters", "traces", "attacks", "estimate"}
+        groups = {
+            "pairs",
+            "rewritten",
+            "reasons",
+            "words",
+            "domains",
+            "clusters",
+            "traces",
+            "attacks",
+            "estimate",
+        }
         assert set(facts["rules"]) == groups
         others = {"budget", "detectors", "sources", "rules", "shown", "planted", "clean_lost", "covers"}
         assert set(facts) == groups | others

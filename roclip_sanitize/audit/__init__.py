@@ -4,6 +4,7 @@
                                some pairs with pictures ────────┘
 
     facts.py      the numbers: functions of the tables, counted, never copied from a tally
+    rewriting.py  what became of every pair where shards were rewritten
     tables.py     what was removed of each word, label and domain
     clusters.py   the pictures and captions that came most often among what was removed
     planted.py    what was found of known poisons

@@ -14,6 +14,7 @@ from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.planted import require_planted
 from roclip_sanitize.audit.clusters import worst_clusters, worst_traces
 from roclip_sanitize.audit.planted import against_ledger
+from roclip_sanitize.audit.rewriting import as_rewritten
 from roclip_sanitize.audit.rules import rules_for
 from roclip_sanitize.audit.tables import Removed, removed_by_domain, removed_by_label, words_in
 from roclip_sanitize.canaries import CANARIES_STAGE, require_counted
@@ -35,7 +36,8 @@ class AuditSettings:
 
     Attributes:
         scan: a scan's folder.
-        rewritten: the folder of shards rewritten by it, if there is one: for domains.
+        rewritten: the folder of shards rewritten by it, if there is one: for what became of every pair, and
+            for domains.
         ledger: a poison folder whose shards were scanned, where poisons are known.
         canaries: a canaries' folder that asks about the scan.
         label: JSON field of the shards that holds a pair's class, to say what each class lost; "" for none.
@@ -86,6 +88,7 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
         facts["labels"] = removed_by_label(_tables(settings.scan, store), store, settings.label).to_json()
     if settings.rewritten is not None:
         _require_of_scan(settings, settings.rewritten, stage="rewrite", named="verdicts")
+        facts["rewritten"] = as_rewritten(settings.rewritten, settings.scan)
         facts["domains"] = removed_by_domain(settings.rewritten).to_json()
     if settings.canaries is not None:
         _require_of_scan(settings, settings.canaries, stage=CANARIES_STAGE, named="scan")

@@ -42,15 +42,19 @@ def render_audit(audit: Mapping[str, Any], *, digest: str) -> str:
         audit: what audit.json holds.
         digest: its sha256.
     """
-    pairs, shown = audit["pairs"], audit["shown"]
+    scanned, shown = audit["pairs"], audit["shown"]
+    pairs = audit.get("rewritten", scanned)
     removed = sum(pairs["quarantined"].values())
     return render(
         "audit",
         "audit.html.j2",
         facts=audit,
+        pairs=pairs,
         removed=removed,
         share=words.percent(removed / pairs["seen"]) if pairs["seen"] else words.MISSING,
-        funnel=funnel_rows([Stage(name="scan", tally=pairs)]),
+        funnel=funnel_rows(
+            [Stage(name="as scanned", tally=scanned), Stage(name="as rewritten", tally=pairs)]
+        ),
         attacks=_attacks(audit),
         canaries=[
             _found(told["family"], told["found"], told["planted"], told) for told in audit.get("canaries", ())

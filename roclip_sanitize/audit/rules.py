@@ -11,6 +11,13 @@ RULES: Mapping[str, Mapping[str, str]] = {
         "rule": "kept: rows whose kept is true. Quarantined: the others, by the first of their reasons. "
         "Failed: rows by their reason. Seen: the sum.",
     },
+    "rewritten": {
+        "files": "verdicts/*.parquet of rewritten shards and of the scan; failures/*.parquet of the former",
+        "columns": "keep, reason; kept; reason",
+        "rule": "kept: rows whose keep is true. Quarantined: the others, by reason. Failed: rows by their "
+        "reason. Seen: the sum. Beside the scan: rows that it keeps and that are quarantined: a uid that it "
+        "flags in one place is set aside in all, and a list may name others.",
+    },
     "reasons": {
         "files": "verdicts/*.parquet of the scan",
         "columns": "reasons",
