@@ -51,7 +51,7 @@ from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json, write_json
 from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 from roclip_sanitize.scan import read_scores, read_verdicts
-from roclip_sanitize.scan.quality import SCORE_OF_DETECTOR, auroc
+from roclip_sanitize.scan.quality import SCORE_OF_DETECTOR, auroc, score_of
 from roclip_sanitize.scoring import ScoreSettings, score_pairs
 from roclip_sanitize.scoring.stage import scores_file
 from roclip_sanitize.store import EmbeddingStore, write_parquet
@@ -101,7 +101,7 @@ class Copy:
 
     @property
     def name(self) -> str:
-        """Its identity."""
+        """Its identity. Two shares that come to as many poisons are one copy."""
         told = self.to_json()
         return f"{self.attack}_{fingerprint(told)}"
 
@@ -161,7 +161,7 @@ class CopyWorker:
         sanitize_shards(cleaning, out=scratch, executor=self._here, say=lambda line: None)
         ledger = Ledger.open(scratch / "poison")
         return [
-            {"attack": copy.attack, "share": copy.share, "seed": copy.seed, **row}
+            {"attack": copy.attack, "seed": copy.seed, **row}
             for row in measured(
                 self._scores(copy, scratch),
                 read_verdicts(scratch / "scan"),
@@ -224,7 +224,7 @@ def measured(
     }
     rows = []
     for column in (*scored(scores), *published):
-        score_N = scores[column].fill_null(0).cast(float).to_numpy()
+        score_N = score_of(scores, column)
         bad, good = score_N[poison_N], score_N[clean_N]
         recalls = {f"recall_at_{price:.0%}".replace("%", ""): recall_at(bad, good, price) for price in PRICES}
         rows.append({"score": column, "auroc": auroc(bad, good), **recalls, **shared})
@@ -282,11 +282,21 @@ def copy_folder(run: Path, copy: Copy) -> Path:
 
 
 def publish(copies: Sequence[Copy], run: Path) -> polars.DataFrame:
-    """The table of all copies that are done, and its means over seeds in words."""
+    """The table of all copies that are done, and its means over seeds in words.
+
+    Raises:
+        DataError: none is.
+    """
     import polars
 
     done = [copy for copy in copies if StageFolder(copy_folder(run, copy)).finished]
-    rows = [row for copy in done for row in read_json(copy_folder(run, copy) / "quality.json")]
+    rows = [
+        {**row, "share": copy.share}
+        for copy in done
+        for row in read_json(copy_folder(run, copy) / "quality.json")
+    ]
+    if not rows:
+        raise DataError(f"{run} has nothing to publish: none of {len(copies)} copies could be measured")
     frame = polars.DataFrame(rows)
     write_parquet(run / "detection.parquet", frame)
     (run / "detection.md").write_text(_markdown(frame), "utf-8")
@@ -327,7 +337,7 @@ def main() -> int:
             pairs = survey(corpus, run, executor=executor).pairs
         copies = list(copies_of(sweep, corpus, told, pairs=pairs))
         part = WHOLE if told.part is None else part_from(told.part)
-        mine = copies[part.number - 1 :: part.of]
+        mine = list({copy.name: copy for copy in copies}.values())[part.number - 1 :: part.of]
         todo = [copy for copy in mine if not StageFolder(copy_folder(run, copy)).finished]
         say(f"{len(copies)} copies, {len(todo)} to do")
         for copy, why in zip(todo, executor.map(partial(CopyWorker, run), todo), strict=True):

@@ -9,10 +9,31 @@ import numpy as np
 import polars
 import pytest
 
-from benchmarks.detection import Copy, measured, rate_for, recall_at, scored, with_published
+from benchmarks.detection import (
+    Copy,
+    copy_folder,
+    measured,
+    publish,
+    rate_for,
+    recall_at,
+    scored,
+    with_published,
+)
 from benchmarks.sweep.cells import Corpus
 from benchmarks.sweep.settings import AttackRow
-from roclip_sanitize.errors import ConfigError, MismatchError
+from roclip_sanitize.errors import ConfigError, DataError, MismatchError
+from roclip_sanitize.runfiles import StageFolder, write_json
+from roclip_sanitize.scan import detection_quality
+
+COPY = Copy(
+    corpus=Corpus(shards=(Path("0.tar"),), test_shards=(), label="object", classes=1),
+    attack="patch",
+    specs=("patch:rate=1",),
+    share=0.01,
+    seed=0,
+    scan={},
+    young_clips=1,
+)
 
 
 def test_recall_at_a_price() -> None:
@@ -72,21 +93,41 @@ def test_published_detectors_are_measured_beside_the_scan() -> None:
         with_published(scores, parts[::-1])
 
 
-def test_a_copy_asks_for_known_detectors_and_keeps_its_name_without_them() -> None:
-    plain = Copy(
-        corpus=Corpus(shards=(Path("0.tar"),), test_shards=(), label="object", classes=1),
-        attack="patch",
-        specs=("patch:rate=1",),
-        share=0.01,
-        seed=0,
-        scan={},
-        young_clips=1,
+def test_pairs_without_a_score_rank_as_in_the_quality_of_a_scan() -> None:
+    scores = polars.DataFrame(
+        {"uid": list("abcd"), "cross_prediction": [None, 0.4, 0.6, 0.45]},
+        schema_overrides={"uid": polars.String},
     )
-    judged = replace(plain, published=("dao_released",))
-    assert "published" not in plain.to_json()
+    verdicts = polars.DataFrame({"uid": scores["uid"], "kept": [True] * 4})
+    (own,) = measured(scores, verdicts, poisons=frozenset({"a"}))
+    (same, *_) = detection_quality(scores, verdicts, {"a": "patch"})
+    assert own["auroc"] == same.value == pytest.approx(2 / 3)
+
+
+def test_shares_that_come_to_as_many_poisons_are_one_copy_with_a_row_each(tmp_path: Path) -> None:
+    copies = [replace(COPY, share=share) for share in (0.0001, 0.0002)]
+    assert copies[0].name == copies[1].name
+    folder = StageFolder.create(copy_folder(tmp_path, COPY), stage="detection", settings=COPY.to_json())
+    numbers = {"recall_at_2": 0.5, "recall_at_5": 0.5, "recall_at_10": 1.0, "found": 1.0, "clean_lost": 0.0}
+    row = {"attack": "patch", "seed": 0, "score": "kin", "auroc": 0.5, "poisons": 1, **numbers}
+    write_json(folder.path / "quality.json", [row])
+    folder.finish({"rows": 1})
+    assert publish(copies, tmp_path)["share"].to_list() == [0.0001, 0.0002]
+    told = (tmp_path / "detection.md").read_text("utf-8")
+    assert told.count("| patch | 1 | 1 | 0.500 (0.500) | 1.000 | 0.0000 |") == 2
+
+
+def test_where_no_copy_could_be_measured_there_is_nothing_to_publish(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has nothing to publish: none of 1 copies could be measured"):
+        publish([COPY], tmp_path)
+
+
+def test_a_copy_asks_for_known_detectors_and_keeps_its_name_without_them() -> None:
+    judged = replace(COPY, published=("dao_released",))
+    assert "published" not in COPY.to_json()
     assert judged.to_json()["published"] == ["dao_released"]
-    assert plain.name != judged.name
+    assert COPY.name != judged.name
     with pytest.raises(ConfigError, match="give --young-clips"):
         replace(judged, young_clips=0)
     with pytest.raises(ConfigError, match="no detector 'daoo'"):
-        replace(plain, published=("daoo",))
+        replace(COPY, published=("daoo",))

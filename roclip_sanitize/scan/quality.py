@@ -88,7 +88,7 @@ def detection_quality(
                 metric="auroc",
                 attack=attack,
                 detector=detector,
-                value=auroc(_score(scores, column)[poison_N], _score(scores, column)[clean_N]),
+                value=auroc(score_of(scores, column)[poison_N], score_of(scores, column)[clean_N]),
                 n=int(poison_N.sum()),
             )
             for detector, column in SCORE_OF_DETECTOR.items()
@@ -98,7 +98,7 @@ def detection_quality(
     return [*found, _share("clean_lost", None, flagged_N[clean_N])]
 
 
-def _score(scores: polars.DataFrame, column: str) -> NDArray[np.float64]:
+def score_of(scores: polars.DataFrame, column: str) -> NDArray[np.float64]:
     """A column as numbers; a pair without a score is neither suspicious nor trusted."""
     values: NDArray[np.float64] = scores[column].fill_null(NEUTRAL).cast(float).to_numpy()
     return values
