@@ -30,6 +30,7 @@ from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of, write_json
 from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.scan.keep_list import read_keep_list, write_keep_list
+from roclip_sanitize.scan.settings import scanned_store
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_sha256, source_stem
@@ -113,18 +114,20 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
 
     Raises:
         DataError: there is no store or no scan, or a list holds anything but uids.
-        MismatchError: the scan is of another store, or a shard has changed since it was embedded.
+        MismatchError: the scan is of another store, or of what this one held once; or a shard has changed
+            since it was embedded.
         ShardMissing: a shard of the store is gone.
         StorageError: the disk is full.
 
     Memory: of the driver one shard's verdicts, and a few kilobytes per shard for the manifest; of a
     worker its shard's names. Both hold 17 bytes per flagged pair.
     """
-    store, scan = EmbeddingStore.open(settings.store), StageFolder.open(settings.verdicts, stage="scan")
+    scan = StageFolder.open(settings.verdicts, stage="scan")
     if Path(scan.settings["store"]).resolve() != settings.store.resolve():
         raise MismatchError(
             f"{scan.path} is a scan of {scan.settings['store']}, wanted one of {settings.store}"
         )
+    store = scanned_store(scan)
     folder = StageFolder.create(out, stage="rewrite", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])

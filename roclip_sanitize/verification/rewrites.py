@@ -21,7 +21,7 @@ from roclip_sanitize.runfiles import Marker, StageFolder, read_json, sha256_of
 from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.shards import Pair, Shard
 from roclip_sanitize.sources import source_path, source_sha256
-from roclip_sanitize.verification.contract import require_equal, require_equal_counts
+from roclip_sanitize.verification.contract import compare_input, require_equal, require_equal_counts
 
 if TYPE_CHECKING:
     import polars
@@ -41,6 +41,8 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
         what=f"content since {folder.path} was made",
         where=scan.path,
     )
+    if content := scan.settings.get("store_content"):
+        yield compare_input("store", Path(scan.settings["store"]), content, stage="embed", where=scan.path)
     markers = [marker for marker in folder.markers() if "tally" in marker.facts]
     wanters = " and ".join([str(scan.path), *_lists(folder).paths])
     failed = sum(Tally.from_json(marker.facts["tally"]).failed.total() for marker in markers)
