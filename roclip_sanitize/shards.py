@@ -31,7 +31,7 @@ from roclip_sanitize.images import MAX_IMAGE_BYTES
 from roclip_sanitize.records import UID_DIGITS, Failure, FailureReason, is_uid
 from roclip_sanitize.remote import source_name
 from roclip_sanitize.sources import Opened, missing_sources, open_source, source_path
-from roclip_sanitize.tars import Member, walk_members
+from roclip_sanitize.tars import Member, split_name, walk_members
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSION = "txt"
@@ -185,7 +185,7 @@ class Shard:
             yield pair
 
     def groups(self) -> Iterator[tuple[str, tuple[Member, ...]]]:
-        """Members grouped by key, as WebDataset groups them: neighbours with one stem."""
+        """Members grouped by key, as WebDataset groups them: neighbours with one stem, see split_name()."""
         for key, by_extension in self._files():
             yield key, tuple(by_extension.values())
 
@@ -195,6 +195,8 @@ class Shard:
         try:
             for member in self.members():
                 key, extension = split_name(member.name)
+                if not key:
+                    continue
                 if group and (key != current or extension in group):
                     yield current, group
                     group = {}
@@ -284,13 +286,6 @@ def _require_size(member: Member, most: int, reason: FailureReason) -> None:
     """Refuse a file before it is read."""
     if member.size > most:
         raise BadPair(f"{reason}: {member.size:,} bytes, at most {most:,}")
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Key and lower-case extension of a member, as WebDataset splits them: at the base name's first dot."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return f"{folder}{slash}{stem}", extension.lower()
 
 
 def content_uid(image: bytes, caption: bytes) -> str:
