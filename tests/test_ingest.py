@@ -242,6 +242,11 @@ def test_private_addresses_are_never_called(server: Server, tmp_path: Path) -> N
         "127.1",
         "[::1]",
         "[::ffff:127.0.0.1]",
+        "[::ffff:0:127.0.0.1]",
+        "[64:ff9b::10.0.0.1]",
+        "[64:ff9b:1::1]",
+        "[2002:7f00:1::1]",
+        "[fec0::1]",
         "①②⑦.0.0.1",
         "0x7f.1",
     ]
