@@ -205,7 +205,7 @@ def _headless(first: list[str]) -> list[str] | None:
 def _text(table: Path) -> IO[str]:
     local = here(table)
     file: Any = gzip.GzipFile(local) if table.name.endswith(".gz") else local.open("rb")
-    return io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
+    return io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")  # spreadsheets put a mark first
 
 
 def _lines(file: IO[str], table: Path) -> Iterator[str]:
