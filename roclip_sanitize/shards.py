@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ from roclip_sanitize.braces import expand_braces, not_there
 from roclip_sanitize.errors import BadPair, ConfigError, ShardUnreadable
 from roclip_sanitize.images import MAX_IMAGE_BYTES
 from roclip_sanitize.records import UID_DIGITS, Failure, FailureReason, is_uid
-from roclip_sanitize.remote import source_name
+from roclip_sanitize.remote import is_url, source_name
 from roclip_sanitize.sources import Opened, missing_sources, open_source, source_path
 from roclip_sanitize.tars import Member, split_name, walk_members
 
@@ -62,7 +63,8 @@ def expand_shards(spec: str) -> list[Path]:
         raise ConfigError(f"no shards named in {spec!r}: wanted something like 'data/{{00000..00009}}.tar'")
     if missing := missing_sources(paths):
         raise not_there([source_name(path) for path in missing], of=len(paths))
-    if len(set(paths)) < len(paths):
+    places = {source_name(path) if is_url(path) else os.path.abspath(path) for path in paths}
+    if len(places) < len(paths):
         raise ConfigError(f"{spec!r} names a shard twice")
     return paths
 

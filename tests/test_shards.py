@@ -57,6 +57,14 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_shard_is_named_twice_by_two_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_shard(tmp_path / "0.tar", range(1))
+    monkeypatch.chdir(tmp_path)
+    for other in ("0.tar", f"{tmp_path}/../{tmp_path.name}/0.tar", f"file://{path}"):
+        with pytest.raises(ConfigError, match="names a shard twice"):
+            expand_shards(f"{path.parent}/{{0..0}}.tar::{other}")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
