@@ -30,7 +30,7 @@ from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Failure, FailureReason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint
-from roclip_sanitize.shards import Pair, Shard, ShardTask, shard_tasks
+from roclip_sanitize.shards import IMAGE_EXTENSIONS, Pair, Shard, ShardTask, shard_tasks
 from roclip_sanitize.storage import exists, names_in
 from roclip_sanitize.store import (
     METADATA_COLUMNS,
@@ -160,7 +160,7 @@ class AdoptWorker:
         return self._write(task, part)
 
     def _add(self, part: _Part, pair: Pair, *, shard: str) -> None:
-        place = self._place.get(pair.key)
+        place = self._place.get(_key(pair.key))
         why = "its key is not among those of the embeddings" if place is None else self._flaw(*place)
         if place is None or why:
             part.failures.append(
@@ -246,4 +246,11 @@ def _keys(frame: polars.DataFrame, path: Path) -> list[str]:
         raise DataError(
             f"{path} has the columns {', '.join(frame.columns)}, wanted one of {', '.join(KEY_COLUMNS)}"
         )
-    return [Path(str(key)).stem if column == "image_path" else str(key) for key in frame[column]]
+    return [_key(str(key), is_path=column == "image_path") for key in frame[column]]
+
+
+def _key(told: str, *, is_path: bool = False) -> str:
+    """A key as it is looked up. clip-retrieval tells files by paths, and pairs of shards by their keys."""
+    if is_path and Path(told).suffix.lower().lstrip(".") in IMAGE_EXTENSIONS:
+        return Path(told).stem
+    return told.removeprefix("./")

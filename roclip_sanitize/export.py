@@ -41,6 +41,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, write_json
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.results import score_tables, verdict_tables
+from roclip_sanitize.scan.settings import scanned_store
 from roclip_sanitize.scoring.reference import drawn_rows
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_path
@@ -119,15 +120,15 @@ def export_scan(settings: ExportSettings, *, out: Path, executor: Executor) -> T
 
     Raises:
         DataError: there is no scan, or its store is gone.
-        MismatchError: it is unfinished, ``out`` was made with other settings, a shard has changed since, or
-            the ledger is of other shards than were scanned.
+        MismatchError: it is unfinished, ``out`` was made with other settings, the store or a shard has
+            changed since, or the ledger is of other shards than were scanned.
         ShardMissing: a shard is gone.
         StorageError: the disk is full.
 
     Memory: of the driver 12 bytes a pair; of a worker one part's tables, and one picture.
     """
     told = settings.to_json()
-    store = EmbeddingStore.open(Path(StageFolder.open(settings.scan, stage="scan").settings["store"]))
+    store = scanned_store(StageFolder.open(settings.scan, stage="scan"))
     if settings.ledger is not None:
         require_planted(store, Ledger.open(settings.ledger))
     folder = StageFolder.create(out, stage="export", settings=told)

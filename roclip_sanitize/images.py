@@ -86,6 +86,14 @@ def decode_image(data: bytes, *, enough: int = 0) -> Image.Image:
         raise BadPair(f"{FailureReason.IMAGE_UNDECODABLE}: {_one_line(error)}") from error
 
 
+def eight_bits(data: bytes) -> NDArray[np.uint8]:
+    """Pixels of a picture that decode_image() takes, with its alpha: (H, W), (H, W, 3) or (H, W, 4)."""
+    image = Image.open(io.BytesIO(data))
+    if image.mode.startswith("I;16"):
+        return np.asarray(_high_bytes(image))
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
 def picture_suffix(data: bytes) -> str:
     """What the name of an encoded picture should end with, such as "jpg", by its header.
 
@@ -166,10 +174,15 @@ def _require_known_range(mode: str) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would turn all but the darkest 256 of 65,536 greys white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I;16"):
+        image = _high_bytes(image)
     image.load()
     return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy
+
+
+def _high_bytes(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits in 8: Pillow would turn all but the darkest 256 of 65,536 white."""
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
-from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.runfiles import STAGE_FILE, StageFolder
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, Modality, StorePart
 
@@ -236,6 +237,17 @@ def require_store_unchanged(folder: StageFolder) -> None:
 def content_of(store: Path) -> str:
     """What names all that a finished store holds, see StageFolder.content."""
     return StageFolder.open(store, stage="embed").content
+
+
+def contents_of(out: Path, store: Path, indexes: Sequence[Path]) -> dict[str, Any]:
+    """What names all that a store and indexes hold, for the settings of a folder that is made of them.
+
+    Nothing for one that was begun before this was noted: it goes on.
+    """
+    if exists(out / STAGE_FILE) and CONTENT not in StageFolder(out).settings:
+        return {}
+    told = [StageFolder.open(index, stage="index").content for index in indexes]
+    return {CONTENT: content_of(store), "index_contents": told}
 
 
 def _command(folder: StageFolder) -> str:

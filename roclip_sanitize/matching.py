@@ -26,6 +26,7 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import indexed_rows, inspect_index, open_index
+from roclip_sanitize.index_plan import contents_of
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits, Work
 from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.records import Tally
@@ -182,7 +183,7 @@ def match_store(settings: MatchSettings, *, out: Path, executor: Executor) -> Ta
         ConfigError: "uid" is excluded, and the index is of another store.
         DataError: a folder does not exist.
         MismatchError: store and index come from two models, lack a common space, or ``out`` was made
-            with other settings.
+            with other settings, or of what they held before.
 
     Memory here: uids of the index's pairs.
     """
@@ -198,6 +199,7 @@ def match_store(settings: MatchSettings, *, out: Path, executor: Executor) -> Ta
             "k": settings.k,
             "exclude": sorted(settings.exclude),
             "max_cosine": settings.max_cosine,
+            **contents_of(out, settings.store, [settings.index]),
         },
     )
     missing = [part for part in store.parts if folder.marker(part.name) is None]

@@ -27,6 +27,7 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import indexed_rows, inspect_index
+from roclip_sanitize.index_plan import contents_of
 from roclip_sanitize.limits import Laps, Limits, Work
 from roclip_sanitize.matching import PARTS_AT_ONCE, Exclusion, Matches, Pool, Question, commit_part
 from roclip_sanitize.neighbours import Neighbours
@@ -82,8 +83,8 @@ def pair_store(settings: PairSettings, *, out: Path, executor: Executor) -> Tall
         Pairs seen, and seconds of all workers together.
 
     Raises:
-        MismatchError: an index belongs to another store or holds another pool; or the final
-            method is asked of a store without a common space.
+        MismatchError: an index belongs to another store or holds another pool; the final method is
+            asked of a store without a common space; or ``out`` was made otherwise, or of other contents.
 
     Memory here: uids and captions of the pool.
     """
@@ -98,6 +99,7 @@ def pair_store(settings: PairSettings, *, out: Path, executor: Executor) -> Tall
             "method": settings.method,
             "indexes": [str(question.index) for question in questions],
             "exclude_equal_captions": settings.exclude_equal_captions,
+            **contents_of(out, settings.store, [question.index for question in questions]),
         },
     )
     missing = [part for part in store.parts if folder.marker(part.name) is None]

@@ -16,11 +16,11 @@ resharder or because the shards are far away, gets all of this but the shards, w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import MismatchError
@@ -30,18 +30,17 @@ from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of, write_json
 from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.scan.keep_list import read_keep_list, write_keep_list
+from roclip_sanitize.scan.settings import scanned_store
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_sha256, source_stem
+from roclip_sanitize.splitting import Expected, copy_pairs, known_pairs
 from roclip_sanitize.store import EmbeddingStore, failures_file, write_parquet
 
 if TYPE_CHECKING:
     import polars
 
 STEPS = ("look up", "copy", "write", "hash")
-
-Expected: TypeAlias = Mapping[str, tuple[str, Reason | None]]
-"""Key of each usable pair of a shard → its uid, and why it is set aside, if it is."""
 
 __all__ = [
     "Lists",
@@ -113,18 +112,20 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
 
     Raises:
         DataError: there is no store or no scan, or a list holds anything but uids.
-        MismatchError: the scan is of another store, or a shard has changed since it was embedded.
+        MismatchError: the scan is of another store, or of what this one held once; or a shard has changed
+            since it was embedded.
         ShardMissing: a shard of the store is gone.
         StorageError: the disk is full.
 
     Memory: of the driver one shard's verdicts, and a few kilobytes per shard for the manifest; of a
-    worker its shard's names. Both hold 17 bytes per flagged pair.
+    worker its shard's names and captions. Both hold 17 bytes per flagged pair.
     """
-    store, scan = EmbeddingStore.open(settings.store), StageFolder.open(settings.verdicts, stage="scan")
+    scan = StageFolder.open(settings.verdicts, stage="scan")
     if Path(scan.settings["store"]).resolve() != settings.store.resolve():
         raise MismatchError(
             f"{scan.path} is a scan of {scan.settings['store']}, wanted one of {settings.store}"
         )
+    store = scanned_store(scan)
     folder = StageFolder.create(out, stage="rewrite", settings=settings.to_json())
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])
@@ -168,11 +169,11 @@ class RewriteWorker:
         """Split one shard."""
         laps, out = self._laps, self._folder.path
         laps.start()
-        names = self._store.metadata(task.part, ("uid", "key"))
-        uids = names["uid"].to_list()
+        known = known_pairs(self._store, task.part)
+        uids = [pair.uid for pair in known.values()]
         reasons = self._decisions.reasons(uids)
         failures = self._store.failures(task.part)
-        expected = dict(zip(names["key"].to_list(), zip(uids, reasons, strict=True), strict=True))
+        expected = dict(zip(known, zip(known.values(), reasons, strict=True), strict=True))
         laps.lap("look up")
         files = [] if self._lists_only else self._split(task, expected, failed=len(failures))
         files += [failures_file(out, task.part), verdict_file(out, task.part)]
@@ -212,26 +213,6 @@ class RewriteWorker:
                 )
             self._laps.lap("copy")
         return [*kept.files, *quarantined.files]
-
-
-def copy_pairs(
-    shard: Shard, expected: Expected, *, kept: ShardWriter, quarantined: ShardWriter
-) -> tuple[int, int]:
-    """Copy the expected pairs to one side or the other.
-
-    Returns:
-        How many were copied, and how many were not: their picture could not be decoded, or the
-        shard itself failed them.
-    """
-    copied = left = 0
-    for pair in shard.pairs():
-        uid, reason = expected.get(pair.key, ("", None))
-        if pair.uid == uid:
-            (quarantined if reason else kept).copy(shard, pair)
-            copied += 1
-        else:
-            left += 1
-    return copied, left + len(shard.failures)
 
 
 def _tasks(store: EmbeddingStore) -> list[RewriteTask]:

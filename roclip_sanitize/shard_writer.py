@@ -14,6 +14,7 @@ from typing import IO, Any, Self
 
 from roclip_sanitize.runfiles import write_json
 from roclip_sanitize.shards import Pair, Shard, content_uid
+from roclip_sanitize.sources import source_stem
 from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.tars import Member, member_blocks, tar_file
 
@@ -48,8 +49,8 @@ class ShardWriter:
     @property
     def files(self) -> list[Path]:
         """What is on disk once the block has ended."""
-        stem = self.path.with_suffix("")
-        return [self.path, stem.with_suffix(".parquet"), stem.with_name(f"{stem.name}_stats.json")]
+        beside = self.path.with_name(source_stem(self.path))  # which may have dots: train.0001
+        return [self.path, *(beside.with_name(beside.name + end) for end in (".parquet", "_stats.json"))]
 
     def __enter__(self) -> Self:
         self._file = self._resources.enter_context(tar_file(self.path))

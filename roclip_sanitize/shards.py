@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,9 +30,9 @@ from roclip_sanitize.braces import expand_braces, not_there
 from roclip_sanitize.errors import BadPair, ConfigError, ShardUnreadable
 from roclip_sanitize.images import MAX_IMAGE_BYTES
 from roclip_sanitize.records import UID_DIGITS, Failure, FailureReason, is_uid
-from roclip_sanitize.remote import source_name
+from roclip_sanitize.remote import is_url, source_name
 from roclip_sanitize.sources import Opened, missing_sources, open_source, source_path
-from roclip_sanitize.tars import Member, walk_members
+from roclip_sanitize.tars import Member, split_name, walk_members
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSION = "txt"
@@ -62,7 +63,8 @@ def expand_shards(spec: str) -> list[Path]:
         raise ConfigError(f"no shards named in {spec!r}: wanted something like 'data/{{00000..00009}}.tar'")
     if missing := missing_sources(paths):
         raise not_there([source_name(path) for path in missing], of=len(paths))
-    if len(set(paths)) < len(paths):
+    places = {source_name(path) if is_url(path) else os.path.abspath(path) for path in paths}
+    if len(places) < len(paths):
         raise ConfigError(f"{spec!r} names a shard twice")
     return paths
 
@@ -185,7 +187,7 @@ class Shard:
             yield pair
 
     def groups(self) -> Iterator[tuple[str, tuple[Member, ...]]]:
-        """Members grouped by key, as WebDataset groups them: neighbours with one stem."""
+        """Members grouped by key, as WebDataset groups them: neighbours with one stem, see split_name()."""
         for key, by_extension in self._files():
             yield key, tuple(by_extension.values())
 
@@ -195,6 +197,8 @@ class Shard:
         try:
             for member in self.members():
                 key, extension = split_name(member.name)
+                if not key:
+                    continue
                 if group and (key != current or extension in group):
                     yield current, group
                     group = {}
@@ -284,13 +288,6 @@ def _require_size(member: Member, most: int, reason: FailureReason) -> None:
     """Refuse a file before it is read."""
     if member.size > most:
         raise BadPair(f"{reason}: {member.size:,} bytes, at most {most:,}")
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Key and lower-case extension of a member, as WebDataset splits them: at the base name's first dot."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return f"{folder}{slash}{stem}", extension.lower()
 
 
 def content_uid(image: bytes, caption: bytes) -> str:

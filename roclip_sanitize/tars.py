@@ -30,6 +30,7 @@ CHECKSUM_BLANK = 8 * ord(" ")  # the checksum is taken with spaces in its own pl
 LONG_NAME_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 MAX_LONG_NAME_BYTES = 1 << 20  # of a header that only names the file after it
 MAX_MEMBERS = 10_000_000  # of one tar: whoever reads it keeps a key for every three
+WEBDATASETS_OWN = re.compile(r"__[^/]*__/")
 PAX_RECORD = re.compile(rb"([1-9]\d{0,18}) ([^=]{1,1024})=")  # its length in bytes, then its name
 
 
@@ -90,6 +91,19 @@ def walk_members(data: Bytes, *, tar: str) -> Iterator[Member]:
                 raise ShardUnreadable(f"{tar} has more than {MAX_MEMBERS:,} files")
             yield Member(long_name or name, start, begin, size)
         long_name, start = "", position
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Key and lower-case extension of a member, as WebDataset splits them: at the base name's first dot.
+
+    Both are "" of what it passes over: names that begin with a dot, as macOS's ``._0.jpg``, or have none, and
+    folders of its own.
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    if not (stem and dot) or (name.startswith("__") and WEBDATASETS_OWN.match(name)):
+        return "", ""
+    return f"{folder}{slash}{stem}", extension.lower()
 
 
 @contextmanager

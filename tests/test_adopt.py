@@ -18,6 +18,7 @@ from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
 from roclip_sanitize.scan import ScanSettings, scan_store
 from roclip_sanitize.store import EmbeddingStore, write_parquet
+from tests.corpora import pair_members, write_tar
 from tests.squares import write_square_shards
 
 HERE = LocalExecutor()
@@ -68,6 +69,23 @@ def test_every_pair_gets_its_own_vectors(embeddings: Path, shards: tuple[Path, .
             assert found == pytest.approx(rows_of(mine, offset).astype(np.float32) / 3, abs=1e-3)
             assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-3)
     assert store.joint
+
+
+@pytest.mark.parametrize("folder", ["./", "v1.2/", "./v1.2/"])
+def test_keys_are_found_in_folders_of_a_tar(folder: str, tmp_path: Path) -> None:
+    """clip-retrieval tells pairs of shards by the keys that WebDataset gives them."""
+    webdataset = pytest.importorskip("webdataset")
+    members = [member for number in range(4) for member in pair_members(f"{folder}{number}", number)]
+    shard = write_tar(tmp_path / "0.tar", members)
+    keys = [sample["__key__"] for sample in webdataset.WebDataset(str(shard), shardshuffle=False)]
+    (tmp_path / "embeddings" / "img_emb").mkdir(parents=True)
+    np.save(tmp_path / "embeddings" / "img_emb" / "img_emb_0.npy", rows_of(np.arange(4), 0))
+    names = polars.DataFrame({"image_path": keys})
+    write_parquet(tmp_path / "embeddings" / "metadata" / "metadata_0.parquet", names)
+    store = adopted(tmp_path / "embeddings", (shard,), tmp_path / "store")
+    assert store.all_metadata(("key",))["key"].to_list() == keys
+    found = np.asarray(store.vectors("00000", "image"), np.float32)
+    assert found == pytest.approx(rows_of(np.arange(4), 0).astype(np.float32) / 3, abs=1e-3)
 
 
 def test_names_are_those_that_embedding_gives(

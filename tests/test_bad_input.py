@@ -79,7 +79,7 @@ def bad_members() -> Members:
         *pair_members("uid", 0, fields={"uid": "0"}),
         *pair_members("same uid", 100),
         *pair_members("cmyk", 206),
-        ("README", b"What is this doing here?"),
+        ("notes.md", b"What is this doing here?"),
     ]
 
 

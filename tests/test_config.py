@@ -168,6 +168,24 @@ def test_python_takes_run_files_and_its_own_settings_go_first(tmp_path: Path) ->
         call("embed", config=path, out=tmp_path / "out", batch_size=3)
 
 
+def test_a_tilde_is_the_home_of_whoever_runs_it(
+    roclip: Roclip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    monkeypatch.setenv("HOME", str(home))
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    write_shard(home / "0.tar", range(5))
+    told = ("[embed]", "shards = '~/0.tar'", "out = '~/store'", "executor = 'local'")
+    assert roclip("embed", "--config", run_file(tmp_path, *told)).code == 0
+    assert (home / "store" / "complete.json").exists()
+    assert tomllib.loads((home / "store" / "run.toml").read_text())["embed"]["out"] == str(home / "store")
+    assert roclip("verify", "~/store").code == 0
+    assert list(elsewhere.iterdir()) == []
+    said = roclip("verify", "~nobody-here/store")
+    assert (said.code, said.line) == (2, "roclip: '~nobody-here/store' names the home of nobody known here")
+
+
 def test_python_is_refused_as_the_command_line_is(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no setting 'shard'; did you mean 'shards'"):
         call("embed", shard="x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -150,3 +151,26 @@ def test_an_index_from_before_it_was_noted_opens_and_goes_on(stale: Path) -> Non
     assert "store_content" not in facts
     assert len(list(verify_folder(Path("index_image")))) == 1, "of its files alone"
     assert scan(Path("out"))
+
+
+@pytest.mark.parametrize("stage", [match, pair])
+def test_what_was_asked_of_earlier_contents_is_not_gone_on_with(
+    indexed: Path, stale: Path, tmp_path: Path, stage: Stage
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(indexed)
+        stage(tmp_path / "out")
+        stage(tmp_path / "out")
+    before = (tmp_path / "out" / "complete.json").read_bytes()
+    for name in NAMES:
+        shutil.rmtree(name)
+        build_index(indexing(Path(), name), out=Path(name), executor=HERE)
+    with pytest.raises(
+        MismatchError, match=r"index_contents was \[.*store_content was '\w{16}', now '\w{16}'"
+    ):
+        stage(tmp_path / "out")
+    told = read_json(tmp_path / "out" / "stage.json")
+    del told["settings"]["index_contents"], told["settings"]["store_content"]  # as earlier versions left it
+    write_json(tmp_path / "out" / "stage.json", told)
+    stage(tmp_path / "out")
+    assert read_json(tmp_path / "out" / "complete.json") == json.loads(before)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import polars
 import pytest
@@ -26,9 +27,9 @@ from roclip_sanitize.hashes import bits_apart, perceptual_hash
 from roclip_sanitize.images import decode_image, encode_jpeg
 from roclip_sanitize.ingest import IngestSettings, ingest_urls
 from roclip_sanitize.ingest.fetching import FetchSettings
-from roclip_sanitize.ingest.tables import Columns
+from roclip_sanitize.ingest.tables import Columns, url_tables
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import sha256_of
+from roclip_sanitize.runfiles import read_json, sha256_of, write_json
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.verification import verify_folder
 from tests.commands import Roclip
@@ -241,6 +242,11 @@ def test_private_addresses_are_never_called(server: Server, tmp_path: Path) -> N
         "127.1",
         "[::1]",
         "[::ffff:127.0.0.1]",
+        "[::ffff:0:127.0.0.1]",
+        "[64:ff9b::10.0.0.1]",
+        "[64:ff9b:1::1]",
+        "[2002:7f00:1::1]",
+        "[fec0::1]",
         "①②⑦.0.0.1",
         "0x7f.1",
     ]
@@ -305,6 +311,32 @@ def test_ray_actors_give_the_same_bytes(server: Server, tmp_path: Path) -> None:
     found, wanted = contents(tmp_path / "ray"), contents(tmp_path / "local")
     del found["complete.json"], wanted["complete.json"]
     assert found == wanted
+
+
+def test_a_list_is_told_by_its_bytes(server: Server, tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    for number in (1, 2):
+        table.write_text(f"url,caption\n{server.root}/{number}.jpg,thing\n")
+        if number == 1:
+            ingest_urls(settings(table), out=tmp_path / "out", executor=HERE)
+    with pytest.raises(MismatchError, match=r"tables was .*/a\.csv', '\w{64}'\]\], now"):
+        ingest_urls(settings(table), out=tmp_path / "out", executor=HERE)
+    told = read_json(tmp_path / "out" / "stage.json")
+    told["settings"]["tables"] = [[str(table), table.stat().st_size]]  # as an earlier version told them
+    write_json(tmp_path / "out" / "stage.json", told)
+    server.asked.clear()
+    assert ingest_urls(settings(table), out=tmp_path / "out", executor=HERE).kept == 1
+    assert server.asked == []
+
+
+def test_a_list_may_lie_behind_a_url(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROCLIP_CACHE", str(tmp_path / "cache"))
+    text = f"url,caption\n{server.root}/1.jpg,thing\n"
+    fsspec.filesystem("memory").pipe_file("/lists/a.csv", text.encode())
+    for _ in range(2):
+        told = replace(settings(tmp_path), tables=tuple(url_tables("memory://lists/a.csv")))
+        assert ingest_urls(told, out=tmp_path / "out", executor=HERE).kept == 1
+    assert server.asked == ["1.jpg"]
 
 
 def test_what_is_no_list_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_every_format_says_the_same(kind: str, tmp_path: Path) -> None:
     assert list(read_rows([written(tmp_path, kind)], Columns())) == ROWS
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(kind: str, tmp_path: Path) -> None:
+    path = written(tmp_path, kind)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert list(read_rows([path], Columns())) == ROWS
+
+
 def test_folders_and_ranges_are_lists_in_order(tmp_path: Path) -> None:
     written(tmp_path, "csv")
     written(tmp_path, "tsv")

@@ -14,13 +14,16 @@ import pytest
 from roclip_sanitize import images
 from roclip_sanitize.attacks.contract import Backdoor
 from roclip_sanitize.attacks.ledger import Ledger
+from roclip_sanitize.attacks.planted import require_planted
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.attacks.triggers import stamp
 from roclip_sanitize.attacks.triggers.patches import PatchTrigger
+from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.store import EmbeddingStore
 from tests.kinds import (
     PAIRS,
     BackwardExecutor,
@@ -66,6 +69,22 @@ def test_every_planned_poison_is_planted(settings: PoisonSettings, poisoned: Pat
     assert len(pairs_of(poisoned_shards(poisoned))) == 3 * PAIRS + TARGETS * CAPTIONS
     assert ledger.class_counts == {"glove": 45, "hat": 45, "scarf": 45, "shoe": 45}
     assert (ledger.label, ledger.seed) == ("kind", settings.seed)
+
+
+def test_a_ledger_knows_its_shards_whatever_they_are_called(tmp_path: Path) -> None:
+    shards = tuple(
+        write_shard(tmp_path / f"train.000{number}.tar", first=number * PAIRS) for number in range(2)
+    )
+    test = write_shard(tmp_path / "test" / "00000.tar", first=1000, pairs=20)
+    told = PoisonSettings(shards=shards, test_shards=(test,), label="kind", attacks=("patch:rate=3",))
+    poison_shards(told, out=tmp_path / "poison", executor=LocalExecutor())
+    ledger, here = Ledger.open(tmp_path / "poison"), LocalExecutor()
+    stores = {"poisoned": poisoned_shards(tmp_path / "poison"), "clean": shards}
+    for name, mine in stores.items():
+        embed_shards(EmbedSettings(shards=tuple(mine), encoder="plain"), out=tmp_path / name, executor=here)
+    require_planted(EmbeddingStore.open(tmp_path / "poisoned"), ledger)
+    with pytest.raises(MismatchError, match=r"planted in shard 0000\d not as they were planted"):
+        require_planted(EmbeddingStore.open(tmp_path / "clean"), ledger)
 
 
 def test_cover_samples_are_planted_but_are_no_poisons(settings: PoisonSettings, tmp_path: Path) -> None:

@@ -180,3 +180,12 @@ def test_readers_group_members_alike(tmp_path: Path) -> None:
     assert [sample["__key__"] for sample in samples if "jpg" in sample] == [
         pair.key for pair in read_shard(path)[0]
     ]
+
+
+def test_names_with_dots_keep_their_tables_apart(tmp_path: Path) -> None:
+    names = ("train.0001", "train.0002")
+    for number, name in enumerate(names):
+        with ShardWriter(tmp_path / f"{name}.tar") as writer:
+            writer.add(name, image=picture(number), caption="cup", fields={})
+        assert writer.files == [tmp_path / f"{name}{end}" for end in (".tar", ".parquet", "_stats.json")]
+    assert [polars.read_parquet(tmp_path / f"{name}.parquet")["key"].item() for name in names] == [*names]

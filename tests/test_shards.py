@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
 from roclip_sanitize.records import FailureReason, is_uid
 from roclip_sanitize.shard_writer import ShardWriter
-from roclip_sanitize.shards import Shard, expand_shards, shard_tasks, split_name
-from roclip_sanitize.tars import BLOCK
+from roclip_sanitize.shards import Shard, expand_shards, shard_tasks
+from roclip_sanitize.tars import BLOCK, split_name
 from tests.corpora import (
     FORMATS,
     Members,
@@ -55,6 +55,14 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         expand_shards(f"{tmp_path}/{{0..1}}.tar")
     with pytest.raises(ShardMissing, match=r"gone\.tar does not exist"), Shard(tmp_path / "gone.tar"):
         pass
+
+
+def test_a_shard_is_named_twice_by_two_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_shard(tmp_path / "0.tar", range(1))
+    monkeypatch.chdir(tmp_path)
+    for other in ("0.tar", f"{tmp_path}/../{tmp_path.name}/0.tar", f"file://{path}"):
+        with pytest.raises(ConfigError, match="names a shard twice"):
+            expand_shards(f"{path.parent}/{{0..0}}.tar::{other}")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +242,7 @@ BROKEN: dict[str, tuple[Members, FailureReason, str, str]] = {  # members, reaso
         "this uid came before",
     ),
     "a key that came before": (pair_members("a", 7), FailureReason.DUPLICATE_KEY, "", "this key came before"),
-    "a file that belongs to nothing": ([("README", b"?")], FailureReason.NO_IMAGE, "", "has ['']"),
+    "a file that belongs to nothing": ([("notes.md", b"?")], FailureReason.NO_IMAGE, "", "has ['md']"),
 }
 
 
@@ -275,6 +283,21 @@ def test_unknown_members_stay_with_their_pair(tmp_path: Path) -> None:
     assert pairs[0].image == picture(1)
 
 
+def test_what_webdataset_passes_over_ends_no_pair(tmp_path: Path) -> None:
+    """A Mac's tar puts a file of its own before each."""
+    webdataset = pytest.importorskip("webdataset")
+    members = [member for number in range(3) for member in pair_members(f"./{number}", number)]
+    beside = [(name.replace("./", "./._"), b"\0\5\x16\7" * 30) for name, _ in members]
+    noise = [("./README", b"none"), ("__index__/0.jpg", b"none")]
+    mixed = [each for both in zip(beside, members, strict=True) for each in both]
+    path = write_tar(tmp_path / "x.tar", [*noise, *mixed])
+    pairs, failures = read_shard(path)
+    assert not failures
+    theirs = [sample["__key__"] for sample in webdataset.WebDataset(str(path), shardshuffle=False)]
+    assert [pair.key for pair in pairs] == theirs == ["./0", "./1", "./2"]
+    assert [len(pair.members) for pair in pairs] == [3, 3, 3]
+
+
 def test_folders_dots_and_capitals_in_names(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as archive:
@@ -295,8 +318,13 @@ def test_folders_dots_and_capitals_in_names(tmp_path: Path) -> None:
     [
         ("000.jpg", ("000", "jpg")),
         ("a.b/000.seg.PNG", ("a.b/000", "seg.png")),
-        ("README", ("README", "")),
-        (".hidden", ("", "hidden")),
+        ("000.", ("000", "")),
+        ("README", ("", "")),
+        (".hidden", ("", "")),
+        ("./._000.jpg", ("", "")),
+        ("a.b/.000.jpg", ("", "")),
+        ("__meta__/000.jpg", ("", "")),
+        ("__meta__.jpg", ("__meta__", "jpg")),
     ],
 )
 def test_names_split_at_the_base_names_first_dot(name: str, parts: tuple[str, str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.sources import source_stem
 from roclip_sanitize.store import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ def require_planted(store: EmbeddingStore, ledger: Ledger) -> None:
     Memory: the ledger, and one part's names.
     """
     frame = ledger.frame.select(TOLD)
-    shards = [PurePath(shard).name.partition(".")[0] for shard in store.shards]
+    numbered = {
+        source_stem(Path(marker.facts["shard"])): marker.name for marker in StageFolder(ledger.path).markers()
+    }
+    shards = [numbered.get(source_stem(Path(shard)), "") for shard in store.shards]
     if not (listed := frame.filter(frame["shard"].is_in(shards))).height:
         raise MismatchError(
             f"{store.path} was made from no shard in which {ledger.path} planted anything: "

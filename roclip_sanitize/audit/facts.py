@@ -23,6 +23,7 @@ from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.scan.estimate import Strangers
 from roclip_sanitize.scan.rejudging import carriers_of
 from roclip_sanitize.scan.results import score_tables, verdict_tables
+from roclip_sanitize.scan.settings import scanned_store
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.told import as_written
 
@@ -73,7 +74,7 @@ def measure(settings: AuditSettings) -> dict[str, Any]:
     Raises: as write_audit().
     """
     scan = StageFolder.open(settings.scan, stage="scan")
-    store = EmbeddingStore.open(Path(scan.settings["store"]))
+    store = scanned_store(scan)
     facts = {
         **_pairs(settings.scan, store),
         "budget": scan.settings["budget"],

@@ -31,7 +31,7 @@ from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import IndexSettings, build_index, inspect_index
 from roclip_sanitize.runfiles import StageFolder, write_json
 from roclip_sanitize.scan.looks import told_second
-from roclip_sanitize.scan.settings import ScanSettings
+from roclip_sanitize.scan.settings import ScanSettings, scanned_store
 from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.store import EmbeddingStore
 
@@ -78,13 +78,13 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     Raises:
         ConfigError: a family is unknown, an encoder gone, or other young CLIPs are named than looked again.
         DataError: there is no scan, or its shards have too few pairs to plant in.
-        MismatchError: the store was made by another encoder, or ``out`` asks about another scan, or about
-            what this one said before.
+        MismatchError: the store was made by another encoder, or holds something else than was scanned; or
+            ``out`` asks about another scan, or about what this one said before.
 
     Cost: the scan once more, its index, a copy of its store, and embedding the canaries.
     """
     scan = StageFolder.open(settings.scan, stage="scan")
-    store = EmbeddingStore.open(Path(scan.settings["store"]))
+    store = scanned_store(scan)
     second = [EmbeddingStore.open(path) for path in told_second(scan.settings)]
     settings = replace(
         settings,

@@ -55,6 +55,7 @@ from roclip_sanitize.cli.run_file import defaults_from, file_problems, read_run_
 from roclip_sanitize.cli.session import GoesNoFurther, open_session, session
 from roclip_sanitize.cli.settings import meant, settings_of
 from roclip_sanitize.errors import ConfigError, RoclipError
+from roclip_sanitize.sources import source_path
 
 INTERRUPTED = 130
 
@@ -159,12 +160,24 @@ def noted(callback: Callable[..., Any], command: Any, words: tuple[str, ...]) ->
     """A command's function that first lets the session know what is called with which settings."""
 
     @functools.wraps(callback)
-    def called(**values: Any) -> Any:
+    def called(**told: Any) -> Any:
+        values = {name: at_home(value) for name, value in told.items()}
         running = session()
         running.command, running.words, running.values = command, words, values
         return callback(**values)
 
     return called
+
+
+def at_home(value: Any) -> Any:
+    """A setting, with ~ in paths as a shell has it, which leaves it alone in files and behind ``=``.
+
+    Raises:
+        ConfigError: it names nobody's home.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(map(at_home, value))
+    return source_path(str(value)) if isinstance(value, Path) else value
 
 
 def run(arguments: list[str] | None = None) -> None:

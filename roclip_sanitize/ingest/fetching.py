@@ -37,6 +37,10 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
 MOVED = frozenset({301, 302, 303, 307, 308})
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_URL_LETTERS = 8_192
+CARRYING_IPV4 = tuple(  # in their last 32 bits: mapped, translated, NAT64, and the compatible of old
+    map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96"))
+)
+LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 PACKED = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's window bits
 
 
@@ -249,13 +253,22 @@ class _Resolver(AbstractResolver):
 
 
 def _is_private(host: str) -> bool:
-    """Whether a literal address is not for everybody; a name is none. An address in an old spelling is."""
+    """Whether a literal address is not for everybody; a name is none. An address in an old spelling is.
+
+    One that carries an IPv4 address is judged by that: gateways turn it into it again.
+    """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return ":" in host or not any(letter.isalpha() for letter in host)
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return not (mapped or address).is_global or (mapped or address).is_multicast
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.is_site_local or address in LOCAL_NAT64:
+            return True
+        if any(address in network for network in CARRYING_IPV4):
+            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        else:
+            address = address.sixtofour or address
+    return not address.is_global or address.is_multicast
 
 
 def _look_up_failure(error: aiohttp.ClientConnectorDNSError) -> FetchError:

@@ -13,7 +13,11 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from roclip_sanitize.errors import BadPair
+from roclip_sanitize.images import eight_bits
 from roclip_sanitize.records import FailureReason
 
 ResizeMode = Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"]
@@ -47,6 +51,8 @@ class Resizer:
         # It points the process's stdout and stderr elsewhere around each picture, which two threads at once
         # never get back; the pictures that OpenCV would complain of are refused before.
         resizer.SuppressStdoutStderr = contextlib.nullcontext
+        if not isinstance(resizer.cv2, _OpenCV):
+            resizer.cv2 = _OpenCV(resizer.cv2)
         self._resize: Any = resizer.Resizer(
             image_size=side,
             resize_mode=mode,
@@ -70,6 +76,28 @@ class Resizer:
             height=height,
             original_width=original_width,
             original_height=original_height,
+        )
+
+
+class _OpenCV:
+    """OpenCV as the resizer sees it: pictures of 10, 12 or 16 bits come in 8, since JPEG cuts off at 255."""
+
+    def __init__(self, opencv: Any) -> None:
+        self._opencv = opencv
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opencv, name)
+
+    def imdecode(self, data: NDArray[np.uint8], flags: int) -> NDArray[np.uint8] | None:
+        """Pixels as OpenCV has them: grey, BGR, or BGR and alpha."""
+        image: NDArray[Any] | None = self._opencv.imdecode(data, flags)
+        if image is None or image.dtype == np.uint8:
+            return image
+        shallow = eight_bits(data.tobytes())
+        return (
+            shallow
+            if shallow.ndim == 2
+            else np.ascontiguousarray(shallow[..., [2, 1, 0, 3][: shallow.shape[2]]])
         )
 
 

@@ -28,7 +28,8 @@ from roclip_sanitize.ingest.shard import STEPS, IngestWorker, PictureSettings, S
 from roclip_sanitize.ingest.tables import Columns, read_rows, require_lists, slices
 from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import StageFolder
+from roclip_sanitize.runfiles import STAGE_FILE, StageFolder, sha256_of
+from roclip_sanitize.storage import exists, here
 from roclip_sanitize.store import failures_file, write_parquet
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class IngestSettings:
         told = asdict(self)
         del told["threads"], told["fetching"]
         kept = {"max_bytes": self.fetching.max_bytes, "respect_opt_out": self.fetching.respect_opt_out}
-        return {**told, **kept, "tables": [[str(path), path.stat().st_size] for path in self.tables]}
+        return {**told, **kept, "tables": [[str(path), sha256_of(path)] for path in self.tables]}
 
     @property
     def pictures(self) -> PictureSettings:
@@ -118,7 +119,7 @@ def ingest_urls(settings: IngestSettings, *, out: Path, executor: Executor) -> T
     Memory: of the driver the rows of a few shards; of a worker what shard.py says.
     """
     require_lists(settings.tables, settings.columns)
-    folder = StageFolder.create(out, stage="ingest", settings=settings.to_json())
+    folder = StageFolder.create(out, stage="ingest", settings=_decisive(settings, out))
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])
     make_worker = partial(IngestWorker, settings.fetching, settings.pictures, settings.threads, out)
@@ -174,6 +175,13 @@ def domains_of(out: Path, names: Sequence[str]) -> polars.DataFrame:
         )
         .sort("seen", "domain", descending=[True, False])
     )
+
+
+def _decisive(settings: IngestSettings, out: Path) -> dict[str, Any]:
+    """The settings as ``out`` tells them: one from before lists were told by their bytes has their sizes."""
+    told, begun = settings.to_json(), StageFolder(out).settings if exists(out / STAGE_FILE) else {}
+    sizes = [[str(path), here(path).stat().st_size] for path in settings.tables]
+    return {**told, "tables": sizes} if begun.get("tables") == sizes else told
 
 
 def _missing(settings: IngestSettings, folder: StageFolder) -> Iterator[ShardOfRows]:

@@ -27,6 +27,7 @@ from roclip_sanitize.hashes import DIGITS_OF
 from roclip_sanitize.ingest.expected import Expected
 from roclip_sanitize.records import is_uid
 from roclip_sanitize.remote import is_url, source_name
+from roclip_sanitize.sources import source_path
 from roclip_sanitize.storage import exists, here, names_in
 
 KINDS = (".parquet", ".tsv", ".csv", ".jsonl")
@@ -88,7 +89,8 @@ def url_tables(spec: str) -> list[Path]:
         ConfigError: there are none, or one is of no known kind.
         DataError: one does not exist.
     """
-    named = [Path(name) for part in spec.split("::") if part.strip() for name in expand_braces(part.strip())]
+    parts = [part.strip() for part in spec.split("::") if part.strip()]
+    named = [source_path(name.rstrip("/") or name) for part in parts for name in expand_braces(part)]
     found = list(chain.from_iterable(_in_folder(path) if _is_folder(path) else [path] for path in named))
     if not found:
         raise ConfigError(f"no URL lists in {spec!r}: wanted files that end in {', '.join(KINDS)}")
@@ -203,7 +205,7 @@ def _headless(first: list[str]) -> list[str] | None:
 def _text(table: Path) -> IO[str]:
     local = here(table)
     file: Any = gzip.GzipFile(local) if table.name.endswith(".gz") else local.open("rb")
-    return io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
+    return io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")  # spreadsheets put a mark first
 
 
 def _lines(file: IO[str], table: Path) -> Iterator[str]:

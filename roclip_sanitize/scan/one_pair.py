@@ -25,6 +25,7 @@ from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.parts import LABEL_COLUMN, Places
 from roclip_sanitize.scan.rejudging import COMPANY, PERCENTILE
 from roclip_sanitize.scan.scoring import WEIGHED
+from roclip_sanitize.scan.settings import scanned_store
 from roclip_sanitize.scan.verdicts import Company
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
@@ -106,10 +107,10 @@ def find_pair(scan: Path, uid: str) -> PairFindings:
 
     Raises:
         DataError: there is no scan, or no such pair in it; or the scan's store is gone.
-        MismatchError: the scan is unfinished.
+        MismatchError: the scan is unfinished, or its store holds something else than was scanned.
     """
     folder = StageFolder.open(scan, stage="scan")
-    store = EmbeddingStore.open(Path(folder.settings["store"]))
+    store = scanned_store(folder)
     for marker in folder.markers():
         frames = [read_table(table_file(scan, what, marker.name)) for what in ("scores", "verdicts")]
         mine = (frames[0]["uid"] == uid).arg_true()

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.verdicts import Thresholds
+from roclip_sanitize.store import EmbeddingStore
 
 DETECTORS = ("cross_prediction", "traces", "kin", "agreement", "repetition", "collisions")
 LEAN = ("traces", "kin")  # on cross prediction
@@ -134,6 +135,23 @@ class ScanSettings:
             return told
         seen = [_content(store, "embed") for store in self.second_look]
         return {**told, "second_look": list(map(str, self.second_look)), "second_look_content": seen}
+
+
+def scanned_store(scan: StageFolder) -> EmbeddingStore:
+    """The store that a finished scan is of. One from before its content was noted is taken as it is.
+
+    Raises:
+        DataError: the store is gone.
+        MismatchError: it is unfinished, or holds something else than was scanned: pairs that nobody judged.
+    """
+    told = scan.settings
+    store, wanted = EmbeddingStore.open(Path(told["store"])), told.get("store_content")
+    if wanted is not None and (found := _content(store.path, "embed")) != wanted:
+        raise MismatchError(
+            f"{store.path} holds {found}, wanted {wanted}, of which {scan.path} was made: "
+            "index and scan it again, each into another folder"
+        )
+    return store
 
 
 def _content(path: Path, stage: str) -> str:

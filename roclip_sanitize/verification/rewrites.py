@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,10 @@ from roclip_sanitize.runfiles import Marker, StageFolder, read_json, sha256_of
 from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.shards import Pair, Shard
 from roclip_sanitize.sources import source_path, source_sha256
-from roclip_sanitize.verification.contract import require_equal, require_equal_counts
+from roclip_sanitize.splitting import known_pairs
+from roclip_sanitize.storage import exists
+from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.verification.contract import compare_input, require_equal, require_equal_counts
 
 if TYPE_CHECKING:
     import polars
@@ -32,7 +36,8 @@ SIDES = ("kept", "quarantined")
 def verify_rewrite(folder: StageFolder) -> Iterator[str]:
     """Check every shard, the keep-list and the manifest.
 
-    Memory: of one shard its names, 17 bytes of every flagged uid, and 200 of every pair that was kept.
+    Memory: of one shard its names and captions, 17 bytes of every flagged uid, and 200 of every pair that was
+    kept.
     """
     scan = StageFolder.open(Path(folder.settings["verdicts"]), stage="scan")
     require_equal(
@@ -41,6 +46,8 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
         what=f"content since {folder.path} was made",
         where=scan.path,
     )
+    if content := scan.settings.get("store_content"):
+        yield compare_input("store", Path(scan.settings["store"]), content, stage="embed", where=scan.path)
     markers = [marker for marker in folder.markers() if "tally" in marker.facts]
     wanters = " and ".join([str(scan.path), *_lists(folder).paths])
     failed = sum(Tally.from_json(marker.facts["tally"]).failed.total() for marker in markers)
@@ -48,7 +55,8 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
     with TemporaryDirectory(prefix="roclip-") as again:
         write_decisions(scan.path, _lists(folder), Path(again))
         decisions = Decisions.open(Path(again))
-        verify_one = _verify_list if lists_only else _verify_shard
+        store = _store(folder)
+        verify_one = _verify_list if lists_only else partial(_verify_shard, store=store)
         pairs = sum(verify_one(folder.path, marker, decisions) for marker in markers)
     of_shards = f"{pairs:,} pairs of {len(markers):,} input shards"
     if lists_only:
@@ -76,6 +84,12 @@ def _lists(folder: StageFolder) -> Lists:
     return lists
 
 
+def _store(folder: StageFolder) -> EmbeddingStore | None:
+    """The store that knew the pairs, if it is still there."""
+    path = Path(folder.settings["store"])
+    return EmbeddingStore.open(path) if exists(path) else None
+
+
 def _verify_list(out: Path, marker: Marker, decisions: Decisions) -> int:
     """Compare one shard's table, where there are no shards. Returns how many pairs it has."""
     path = verdict_file(out, marker.name)
@@ -85,17 +99,20 @@ def _verify_list(out: Path, marker: Marker, decisions: Decisions) -> int:
     return len(wanted)
 
 
-def _verify_shard(out: Path, marker: Marker, decisions: Decisions) -> int:
-    """Returns how many pairs were compared."""
+def _verify_shard(out: Path, marker: Marker, decisions: Decisions, *, store: EmbeddingStore | None) -> int:
+    """Returns how many pairs were compared; where there is a store, also with what was embedded."""
     path, name = source_path(marker.facts["shard"]), marker.facts["name"]
     require_equal(source_sha256(path), marker.facts["sha256"], what="sha256", where=path)
     wanted = _wanted(verdict_file(out, marker.name), decisions)
+    known = known_pairs(store, marker.name) if store else {}
     tally, compared, left = Tally.from_json(marker.facts["tally"]), 0, 0
     with ExitStack() as opened:
         shard = opened.enter_context(Shard(path))
         sides = {side: _Side(out / side / f"{name}.tar", opened) for side in SIDES}
         for pair in shard.pairs():
             if pair.uid in wanted:
+                if pair.key in known:
+                    known[pair.key].require_same(pair, shard=path)
                 sides["kept" if wanted[pair.uid] else "quarantined"].require_next(shard, pair)
                 compared += 1
             else:
