@@ -12,9 +12,11 @@ import polars
 import pytest
 
 from roclip_sanitize.errors import DataError, MismatchError
+from roclip_sanitize.records import Tally
 from roclip_sanitize.rewrite import verdict_file
-from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of, write_json
 from roclip_sanitize.scan.judging import table_file
+from roclip_sanitize.scan.keep_list import write_keep_list
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.store import vectors_file, write_parquet
@@ -84,6 +86,29 @@ def flip_a_byte() -> None:
 def flip_a_byte_and_its_hash() -> None:
     flip_a_byte()
     sealed("rewrite", "00000", Path("rewrite/kept/00000.tar"))
+
+
+def slip_a_shard_in() -> None:
+    shutil.copy(f"rewrite/quarantined/{PART}.tar", "rewrite/kept/00006.tar")
+
+
+def forget_a_shard() -> None:
+    """It is in no marker, no count, no list and not in the manifest any more, as if it had never been."""
+    out = Path("rewrite")
+    for name in read_json(out / "done" / f"{PART}.json")["files"]:
+        (out / name).unlink()
+    (out / "done" / f"{PART}.json").unlink()
+    markers = [marker for marker in StageFolder(out).markers() if "tally" in marker.facts]
+    tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in markers)
+    StageFolder(out).finish({"tally": tally.to_json()})
+    tables = [polars.read_parquet(verdict_file(out, marker.name)) for marker in markers]
+    write_keep_list(out / "keep.npy", [table.filter("keep")["uid"].to_list() for table in tables])
+    manifest = read_json(out / "manifest.json")
+    manifest["inputs"] = {marker.facts["shard"]: marker.facts["sha256"] for marker in markers}
+    outputs = {name: digest for marker in markers for name, digest in marker.files.items()}
+    manifest["outputs"] = outputs | {"keep.npy": sha256_of(out / "keep.npy")}
+    manifest["counts"] = tally.to_json()
+    write_json(out / "manifest.json", manifest)
 
 
 def swap_sides() -> None:
@@ -197,6 +222,8 @@ def change_a_verdict() -> None:
             swap_sides,
             r"rewrite/(kept|quarantined)/00002.tar: \w{32} is in no input shard, or on the wrong side",
         ),
+        (slip_a_shard_in, "rewrite/kept/00006.tar was made of no input shard"),
+        (forget_a_shard, "rewrite and scan have not the same parts: 00002 is in one of them"),
         (change_an_input, r"squares/00001.tar: sha256: found \w{64}, wanted \w{64}"),
         (clear_a_reason, r"00002.parquet: \w{32}: found set aside, but its scores make it kept"),
         (flag_all, r"found set aside for neighbours_disagree, but its scores make it kept"),

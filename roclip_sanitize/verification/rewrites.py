@@ -23,7 +23,7 @@ from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.shards import Pair, Shard
 from roclip_sanitize.sources import source_path, source_sha256
 from roclip_sanitize.splitting import known_pairs
-from roclip_sanitize.storage import exists
+from roclip_sanitize.storage import exists, names_in
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification.contract import compare_input, require_equal, require_equal_counts
 
@@ -49,6 +49,8 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
     if content := scan.settings.get("store_content"):
         yield compare_input("store", Path(scan.settings["store"]), content, stage="embed", where=scan.path)
     markers = [marker for marker in folder.markers() if "tally" in marker.facts]
+    _require_all_parts(folder, markers, scan)
+    _require_known_files(folder, markers)
     wanters = " and ".join([str(scan.path), *_lists(folder).paths])
     failed = sum(Tally.from_json(marker.facts["tally"]).failed.total() for marker in markers)
     lists_only = bool(folder.settings.get("lists_only"))
@@ -73,6 +75,24 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
         )
     yield f"keep.npy lists the {len(kept):,} uids that were kept"
     yield _verify_manifest(folder, markers)
+
+
+def _require_all_parts(folder: StageFolder, markers: list[Marker], scan: StageFolder) -> None:
+    """Refuse a rewriting that lacks a part of the scan's store, or has one that it has not."""
+    parts = {marker.name for marker in scan.markers()}
+    if odd := sorted(parts ^ {marker.name for marker in markers}):
+        raise MismatchError(
+            f"{folder.path} and {scan.path} have not the same parts: {odd[0]} is in one of them"
+        )
+
+
+def _require_known_files(folder: StageFolder, markers: list[Marker]) -> None:
+    """Refuse a file beside the shards that nobody wrote: whoever reads the folder would take it for one."""
+    known = {name for marker in markers for name in marker.files}
+    for side in SIDES:
+        for name in names_in(folder.path / side):
+            if f"{side}/{name}" not in known:
+                raise MismatchError(f"{folder.path / side / name} was made of no input shard")
 
 
 def _lists(folder: StageFolder) -> Lists:
