@@ -29,6 +29,7 @@ from roclip_sanitize.artefacts import map_array, read_table
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Failure, FailureReason, Tally
+from roclip_sanitize.remote import file_name
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint
 from roclip_sanitize.shards import IMAGE_EXTENSIONS, Pair, Shard, ShardTask, shard_tasks
 from roclip_sanitize.storage import exists, names_in
@@ -155,7 +156,7 @@ class AdoptWorker:
         part = _Part()
         with Shard(task.path) as shard:
             for pair in shard.pairs():
-                self._add(part, pair, shard=task.path.name)
+                self._add(part, pair, shard=shard.name)
             part.failures += shard.failures
         return self._write(task, part)
 
@@ -187,7 +188,7 @@ class AdoptWorker:
         columns = {
             "uid": [pair.uid for pair in part.pairs],
             "key": [pair.key for pair in part.pairs],
-            "shard": [task.path.name] * rows,
+            "shard": [file_name(task.path)] * rows,
             "caption": [pair.caption for pair in part.pairs],
             "image_hash": [pair.image_hash for pair in part.pairs],
         }

@@ -62,7 +62,7 @@ def decode_pairs(
             seconds["decode"] += spent
             for pair, picture in zip(pairs, pictures, strict=True):
                 if isinstance(picture, BadPair):
-                    failures.append(Failure.of(picture, uid=pair.uid, key=pair.key, shard=shard.path.name))
+                    failures.append(Failure.of(picture, uid=pair.uid, key=pair.key, shard=shard.name))
                 else:
                     yield pair, picture
     failures.extend(shard.failures)

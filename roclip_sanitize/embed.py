@@ -252,7 +252,7 @@ class EmbedWorker:
         ):
             part.retries.update(shard.retries)
             for batch in chunked(pairs, self._settings.batch_size):
-                yield Batch.gather(batch, shard=part.task.path.name)
+                yield Batch.gather(batch, shard=shard.name)
 
     def _encoded(self, stream: Generator[Batch | Part, None, None]) -> Generator[Part, None, None]:
         """Parts with their rows, whose batches came before them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 SECRET_NAMES = r"token|secret|password|passwd|credential|signature|sig|key|api_?key|access_?key\w*|x-amz-\w+"
 HIDDEN = "REDACTED"
@@ -10,6 +11,8 @@ _LOGIN = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/@\s'\"]+@", re.IGNORE
 _QUERY = re.compile(rf"(?P<name>[?&;](?:[\w-]*[_-])?(?:{SECRET_NAMES})=)[^&;\s'\"]+", re.IGNORECASE)
 _BEARER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)[\w.~+/=-]+", re.IGNORECASE)
 _FOLDED = re.compile(r"(?<![\w/.+-])[a-z][a-z0-9+.-]+:/(?=[^/\s])")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*:/{1,2})[^/@:\s]*:[^/@\s]+@", re.IGNORECASE)
 _NAMED = re.compile(rf"(?:.*[_-])?(?:{SECRET_NAMES})$", re.IGNORECASE)
 
 
@@ -23,6 +26,25 @@ def redacted(text: str) -> str:
     text = _LOGIN.sub(rf"\g<scheme>{HIDDEN}@", text)
     text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
     return _BEARER.sub(rf"\g<name>{HIDDEN}", text)
+
+
+def unsigned(value: Any) -> Any:
+    """What names the same things to everybody: URLs without a password, and without a query that signs them.
+
+    Of lists and names with values, each; a string may be several URLs, joined by ``::``.
+    """
+    if isinstance(value, dict):
+        return {name: unsigned(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [unsigned(each) for each in value]
+    if not isinstance(value, str) or not _URL.search(value):
+        return value
+    return "::".join(map(_unsigned, value.split("::")))
+
+
+def _unsigned(url: str) -> str:
+    bare, mark, query = _PASSWORD.sub(r"\g<scheme>", url).partition("?")
+    return bare if _QUERY.search(mark + query) else bare + mark + query
 
 
 def is_secret(name: str) -> bool:

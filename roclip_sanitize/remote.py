@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
+from roclip_sanitize.redaction import unsigned
 
 PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")  # two letters or more, unlike a drive
 ATTEMPTS = 6
@@ -42,6 +43,7 @@ MISTAKES = (
     NotImplementedError,
     TypeError,
 )
+_signed = dict[Path, Path]()  # by what is written down of them, URLs that this process was told signed
 
 
 def is_url(path: Path) -> bool:
@@ -52,6 +54,27 @@ def is_url(path: Path) -> bool:
 def source_name(path: Path) -> str:
     """What source_path() was given: the URL that a Path stands for, or the path itself."""
     return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_url(path) else str(path)
+
+
+def file_name(path: Path) -> str:
+    """The name of a file, such as "00000.tar". A URL's query is no part of it."""
+    return source_name(path).partition("?")[0].rpartition("/")[2] if is_url(path) else path.name
+
+
+def bare_path(path: Path) -> Path:
+    """The same without what only its user may know: what is written down of it."""
+    return Path(unsigned(str(path))) if is_url(path) else path
+
+
+def remember(path: Path) -> None:
+    """Keep in mind how a URL was signed, for as long as this process lasts: nothing is written of it."""
+    if (bare := bare_path(path)) != path:
+        _signed[bare] = path
+
+
+def signed_again(path: Path) -> Path:
+    """A path as whoever was told it last signed it; itself where nobody did."""
+    return _signed.get(path, path)
 
 
 class ShortRead(OSError):
@@ -72,7 +95,7 @@ def file_system(path: Path) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:
-        system, name = url_to_fs(source_name(path))
+        system, name = url_to_fs(source_name(signed_again(path)))
     except (ImportError, ValueError) as error:  # its words name the package to install
         raise ConfigError(f"{source_name(path)} cannot be read here: {error}") from error
     return system, name

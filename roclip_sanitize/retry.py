@@ -20,7 +20,7 @@ from roclip_sanitize.embed import EmbedSettings, describe_encoder, embed_shards
 from roclip_sanitize.errors import MismatchError, ShardMissing
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
-from roclip_sanitize.remote import source_name
+from roclip_sanitize.remote import file_name, signed_again, source_name
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of
 from roclip_sanitize.sources import missing_sources
 from roclip_sanitize.storage import exists, remove
@@ -80,7 +80,7 @@ def retry_failed(store: Path, *, executor: Executor, threads: int = 0) -> tuple[
     changes = [
         Change(
             part=name,
-            shard=shards[name].name,
+            shard=file_name(shards[name]),
             rows=(old.facts["rows"], after[name].facts["rows"]),
             failed=(_failed(old), _failed(after[name])),
         )
@@ -92,7 +92,7 @@ def retry_failed(store: Path, *, executor: Executor, threads: int = 0) -> tuple[
 def _settings_of(settings: Mapping[str, Any], *, threads: int) -> EmbedSettings:
     """The settings that a store was made with."""
     return EmbedSettings(
-        shards=tuple(Path(path) for path in settings["shards"]),
+        shards=tuple(signed_again(Path(path)) for path in settings["shards"]),
         encoder=settings["encoder"]["name"],
         batch_size=settings["batch_size"],
         seed=settings["seed"],

@@ -28,6 +28,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from roclip_sanitize.errors import DataError, MismatchError
+from roclip_sanitize.redaction import unsigned
 from roclip_sanitize.remote import is_url
 from roclip_sanitize.storage import atomic_file, exists, folders_in, here, names_in, storage_errors
 from roclip_sanitize.told import Told
@@ -123,7 +124,8 @@ class StageFolder:
             MismatchError: it was made by another stage, or holds what was made with other settings.
         """
         folder = cls(path)
-        wanted = json.loads(json.dumps({"stage": stage, "format": FORMAT_VERSION, "settings": settings}))
+        told = {"stage": stage, "format": FORMAT_VERSION, "settings": settings}
+        wanted = unsigned(json.loads(json.dumps(told)))
         found = read_told(path / STAGE_FILE) if exists(path / STAGE_FILE) else {}
         if found and (found.get("stage") != stage or not _is_bare(path)):
             _require_same(path, found=found, wanted=wanted)
@@ -193,8 +195,9 @@ class StageFolder:
                 hashes[path.relative_to(self.path).as_posix()] = sha256_of(path)
         for folder in {path.parent for path in files}:
             _flush_names(folder)
-        write_json(self.path / "done" / f"{name}.json", {"files": hashes, "facts": dict(facts)})
-        return Marker(name=name, files=hashes, facts=facts)
+        told = unsigned(dict(facts))
+        write_json(self.path / "done" / f"{name}.json", {"files": hashes, "facts": told})
+        return Marker(name=name, files=hashes, facts=told)
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Declare the whole stage done. Readers refuse a folder without this."""
@@ -256,7 +259,7 @@ def _is_bare(path: Path) -> bool:
 
 
 def _require_same(path: Path, *, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if found == wanted:
+    if unsigned(found) == wanted:  # earlier versions wrote down how URLs were signed
         return
     if found.get("stage") != wanted["stage"]:
         raise MismatchError(f"{path} was made by 'roclip {found.get('stage')}': choose another folder")

@@ -119,9 +119,9 @@ class ScreenWorker:
         with Shard(task.path) as shard:
             for pair in shard.pairs():
                 try:
-                    rows.append({**self._row(pair), "shard": task.path.name})
+                    rows.append({**self._row(pair), "shard": shard.name})
                 except BadPair as error:
-                    failures.append(Failure.of(error, uid=pair.uid, key=pair.key, shard=task.path.name))
+                    failures.append(Failure.of(error, uid=pair.uid, key=pair.key, shard=shard.name))
             failures += shard.failures
         path = screened_file(self._folder.path, task.name)
         write_parquet(path, polars.DataFrame(rows, schema=SCHEMA))

@@ -30,7 +30,7 @@ from roclip_sanitize.braces import expand_braces, not_there
 from roclip_sanitize.errors import BadPair, ConfigError, ShardUnreadable
 from roclip_sanitize.images import MAX_IMAGE_BYTES
 from roclip_sanitize.records import UID_DIGITS, Failure, FailureReason, is_uid
-from roclip_sanitize.remote import is_url, source_name
+from roclip_sanitize.remote import bare_path, file_name, is_url, source_name
 from roclip_sanitize.sources import Opened, missing_sources, open_source, source_path
 from roclip_sanitize.tars import Member, split_name, walk_members
 
@@ -63,7 +63,7 @@ def expand_shards(spec: str) -> list[Path]:
         raise ConfigError(f"no shards named in {spec!r}: wanted something like 'data/{{00000..00009}}.tar'")
     if missing := missing_sources(paths):
         raise not_there([source_name(path) for path in missing], of=len(paths))
-    places = {source_name(path) if is_url(path) else os.path.abspath(path) for path in paths}
+    places = {str(bare_path(path)) if is_url(path) else os.path.abspath(path) for path in paths}
     if len(places) < len(paths):
         raise ConfigError(f"{spec!r} names a shard twice")
     return paths
@@ -122,11 +122,12 @@ class Shard:
 
     Attributes:
         path: where it lies.
+        name: of its file.
         failures: what was wrong so far; complete once pairs() is exhausted.
     """
 
     def __init__(self, path: Path, *, whole: bool = True) -> None:
-        self.path = path
+        self.path, self.name = path, file_name(path)
         self._whole = whole
         self.failures: list[Failure] = []
         self._resources = ExitStack()
@@ -154,7 +155,7 @@ class Shard:
                 the break has been yielded.
         """
         if len(self._opened.data) or not self._opened.flaw:
-            yield from walk_members(self._opened.data, tar=self.path.name)
+            yield from walk_members(self._opened.data, tar=self.name)
         if self._opened.flaw:
             raise ShardUnreadable(self._opened.flaw)
 
@@ -175,7 +176,7 @@ class Shard:
                 pair = self._read_pair(key, by_extension)
             except BadPair as error:
                 uid = self._uid_of_bad(by_extension)
-                self.failures.append(Failure.of(error, uid=uid, key=key, shard=self.path.name))
+                self.failures.append(Failure.of(error, uid=uid, key=key, shard=self.name))
                 continue
             copies = seen_uids.get(pair.uid, 0)
             seen_uids[pair.uid] = copies + 1
@@ -281,7 +282,7 @@ class Shard:
             return ""
 
     def _fail(self, uid: str, key: str, reason: FailureReason, detail: str) -> None:
-        self.failures.append(Failure(uid=uid, key=key, shard=self.path.name, reason=reason, detail=detail))
+        self.failures.append(Failure(uid=uid, key=key, shard=self.name, reason=reason, detail=detail))
 
 
 def _require_size(member: Member, most: int, reason: FailureReason) -> None:

@@ -37,10 +37,13 @@ from roclip_sanitize.errors import ConfigError, ShardMissing, ShardUnreadable
 from roclip_sanitize.remote import (
     ATTEMPTS,
     ShortRead,
+    bare_path,
+    file_name,
     file_system,
     is_url,
     patiently,
     pause,
+    remember,
     source_name,
     version_of,
 )
@@ -91,12 +94,14 @@ def source_path(name: str) -> Path:
         raise ConfigError(f"{name!r} names the home of nobody known here") from error
     if "://" in name and source_name(path) != name:
         raise ConfigError(f"{name!r} has empty or dotted parts: wanted something like {source_name(path)!r}")
+    remember(path)
     return path
 
 
 def source_stem(path: Path) -> str:
     """The name without what says how it is packed: "00000" of 00000.tar, .tgz and .tar.gz alike."""
-    return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+    name = file_name(path)
+    return name.removesuffix(".gz").rpartition(".")[0] or name
 
 
 def source_version(path: Path) -> list[str | int]:
@@ -106,7 +111,7 @@ def source_version(path: Path) -> list[str | int]:
         ShardMissing: it does not exist.
     """
     if is_url(path):
-        return [source_name(path), *_Remote(path, Counter()).version]
+        return [source_name(bare_path(path)), *_Remote(path, Counter()).version]
     with _open_local(path) as file:
         found = os.fstat(file.fileno())
     return [str(path), found.st_size, found.st_mtime_ns]
@@ -198,9 +203,9 @@ def _unpack(packed: IO[bytes], file: IO[bytes], path: Path) -> str:
             while block := unpacking.read1(BLOCK_BYTES):  # read() would lose what lies before a break
                 file.write(block)
                 if file.tell() > MAX_UNPACKED_BYTES:
-                    return f"{path.name} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes"
+                    return f"{file_name(path)} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes"
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        return f"{path.name} cannot be unpacked to its end: {error}"
+        return f"{file_name(path)} cannot be unpacked to its end: {error}"
     return ""
 
 

@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from roclip_sanitize.errors import ShardMissing, ShardUnreadable, StorageError
-from roclip_sanitize.remote import file_system, is_url, patiently, source_name, version_of
+from roclip_sanitize.remote import (
+    bare_path,
+    file_name,
+    file_system,
+    is_url,
+    patiently,
+    source_name,
+    version_of,
+)
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 BROKEN_DISK = frozenset({errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO})
@@ -308,8 +316,10 @@ def _facts(path: Path) -> dict[str, Any] | None:
 
 def _place(path: Path, facts: dict[str, Any]) -> Path:
     """Where one version of a file is in the cache."""
-    version = hashlib.sha256("\n".join([source_name(path), *version_of(facts)]).encode()).hexdigest()[:32]
-    return cache_folder() / version / path.name
+    version = hashlib.sha256(
+        "\n".join([source_name(bare_path(path)), *version_of(facts)]).encode()
+    ).hexdigest()[:32]
+    return cache_folder() / version / file_name(path)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.artefacts import map_array, read_table
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Failure, Tally
+from roclip_sanitize.remote import signed_again
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import atomic_file, exists
 from roclip_sanitize.told import Told
@@ -101,8 +102,8 @@ class EmbeddingStore:
 
     @cached_property
     def shards(self) -> list[str]:
-        """Paths of the shards it was made from, in the order of the parts."""
-        return [str(path) for path in self._folder.settings["shards"]]
+        """Paths of the shards it was made from, in the order of the parts; URLs as they were last signed."""
+        return [str(signed_again(Path(str(path)))) for path in self._folder.settings["shards"]]
 
     @cached_property
     def parts(self) -> tuple[StorePart, ...]:

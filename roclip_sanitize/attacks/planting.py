@@ -208,8 +208,8 @@ class _Copy:
 
     def _failure(self, pair: Pair, error: BadPair) -> Failure:
         reason, _, detail = str(error).partition(": ")
-        name = self._shard.path.name
-        return Failure(uid=pair.uid, key=pair.key, shard=name, reason=FailureReason(reason), detail=detail)
+        told = {"uid": pair.uid, "key": pair.key, "shard": self._shard.name}
+        return Failure(**told, reason=FailureReason(reason), detail=detail)
 
 
 def _sizes(image: bytes, pair: Pair) -> dict[str, int]:

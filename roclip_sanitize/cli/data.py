@@ -15,12 +15,13 @@ from roclip_sanitize.cli.options import (
     Out,
     Seed,
     Shards,
+    Signed,
     Store,
     Threads,
     Workers,
 )
 from roclip_sanitize.cli.output import finish
-from roclip_sanitize.cli.starting import start
+from roclip_sanitize.cli.starting import sign, start
 
 
 def register(app: typer.Typer) -> None:
@@ -108,6 +109,7 @@ def adopt(
 
 def retry_failed(
     store: Annotated[Path, typer.Argument(help="Embedding store, made by 'roclip embed'.")],
+    signed: Signed = "",
     threads: Threads = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -120,6 +122,7 @@ def retry_failed(
 
     from roclip_sanitize.retry import retry_failed as retry
 
+    sign(signed)
     where = start(store, executor, workers=workers, gpus_per_worker=gpus_per_worker)
     tally, changes = retry(store, executor=where, threads=threads)
     if as_json:
@@ -152,6 +155,7 @@ def rewrite(
     lists_only: Annotated[
         bool, typer.Option("--lists-only", help="Write verdicts, keep-list and manifest, but no shards.")
     ] = False,
+    signed: Signed = "",
     executor: ExecutorName = "ray",
     workers: Workers = 0,
     max_failed: MaxFailed = 0.01,
@@ -160,6 +164,7 @@ def rewrite(
     """Write kept and quarantined shards, a keep-list and a manifest."""
     from roclip_sanitize.rewrite import Lists, RewriteSettings, rewrite_limits, rewrite_shards
 
+    sign(signed)
     settings = RewriteSettings(
         store=store,
         verdicts=verdicts,
@@ -189,6 +194,7 @@ def export(
         Path | None,
         typer.Option(help="Folder of 'roclip poison', whose shards were scanned: poisons say so."),
     ] = None,
+    signed: Signed = "",
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -197,6 +203,7 @@ def export(
     """Write what a scan found as a data set that FiftyOne opens, to look through it."""
     from roclip_sanitize.export import ExportSettings, export_limits, export_scan
 
+    sign(signed)
     settings = ExportSettings(scan=scan, most=most, drawn=drawn, seed=seed, ledger=ledger)
     tally = export_scan(settings, out=out, executor=start(out, executor, workers=workers))
     finish(tally, export_limits(out), max_failed=0.0, as_json=as_json, dataset=str(out))

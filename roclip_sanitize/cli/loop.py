@@ -16,11 +16,12 @@ from roclip_sanitize.cli.options import (
     Out,
     Seed,
     Shards,
+    Signed,
     TimesPerLabel,
     Workers,
 )
 from roclip_sanitize.cli.output import finish, say, scan_findings, show
-from roclip_sanitize.cli.starting import require_own, start
+from roclip_sanitize.cli.starting import require_own, sign, start
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.remote import source_name
 from roclip_sanitize.storage import exists
@@ -106,6 +107,7 @@ def canaries(
             "several."
         ),
     ] = None,
+    signed: Signed = "",
     seed: Seed = 0,
     executor: ExecutorName = "ray",
     workers: Workers = 0,
@@ -120,6 +122,7 @@ def canaries(
     from roclip_sanitize.canaries import FAMILIES, CanarySettings, count_canaries
 
     named = tuple(name.strip() for name in families.split(",") if name.strip()) or tuple(FAMILIES)
+    sign(signed)
     settings = CanarySettings(
         scan=scan, families=named, share=share, encoder=encoder, young=tuple(young or ()), seed=seed
     )
@@ -148,6 +151,7 @@ def audit(
     label: Annotated[
         str, typer.Option(help="JSON field that holds a pair's class: adds what was removed of each.")
     ] = "",
+    signed: Signed = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a page for auditors of what became of the pairs, with every number in audit.json.
@@ -156,6 +160,7 @@ def audit(
     """
     from roclip_sanitize.audit import AuditSettings, write_audit
 
+    sign(signed)
     settings = AuditSettings(scan=scan, rewritten=rewritten, ledger=ledger, canaries=canaries, label=label)
     require_own(out)
     seal = write_audit(settings, out=out)
@@ -166,6 +171,7 @@ def verify(
     folder: Annotated[
         Path, typer.Argument(help="A stage's folder, or one that holds several, such as a run's.")
     ],
+    signed: Signed = "",
     as_json: AsJson = False,
 ) -> None:
     """Check results again: hashes, counts, and every kept and quarantined pair against its input.
@@ -176,6 +182,7 @@ def verify(
 
     if not exists(folder):
         raise DataError(f"{source_name(folder)} does not exist")
+    sign(signed)
     checks = []
     for check in verify_folder(folder):
         checks.append({"where": str(check.where), "what": check.what})

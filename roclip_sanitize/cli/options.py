@@ -37,4 +37,8 @@ TimesPerLabel = Annotated[
     float,
     typer.Option(min=0, help="With --label: no class may lose more than this many times the mean share."),
 ]
+Signed = Annotated[
+    str,
+    typer.Option(help="The store's shards again, where their URLs are signed: what signs them is not kept."),
+]
 Store = Annotated[Path, typer.Option(help="Embedding store, made by 'roclip embed'.")]

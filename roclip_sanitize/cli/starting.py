@@ -57,6 +57,14 @@ def start(out: Path, executor: str, *, workers: int = 0, gpus_per_worker: float 
     return opened
 
 
+def sign(shards: str) -> None:
+    """Let this run know how the URLs of a store's shards are signed, which the store does not."""
+    from roclip_sanitize.shards import expand_shards
+
+    if shards:
+        expand_shards(shards)
+
+
 def require_own(out: Path) -> None:
     """Refuse a folder that another command made: its stages would no longer be seen, nor verified.
 

@@ -26,7 +26,7 @@ from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.hashes import DIGITS_OF
 from roclip_sanitize.ingest.expected import Expected
 from roclip_sanitize.records import is_uid
-from roclip_sanitize.remote import is_url, source_name
+from roclip_sanitize.remote import file_name, is_url, source_name
 from roclip_sanitize.sources import source_path
 from roclip_sanitize.storage import exists, here, names_in
 
@@ -135,7 +135,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _kind(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    return Path(file_name(path).removesuffix(".gz")).suffix.lower()
 
 
 def _opened(table: Path) -> tuple[list[str], Iterator[Values]]:
@@ -204,7 +204,7 @@ def _headless(first: list[str]) -> list[str] | None:
 
 def _text(table: Path) -> IO[str]:
     local = here(table)
-    file: Any = gzip.GzipFile(local) if table.name.endswith(".gz") else local.open("rb")
+    file: Any = gzip.GzipFile(local) if file_name(table).endswith(".gz") else local.open("rb")
     return io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")  # spreadsheets put a mark first
 
 
