@@ -27,9 +27,7 @@ def turned(*degrees: float) -> NDArray[np.float32]:
 def told(found: Any) -> dict[tuple[str | None, str], Any]:
     """(attack, metric) → (hits, trials) or the mean."""
     return {
-        (one.attack, one.metric): (one.hits, one.trials)
-        if isinstance(one, Count)
-        else float(one.value_N.mean())
+        (one.attack, one.metric): (one.hits, one.trials) if isinstance(one, Count) else one.mean
         for one in found
     }
 

@@ -1,7 +1,8 @@
 """What is counted, before it becomes a record with an interval.
 
     Count    hits among trials, each trial by itself: Wilson's interval
-    Sample   numbers whose mean is reported, in groups that stand or fall together: bootstrap
+    Sample   numbers whose mean is reported, in groups that stand or fall together: bootstrap; or
+             hits whose classes weigh the same each: Wilson's, with as many trials as that is worth
 
 Dimension key: N observations.
 """
@@ -43,12 +44,24 @@ class Sample:
         value_N: the observations.
         group_N: which of them belong together (questions about one caption, say), as int64; None where
             each stands by itself.
+        class_N: the class of each, where the value is the mean of the classes' means.
     """
 
     attack: str | None
     metric: str
     value_N: NDArray[np.float64]
     group_N: NDArray[np.int64] | None = None
+    class_N: NDArray[np.int64] | None = None
+
+    @property
+    def mean(self) -> float:
+        """Its value; 0 without observations."""
+        if not len(self.value_N):
+            return 0.0
+        if self.class_N is None:
+            return float(self.value_N.mean())
+        code_N, size_C = np.unique(self.class_N, return_inverse=True, return_counts=True)[1:]
+        return float((np.bincount(code_N, weights=self.value_N) / size_C).mean())
 
 
 def is_whole(attack: str | None) -> bool:

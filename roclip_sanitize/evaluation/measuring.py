@@ -45,10 +45,8 @@ def classified(
     if classes > TOP:
         among = (class_NK[:, :TOP] == label_N[:, None]).any(axis=1)
         yield Count(attack=None, metric=f"{prefix}_top{TOP}", hits=int(among.sum()), trials=len(label_N))
-    _, code_N, size_C = np.unique(label_N, return_inverse=True, return_counts=True)
-    weight_N = len(label_N) / (len(size_C) * size_C[code_N])  # its mean over a class is the class's share
     name = "mean_per_class_recall" if prefix == "zero_shot" else f"{prefix}_mean_per_class_recall"
-    yield Sample(attack=None, metric=name, value_N=hit_N * weight_N)
+    yield Sample(attack=None, metric=name, value_N=hit_N.astype(np.float64), class_N=label_N)
 
 
 def clean(seen: Arrays) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from roclip_sanitize.evaluation.counts import Count, Sample
-from roclip_sanitize.evaluation.intervals import bootstrap_mean, grouped_share, wilson
+from roclip_sanitize.evaluation.intervals import bootstrap_mean, class_mean, grouped_share, wilson
 from roclip_sanitize.runfiles import read_json, write_json
 
 RANKS = frozenset({"min_rank", "clean_min_rank"})  # places in a ranking, 0 and up
@@ -66,7 +66,9 @@ class Result:
             named: dict[str, Any] = {"attack": counted.attack, "metric": counted.metric}
             return cls.of_share(counted.hits, counted.trials, arm=arm, seed=seed, **named)
         value_N, group_N = counted.value_N, counted.group_N
-        if group_N is not None and np.isin(value_N, (0, 1)).all():
+        if counted.class_N is not None:
+            low, high = class_mean(value_N == 1, counted.class_N)
+        elif group_N is not None and np.isin(value_N, (0, 1)).all():
             low, high = grouped_share(value_N == 1, group_N, seed=seed)
         else:
             low, high = bootstrap_mean(value_N, group_N, seed=seed)
@@ -74,7 +76,7 @@ class Result:
             arm=arm,
             attack=counted.attack,
             metric=counted.metric,
-            value=float(value_N.mean()) if len(value_N) else 0.0,
+            value=counted.mean,
             low=low,
             high=high,
             n=len(value_N),
