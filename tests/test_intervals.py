@@ -128,6 +128,12 @@ def test_what_was_counted_gets_its_interval() -> None:
     assert 0 <= rank.low < 4 < rank.high <= 10
 
 
+def test_ranks_in_groups_are_no_share_even_if_all_are_first_or_second() -> None:
+    told = {"value_N": np.zeros(4), "group_N": np.array([0, 0, 1, 1])}
+    rank = Result.of(Sample(attack="swap", metric="min_rank", **told), arm="a", seed=2)
+    assert (rank.low, rank.high) == (0.0, 0.0)
+
+
 def test_a_mean_of_classes_stays_within_a_share() -> None:
     told: dict[str, Any] = {"attack": None, "metric": "mean_per_class_recall"}
     sample = Sample(value_N=np.array([1.0, 1, 1, 0]), class_N=np.array([5, 5, 5, 3]), **told)

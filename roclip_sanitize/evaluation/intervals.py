@@ -60,6 +60,13 @@ def bootstrap_mean(
         code_N = np.unique(group_N, return_inverse=True)[1]
         sum_G = np.bincount(code_N, weights=value_N).astype(np.float64)
         size_G = np.bincount(code_N).astype(np.float64)
+    return bootstrap_ratio(sum_G, size_G, seed=seed)
+
+
+def bootstrap_ratio(
+    sum_G: NDArray[np.float64], size_G: NDArray[np.float64], *, seed: int = 0
+) -> tuple[float, float]:
+    """bootstrap_mean() of groups of which sums and sizes are known."""
     mean = float(sum_G.sum() / size_G.sum()) if len(sum_G) else 0.0
     if len(sum_G) < 2 or (sum_G == mean * size_G).all():
         return mean, mean
@@ -82,17 +89,33 @@ def bootstrap_mean(
 def grouped_share(
     hit_N: NDArray[np.bool_], group_N: NDArray[np.int64], *, seed: int = 0
 ) -> tuple[float, float]:
+    """Interval of a share whose trials come in groups. See counted_share()."""
+    code_N = np.unique(group_N, return_inverse=True)[1]
+    hits_G = np.bincount(code_N, weights=hit_N).astype(np.int64)
+    return counted_share(hits_G, np.bincount(code_N), seed=seed)
+
+
+def counted_share(
+    hits_G: NDArray[np.int64], trials_G: NDArray[np.int64], *, seed: int = 0
+) -> tuple[float, float]:
     """Interval of a share whose trials come in groups: bootstrapped over groups.
 
     Where nothing or everything is hit there is nothing to resample: then Wilson's interval with a
-    trial per group.
+    trial per group; and so where no group has more than one.
+
+    Args:
+        hits_G: hits of each group.
+        trials_G: its trials; groups without any do not count.
+        seed: of the resampling.
     """
-    groups = len(np.unique(group_N))
-    if not hit_N.any():
-        return wilson(0, groups)
-    if hit_N.all():
-        return wilson(groups, groups)
-    return bootstrap_mean(hit_N.astype(np.float64), group_N, seed=seed)
+    tried_G = trials_G > 0
+    hits_G, trials_G = hits_G[tried_G], trials_G[tried_G]
+    groups, hits = len(hits_G), int(hits_G.sum())
+    if hits in {0, int(trials_G.sum())}:
+        return wilson(groups if hits else 0, groups)
+    if trials_G.max() == 1:
+        return wilson(hits, groups)
+    return bootstrap_ratio(hits_G.astype(np.float64), trials_G.astype(np.float64), seed=seed)
 
 
 def class_mean(hit_N: NDArray[np.bool_], class_N: NDArray[np.int64]) -> tuple[float, float]:
