@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from roclip_sanitize.evaluation.evaluate import evaluate_arms
 from roclip_sanitize.evaluation.results import Result, find, read_results, write_results
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.executors.local import LocalExecutor
-from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.train import train_clip
 from tests.squares import COLOURS, write_square_shards, write_squares
@@ -151,6 +152,39 @@ def test_a_second_run_measures_nothing_and_says_the_same(world: EvaluateSettings
     again = evaluate_arms(world, out=measured, executor=HERE)
     assert again == read_results(measured / "results.json")
     assert {path: path.stat().st_mtime_ns for path in (measured / "records").iterdir()} == done
+
+
+@pytest.mark.slow
+def test_what_was_replaced_under_its_old_name_is_told(world: EvaluateSettings, tmp_path: Path) -> None:
+    """And copies are as good as what they are of, and folders that say nothing are taken as they are."""
+    trained, ledger, shard = tmp_path / "trained", tmp_path / "poison", tmp_path / "00000.tar"
+    assert world.ledger is not None
+    shutil.copytree(world.arms["undefended"], trained)
+    shutil.copytree(world.ledger, ledger)
+    shutil.copy(world.test_shards[0], shard)
+    settings = replace(world, arms={"one": trained}, ledger=ledger, test_shards=(shard,), curves=False)
+    out = tmp_path / "out"
+    results = evaluate_arms(settings, out=out, executor=HERE)
+    shutil.copy(world.test_shards[0], shard)  # of another time
+    assert evaluate_arms(settings, out=out, executor=HERE) == results
+    for path, name, say in (
+        (shard, "test pairs", lambda: write_squares(shard, first=2_000, pairs=TEST_PAIRS)),
+        (trained / "model" / "model.json", "weights of arm one", lambda: edit(trained / "model/model.json")),
+        (ledger / "ledger.json", "poisons", lambda: edit(ledger / "ledger.json")),
+    ):
+        whole = path.read_bytes()
+        say()
+        with pytest.raises(MismatchError, match=f"was made of other {name} than are there now: choose"):
+            evaluate_arms(settings, out=out, executor=HERE)
+        path.write_bytes(whole)
+    write_json(out / "stage.json", {**read_json(out / "stage.json"), "inputs": {}})
+    edit(ledger / "ledger.json")
+    assert evaluate_arms(settings, out=out, executor=HERE) == results
+
+
+def edit(path: Path) -> None:
+    """Another seed, or digest, in a JSON file."""
+    write_json(path, {**read_json(path), "seed": 99, "digest": "0" * 16})
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ class Keeper:
         steps_per_epoch: after which there is a snapshot.
         total_steps: of the run.
         save: writes the model to a folder.
+        pairs: what it is trained on, see held.py; "" where nobody knows.
         held_out: the decoded pairs of ``val_shards``, if there are any.
         snapshot_steps: after which there is a snapshot besides.
     """
@@ -54,6 +55,7 @@ class Keeper:
     steps_per_epoch: int
     total_steps: int
     save: Callable[[Path], None]
+    pairs: str = ""
     held_out: Path | None = None
     snapshot_steps: frozenset[int] = frozenset()
     checkpoints: CheckpointFolder = field(init=False)
@@ -67,6 +69,7 @@ class Keeper:
             keep=told.keep_checkpoints,
             ranks=self.ranks,
             device=self.device,
+            pairs=self.pairs,
         )
         self.stop = StopFile(self.out)
         self._saved, self._saved_step = time.monotonic(), 0

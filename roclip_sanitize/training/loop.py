@@ -129,6 +129,7 @@ class Trainer:
             steps_per_epoch=self.loader.steps_per_epoch,
             total_steps=self.total_steps,
             save=self._save_weights,
+            pairs=self.data.content,
             held_out=member.held_out,
             snapshot_steps=last_window_steps(settings, steps=self.total_steps),
         )
