@@ -100,7 +100,8 @@ def look_through(settings: EvaluateSettings, test_set: TestSet, *, out: Path, ex
     probe_set = ShardSet(settings.probe_shards, settings.label)
     probe = _in_order(executor.map(partial(ProbeLookWorker, settings), probe_set.parts))
     _require_usable(settings, facts)
-    classes = _choose_classes(settings, test_set, facts)
+    # classes of one name are one: they have the same vector, so that no model could tell them apart
+    classes = [*dict.fromkeys(_choose_classes(settings, test_set, facts))]
     require_labelled(settings.label, [one.labels for one in facts], classes=classes)
     write_json(out / "split.json", _facts_json(settings, test_set, facts, classes))
     return Split(
