@@ -96,11 +96,14 @@ def evaluate_arms(settings: EvaluateSettings, *, out: Path, executor: Executor) 
 
 
 def _inputs(settings: EvaluateSettings, every: Sequence[Weights], executor: Executor) -> dict[str, str]:
-    """What is measured, and on what, by content: all of it may be made anew under its old name."""
+    """What is measured, and on what, by content: all of it may be made anew under its old name.
+
+    Weights that are gone tell nothing: what was measured of them is still there.
+    """
     found = {
         f"weights of arm {weights.arm}": str(read_told(weights.folder / MODEL_FILE)["digest"])
         for weights in every
-        if weights.final
+        if weights.final and exists(weights.folder / MODEL_FILE)
     }
     for name, shards in (("test pairs", settings.test_shards), ("probe pairs", settings.probe_shards)):
         if shards:
