@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import spawn
 from roclip_sanitize.errors import DataError, MismatchError, Stopped
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json
-from roclip_sanitize.trained import is_trained, snapshots
+from roclip_sanitize.trained import is_trained, model_folder, snapshots
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.stopping import StopFile
 from roclip_sanitize.training.train import train_all, train_clip
@@ -146,6 +146,17 @@ def test_a_checkpoint_of_other_settings_is_refused(
     stop_at(1, make_trainer(settings, cache=cache, out=tmp_path))
     with pytest.raises(MismatchError, match=r"step_000000001\.pt belongs to a run with other settings"):
         make_trainer(replace(settings, lr=2e-3), cache=cache, out=tmp_path).run()
+
+
+def test_a_kill_right_after_publishing_leaves_no_checkpoint(
+    shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(shards)
+    trainer = make_trainer(settings, cache=cache, out=tmp_path)
+    stop_at(1, trainer)
+    trainer.keeper.save(model_folder(tmp_path))
+    train_clip(settings, out=tmp_path, executor=HERE, cache=cache.parent)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("method", ["clip", "consensus"])

@@ -28,7 +28,7 @@ from roclip_sanitize.images import Fit
 from roclip_sanitize.trained import is_trained
 from roclip_sanitize.training.checkpoints import TrainState
 from roclip_sanitize.training.data import TrainingData
-from roclip_sanitize.training.keeping import Keeper
+from roclip_sanitize.training.keeping import Keeper, open_checkpoints
 from roclip_sanitize.training.loader import Loader
 from roclip_sanitize.training.methods import open_method
 from roclip_sanitize.training.methods.contract import Features, Method, Objective, Rows, Surroundings
@@ -75,6 +75,8 @@ class Member:
             Whether it got there: it does not when it is asked to stop.
         """
         if is_trained(self.out):
+            if rank == 0:  # a kill right after the model was published left them
+                open_checkpoints(self.settings, self.out, ranks=Ranks()).remove()
             return True
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
         trainer = Trainer(self, rank=rank, size=size)
