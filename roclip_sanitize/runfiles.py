@@ -112,24 +112,37 @@ class StageFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, *, stage: str, settings: Mapping[str, Any]) -> StageFolder:
+    def create(
+        cls, path: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str] | None = None
+    ) -> StageFolder:
         """Open the folder for writing, making it if need be.
 
         Args:
             path: the folder.
             stage: the command that fills it.
             settings: everything that decides its bytes, inputs included; JSON-able.
+            inputs: what each of them holds, by what people call it, for those whose names do not tell. A
+                folder that says nothing of one, since it is older, is taken as it is.
 
         Raises:
-            MismatchError: it was made by another stage, or holds what was made with other settings.
+            MismatchError: it was made by another stage, or holds what was made with other settings or of
+                other inputs.
         """
         folder = cls(path)
         told = {"stage": stage, "format": FORMAT_VERSION, "settings": settings}
         wanted = unsigned(json.loads(json.dumps(told)))
         found = read_told(path / STAGE_FILE) if exists(path / STAGE_FILE) else {}
-        if found and (found.get("stage") != stage or not _is_bare(path)):
-            _require_same(path, found=found, wanted=wanted)
-        elif found != wanted:
+        fresh = not found or (found.get("stage") == stage and _is_bare(path))
+        if not fresh:
+            _require_same(path, found={**found, "inputs": 0}, wanted={**wanted, "inputs": 0})
+        held = {} if fresh else folder.inputs
+        for name, content in (inputs or {}).items():
+            if held.setdefault(name, content) != content:
+                raise MismatchError(
+                    f"{path} was made of other {name} than are there now: choose another folder or remove it"
+                )
+        wanted |= {"inputs": held} if held else {}
+        if found != wanted and not folder.finished:  # what is finished says no more than it did
             write_json(path / STAGE_FILE, wanted)
         return folder
 
@@ -154,6 +167,12 @@ class StageFolder:
     def settings(self) -> dict[str, Any]:
         """What the folder was made with."""
         return Told(read_told(self.path / "stage.json")["settings"], where=f"settings of {self.path}")
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What it was made of, by content; nothing of what an older version made."""
+        held = read_told(self.path / STAGE_FILE).get("inputs", {})
+        return Told(held, where=f"inputs of {self.path}")
 
     def marker(self, name: str) -> Marker | None:
         """The completion marker of one shard, or None while it is not done."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pytest
 
 from roclip_sanitize.attacks.contract import Target
 from roclip_sanitize.evaluation.attack_success import targeted_success, trigger_success
 from roclip_sanitize.evaluation.counts import Count
+from roclip_sanitize.evaluation.intervals import wilson
+from roclip_sanitize.evaluation.results import Result
 
 CLASSES = ("shoe", "hat", "scarf")
 SHOE, HAT, SCARF = range(3)
@@ -116,3 +119,34 @@ def test_counts_carry_the_name_of_the_attack() -> None:
     one = np.array([SHOE])
     found = list(trigger_success("patch", target=HAT, label_N=one, triggered_class_N=one, clean_class_N=one))
     assert {count.attack for count in found} == {"patch"}
+
+
+def test_a_picture_that_is_asked_about_for_each_target_is_one_piece_of_evidence() -> None:
+    rng, covered = np.random.default_rng(1), 0
+    targets = [Target(uid=str(number), true_label="scarf", adversarial="shoe") for number in range(16)]
+    for _ in range(200):
+        label_N, named_N = rng.integers(3, size=(2, 120))  # nobody learnt anything: a third of each
+        found = targeted_success(
+            "targeted",
+            targets=targets,
+            target_class_TK=np.zeros((16, 1), np.int64),
+            clean_class_NK=named_N[:, None],
+            label_N=label_N,
+            classes=CLASSES,
+        )
+        control = next(one for one in found if one.metric == "clean_target_rate")
+        result = Result.of(control, arm="a", seed=0)
+        assert result.n == 16 * (label_N != SHOE).sum()
+        covered += result.low <= 1 / 3 <= result.high
+    assert 0.91 <= covered / 200 <= 0.99
+
+
+def test_several_triggers_on_one_picture_are_one_piece_of_evidence() -> None:
+    label_N = np.repeat([SHOE, HAT], 30)
+    named_N = np.where(np.arange(60) % 3, label_N, SCARF)
+    told = {"label_N": label_N, "triggered_class_N": named_N, "clean_class_N": label_N}
+    alone = next(trigger_success("many", target=SCARF, **told))
+    together = Result.of(alone + alone + alone, arm="a", seed=0)
+    assert (together.value, together.n) == (1 / 3, 180)
+    assert (together.low, together.high) == pytest.approx(wilson(20, 60), abs=0.02)
+    assert Result.of(alone, arm="a", seed=0).low == wilson(20, 60)[0]

@@ -216,6 +216,21 @@ def test_one_of_other_settings_is_refused(place: Path) -> None:
         folder_at(place, settings="told otherwise").load(state_at(0))
 
 
+@pytest.mark.parametrize(("saved", "now"), [("", "a"), ("a", ""), ("a", "a"), ("a", "b")])
+def test_one_of_other_pairs_is_refused_where_both_are_known(saved: str, now: str, tmp_path: Path) -> None:
+    def folder(pairs: str) -> CheckpointFolder:
+        return CheckpointFolder(tmp_path, settings="told", keep=2, ranks=Ranks(), pairs=pairs)
+
+    folder(saved).save(state_at(1))
+    if (saved, now) != ("a", "b"):
+        assert folder(now).load(state_at(0))
+        return
+    with pytest.raises(
+        MismatchError, match=r"000001\.pt is of a run on other pairs than the shards hold now"
+    ):
+        folder(now).load(state_at(0))
+
+
 def test_a_protocol_that_is_not_known_is_told() -> None:
     with pytest.raises(ConfigError, match=r"^nowhere://bucket/run cannot be read here"):
         folder_at(source_path("nowhere://bucket/run")).load(state_at(0))

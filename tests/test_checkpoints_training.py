@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import spawn
 from roclip_sanitize.errors import DataError, MismatchError, Stopped
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import read_json
-from roclip_sanitize.trained import is_trained, snapshots
+from roclip_sanitize.trained import is_trained, model_folder, snapshots
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.stopping import StopFile
 from roclip_sanitize.training.train import train_all, train_clip
@@ -146,6 +146,41 @@ def test_a_checkpoint_of_other_settings_is_refused(
     stop_at(1, make_trainer(settings, cache=cache, out=tmp_path))
     with pytest.raises(MismatchError, match=r"step_000000001\.pt belongs to a run with other settings"):
         make_trainer(replace(settings, lr=2e-3), cache=cache, out=tmp_path).run()
+
+
+def test_a_kill_right_after_publishing_leaves_no_checkpoint(
+    shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(shards)
+    trainer = make_trainer(settings, cache=cache, out=tmp_path)
+    stop_at(1, trainer)
+    trainer.keeper.save(model_folder(tmp_path))
+    train_clip(settings, out=tmp_path, executor=HERE, cache=cache.parent)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("method", ["clip", "consensus"])
+def test_a_checkpoint_of_other_pairs_is_refused(method: Any, tmp_path: Path) -> None:
+    shards = write_square_shards(tmp_path / "squares", shards=2, pairs=PAIRS // 2)
+    settings, out = settings_for(shards, method=method), tmp_path / "out"
+    stop_at(1, make_trainer(settings, cache=square_cache(shards, tmp_path / "cache"), out=out))
+    write_square_shards(tmp_path / "squares", shards=2, pairs=PAIRS // 2 - 8, first=700)
+    with pytest.raises(MismatchError, match=r"step_000000001\.pt is of a run on other pairs than the shards"):
+        make_trainer(settings, cache=square_cache(shards, tmp_path / "cache"), out=out).run()
+
+
+def test_a_finished_run_belongs_to_its_pairs_and_to_copies_of_them(
+    shards: tuple[Path, ...], cache: Path, tmp_path: Path
+) -> None:
+    copies = tuple(Path(shutil.copy(shard, tmp_path)) for shard in shards)
+    settings, out = settings_for(copies, method="clip", epochs=1), tmp_path / "out"
+    tally = train_clip(settings, out=out, executor=HERE)
+    for shard in shards:
+        shutil.copy(shard, tmp_path)  # of another time
+    assert train_clip(settings, out=out, executor=HERE) == tally
+    shutil.copy(shards[0], copies[1])
+    with pytest.raises(MismatchError, match="was made of other training pairs than are there now: choose an"):
+        train_clip(settings, out=out, executor=HERE)
 
 
 def test_the_log_of_steps_to_be_made_again_is_cut_off(

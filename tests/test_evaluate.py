@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +13,20 @@ import pytest
 
 from roclip_sanitize.attacks.ledger import Ledger
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
+from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.evaluation.evaluate import evaluate_arms
 from roclip_sanitize.evaluation.results import Result, find, read_results, write_results
 from roclip_sanitize.evaluation.settings import EvaluateSettings
+from roclip_sanitize.evaluation.split import look_through
+from roclip_sanitize.evaluation.test_sets import open_test_set
 from roclip_sanitize.executors.local import LocalExecutor
-from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.images import encode_jpeg
+from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.training.settings import TrainSettings
 from roclip_sanitize.training.train import train_clip
-from tests.squares import COLOURS, write_square_shards, write_squares
+from tests.squares import COLOURS, colour_of, draw_square, write_square_shards, write_squares
 
 HERE = LocalExecutor()
 TEST_PAIRS, TARGETS, EPOCHS = 24, 3, 2
@@ -154,6 +161,39 @@ def test_a_second_run_measures_nothing_and_says_the_same(world: EvaluateSettings
 
 
 @pytest.mark.slow
+def test_what_was_replaced_under_its_old_name_is_told(world: EvaluateSettings, tmp_path: Path) -> None:
+    """And copies are as good as what they are of, and folders that say nothing are taken as they are."""
+    trained, ledger, shard = tmp_path / "trained", tmp_path / "poison", tmp_path / "00000.tar"
+    assert world.ledger is not None
+    shutil.copytree(world.arms["undefended"], trained)
+    shutil.copytree(world.ledger, ledger)
+    shutil.copy(world.test_shards[0], shard)
+    settings = replace(world, arms={"one": trained}, ledger=ledger, test_shards=(shard,), curves=False)
+    out = tmp_path / "out"
+    results = evaluate_arms(settings, out=out, executor=HERE)
+    shutil.copy(world.test_shards[0], shard)  # of another time
+    assert evaluate_arms(settings, out=out, executor=HERE) == results
+    for path, name, say in (
+        (shard, "test pairs", lambda: write_squares(shard, first=2_000, pairs=TEST_PAIRS)),
+        (trained / "model" / "model.json", "weights of arm one", lambda: edit(trained / "model/model.json")),
+        (ledger / "ledger.json", "poisons", lambda: edit(ledger / "ledger.json")),
+    ):
+        whole = path.read_bytes()
+        say()
+        with pytest.raises(MismatchError, match=f"was made of other {name} than are there now: choose"):
+            evaluate_arms(settings, out=out, executor=HERE)
+        path.write_bytes(whole)
+    write_json(out / "stage.json", {**read_json(out / "stage.json"), "inputs": {}})
+    edit(ledger / "ledger.json")
+    assert evaluate_arms(settings, out=out, executor=HERE) == results
+
+
+def edit(path: Path) -> None:
+    """Another seed, or digest, in a JSON file."""
+    write_json(path, {**read_json(path), "seed": 99, "digest": "0" * 16})
+
+
+@pytest.mark.slow
 def test_a_curve_may_see_no_picture_of_another_class(world: EvaluateSettings, tmp_path: Path) -> None:
     blue_first = write_squares(tmp_path / "test" / "00000.tar", first=3_002, pairs=8)
     settings = replace(world, test_shards=(blue_first,), curve_pictures=1)
@@ -206,6 +246,49 @@ def test_a_label_that_no_test_pair_has_is_refused(world: EvaluateSettings, tmp_p
 
 
 # Without a model
+
+
+def looked_through(tmp_path: Path, **told: Any) -> dict[str, Any]:
+    """What split.json says of an evaluation that goes no further."""
+    settings = settings_of(**{"test_shards": (write_squares(tmp_path / "test.tar", pairs=8),), **told})
+    look_through(settings, open_test_set(settings), out=tmp_path / "out", executor=HERE)
+    return dict(read_json(tmp_path / "out" / "split.json"))
+
+
+@pytest.mark.parametrize(
+    ("colours", "message"),
+    [
+        (
+            "PAINT",
+            "no probe picture shows any of the 4 classes ('blue', 'green', 'red', 1 more): they show 'P",
+        ),
+        (None, "the field 'colour' has 0 values in the pairs of 1 probe shards, wanted some"),
+    ],
+)
+def test_probe_labels_that_match_no_class_are_refused(
+    colours: str | None, message: str, tmp_path: Path
+) -> None:
+    fields = {} if colours is None else {"colour": colours}
+    with ShardWriter(tmp_path / "probe.tar") as writer:
+        for number in range(3):
+            writer.add(str(number), image=encode_jpeg(draw_square(number)), caption="a square", fields=fields)
+    with pytest.raises(DataError, match=re.escape(message)):
+        looked_through(tmp_path, probe_shards=(tmp_path / "probe.tar",))
+
+
+def test_copies_are_told_of_where_bytes_were_looked_at(tmp_path: Path) -> None:
+    shards = (write_squares(tmp_path / "train.tar", pairs=8, first=4),)
+    embed_shards(EmbedSettings(shards=shards, encoder="plain"), out=tmp_path / "store", executor=HERE)
+    split = looked_through(tmp_path, store=tmp_path / "store")
+    assert (split["copies"]["hits"], split["copies"]["n"]) == (4, 8)
+    for number in range(4, 7):
+        path = tmp_path / "data" / colour_of(number) / "a.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(encode_jpeg(draw_square(number)))
+    public = {"test_shards": (), "dataset": f"folder:{tmp_path / 'data'}"}
+    split = looked_through(tmp_path, store=tmp_path / "store", **public)
+    assert "copies" not in split, "a public data set hands on no bytes"
+    assert (split["near_duplicates"]["hits"], split["near_duplicates"]["n"]) == (3, 3)
 
 
 def settings_of(**told: Any) -> EvaluateSettings:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from roclip_sanitize.evaluation.counts import Count, Sample
-from roclip_sanitize.evaluation.intervals import bootstrap_mean, grouped_share, wilson
+from roclip_sanitize.evaluation.intervals import bootstrap_mean, class_mean, grouped_share, wilson
 from roclip_sanitize.evaluation.results import Result
 
 
@@ -86,6 +89,36 @@ def test_none_or_all_of_the_groups_hit_is_no_certainty(hit: bool, wanted: tuple[
     assert grouped_share(np.full(6, hit), np.array([0, 0, 0, 1, 1, 1])) == wanted
 
 
+@pytest.mark.parametrize("hit", [False, True])
+def test_a_perfect_mean_of_classes_is_no_certainty_and_no_more_than_one(hit: bool) -> None:
+    class_N = np.repeat([0, 1, 2], [100, 10, 1])
+    low, high = class_mean(np.full(111, hit), class_N)
+    assert (low, high) == wilson(hit * 9 / 1.11, 9 / 1.11)  # nine ninths, which spread as 1/100, 1/10 and 1/1
+    assert 0 <= low < high <= 1
+
+
+def test_classes_of_one_size_and_share_are_one_share() -> None:
+    hit_N, class_N = np.tile([True, True, True, False], 50), np.repeat(np.arange(10), 20)
+    assert class_mean(hit_N, class_N) == pytest.approx(wilson(150, 200))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares"),
+    [
+        pytest.param([20] * 30, np.linspace(0.6, 1, 30), id="as large each"),
+        pytest.param([200, 90, 40, 18, 8, 4, 2, 2], np.linspace(0.95, 0.4, 8), id="a long tail"),
+        pytest.param([1] * 50, np.linspace(0.1, 0.9, 50), id="a picture of each"),
+    ],
+)
+def test_the_mean_of_classes_lies_in_its_interval_as_often_as_promised(
+    sizes: list[int], shares: NDArray[np.float64]
+) -> None:
+    rng, class_N = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
+    found = [class_mean(rng.random(len(class_N)) < shares[class_N], class_N) for _ in range(400)]
+    covered = sum(low <= shares.mean() <= high for low, high in found) / 400
+    assert 0.90 <= covered <= 0.99
+
+
 def test_what_was_counted_gets_its_interval() -> None:
     share = Result.of(Count(attack="patch", metric="attack_success", hits=1, trials=4), arm="a", seed=2)
     assert (share.value, share.n, share.low, share.high) == (0.25, 4, *wilson(1, 4))
@@ -93,3 +126,19 @@ def test_what_was_counted_gets_its_interval() -> None:
     rank = Result.of(ranks, arm="a", seed=2)
     assert (rank.value, rank.n) == (4.0, 3)
     assert 0 <= rank.low < 4 < rank.high <= 10
+
+
+def test_ranks_in_groups_are_no_share_even_if_all_are_first_or_second() -> None:
+    told = {"value_N": np.zeros(4), "group_N": np.array([0, 0, 1, 1])}
+    rank = Result.of(Sample(attack="swap", metric="min_rank", **told), arm="a", seed=2)
+    assert (rank.low, rank.high) == (0.0, 0.0)
+
+
+def test_a_mean_of_classes_stays_within_a_share() -> None:
+    told: dict[str, Any] = {"attack": None, "metric": "mean_per_class_recall"}
+    sample = Sample(value_N=np.array([1.0, 1, 1, 0]), class_N=np.array([5, 5, 5, 3]), **told)
+    result = Result.of(sample, arm="a", seed=0)
+    assert (result.value, result.n) == (0.5, 4)
+    assert 0 <= result.low < 0.5 < result.high <= 1
+    nothing = Sample(value_N=np.zeros(0), class_N=np.zeros(0, np.int64), **told)
+    assert (nothing.mean, Result.of(nothing, arm="a", seed=0).high) == (0.0, 1.0)

@@ -27,9 +27,7 @@ def turned(*degrees: float) -> NDArray[np.float32]:
 def told(found: Any) -> dict[tuple[str | None, str], Any]:
     """(attack, metric) → (hits, trials) or the mean."""
     return {
-        (one.attack, one.metric): (one.hits, one.trials)
-        if isinstance(one, Count)
-        else float(one.value_N.mean())
+        (one.attack, one.metric): (one.hits, one.trials) if isinstance(one, Count) else one.mean
         for one in found
     }
 
@@ -195,3 +193,19 @@ def test_pooling_adds_counts_and_joins_samples() -> None:
     samples = [Sample(attack="a", metric="r", value_N=np.array([float(value)])) for value in (4, 8)]
     found = pooled([*counts, *samples])
     assert told(found) == {("a", "m"): (4, 7), ("a", "r"): 6.0}
+
+
+def test_pooling_keeps_together_what_is_of_one_picture() -> None:
+    asked_N, hit_N = np.array([True, True, False]), np.array([True, False, False])
+    counts = [Count.of_groups("a", "m", each & asked_N, asked_N) for each in (hit_N, asked_N)]
+    samples = [
+        Sample(attack="a", metric="r", value_N=np.array([value]), group_N=np.array([2])) for value in (4.0, 8)
+    ]
+    count, sample = pooled([*counts, *samples])
+    assert isinstance(count, Count)
+    assert count.hits_G is not None
+    assert count.trials_G is not None
+    assert (count.hits_G.tolist(), count.trials_G.tolist()) == ([2, 1, 0], [2, 2, 0])
+    assert isinstance(sample, Sample)
+    assert sample.group_N is not None
+    assert sample.group_N.tolist() == [2, 2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from roclip_sanitize.training.methods.phases import Phased, phase_starts
 from roclip_sanitize.training.methods.unimodal import Unimodal
 from tests.method_runs import features, one_way, random_features, surroundings, taken
 from tests.test_objectives import unit_rows
+from tests.trainings import write_table
 
 
 class TestUnimodal:
@@ -155,3 +158,29 @@ def test_pools_of_phases_are_apart() -> None:
     state = phased.state_dict()
     assert np.unique(state["warm_up"]["row_P"]).tolist() == list(range(9))
     assert state["method"]["row_P"].tolist() == [15, 16, 17, *[-1] * 6]
+
+
+class AskedTables:
+    """Tables that are there as soon as they are asked for; in none of them anybody has a match."""
+
+    def __init__(self, path: Path) -> None:
+        self.windows = list[int]()
+        self._table = write_table(path, [("0", "", "")])
+
+    def ask(self, window: int) -> None:
+        self.windows.append(window)
+
+    def get(self, window: int) -> Path:
+        assert window in self.windows, "a table that nobody asked for is waited for without end"
+        return self._table
+
+
+def test_a_window_whose_asking_falls_into_a_phase_has_its_table(tmp_path: Path) -> None:
+    windows = {"match_from": 0.1, "match_every": 12, "match_for": 6}  # steps 1, 2, 5, 6 and 9
+    told: dict[str, Any] = {"match_by": "index", **windows, "warm_up_for": 0.3, "gentle_for": 0.2}
+    run = surroundings("roclip", total_steps=10, **told)
+    run.data.uids = lambda: [str(row) for row in range(run.data.rows)]  # type: ignore[method-assign]
+    tables = AskedTables(tmp_path)
+    kinds = [plan.kind for plan, _ in taken(open_method(replace(run, tables=tables)), range(10))]
+    assert kinds == ["unimodal"] * 3 + ["gentle"] * 2 + ["matching"] * 2 + ["ordinary"] * 2 + ["matching"]
+    assert tables.windows == [1, 2], "and nothing is made for a window that nobody reads"

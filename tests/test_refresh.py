@@ -34,16 +34,17 @@ def test_a_table_is_asked_for_when_the_window_before_ends() -> None:
     periods=st.integers(0, 40),
     length=st.integers(1, 49),
     ends=st.sampled_from(["", "matching", "ordinary"]),
+    phases=st.integers(0, 39),
 )
 def test_every_window_is_asked_for_once_and_in_time(
-    start: int, step: int, periods: int, length: int, ends: Ending
+    start: int, step: int, periods: int, length: int, ends: Ending, phases: int
 ) -> None:
     schedule = MatchingSchedule(
         start=start, every=length + step + periods, length=length, ends=ends, total=step * 40, step=step
     )
-    asks = list[int]()
-    for seen in range(0, schedule.total, step):
-        if (window := schedule.asked(seen)) is not None:
+    asks, since = list[int](), phases * step
+    for seen in range(since, schedule.total, step):
+        if (window := schedule.asked(seen, since=since)) is not None:
             asks.append(window)
         if schedule.matches(seen):
             assert schedule.window(seen) in asks

@@ -127,6 +127,10 @@ def _success(arm: str, attack: str, value: float, n: int = 1000) -> Result:
              (("undefended", 0.5), ("sanitised_consensus", 0.0))],
             "The attacker got 50 % to 90 % with 5 attacks from plain CLIP; after sanitising, at most 40 %.",
         ),
+        (
+            [_success("undefended", attack, 0.5) for attack in ("many", "many/a", "many/b", "many/c")],
+            "The attacker got 50 % of triggered pictures from plain CLIP.",
+        ),
     ],
 )  # fmt: skip
 def test_the_sentence_fits_any_run(results: list[Result], sentence: str) -> None:

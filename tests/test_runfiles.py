@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -256,3 +257,25 @@ def test_what_a_run_goes_on_from_is_not_taken_over(tmp_path: Path, name: str) ->
     write_bytes(tmp_path / name, b"")
     with pytest.raises(MismatchError, match="seed was 0, now 1"):
         StageFolder.create(tmp_path, stage="train", settings={"seed": 1})
+
+
+def test_inputs_are_told_by_what_they_hold(tmp_path: Path) -> None:
+    told: dict[str, Any] = {"stage": "train", "settings": {"seed": 0}}
+    StageFolder.create(tmp_path, **told, inputs={"pairs": "a"})
+    StageFolder.create(tmp_path, **told, inputs={"pairs": "b"})  # nothing was made of the first
+    write_bytes(tmp_path / "log.jsonl", b"")
+    assert StageFolder.create(tmp_path, **told).inputs == {"pairs": "b"}
+    StageFolder.create(tmp_path, **told, inputs={"pairs": "b", "words": "c"})
+    with pytest.raises(MismatchError, match="was made of other words than are there now: choose another f"):
+        StageFolder.create(tmp_path, **told, inputs={"pairs": "b", "words": "d"})
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_folder_from_before_inputs_were_told_is_gone_on_with(finished: bool, tmp_path: Path) -> None:
+    told: dict[str, Any] = {"stage": "train", "settings": {"seed": 0}}
+    folder = StageFolder.create(tmp_path, **told)
+    write_bytes(tmp_path / "log.jsonl", b"")
+    if finished:
+        folder.finish({})
+    again = StageFolder.create(tmp_path, **told, inputs={"pairs": "a"})
+    assert again.inputs == ({} if finished else {"pairs": "a"})

@@ -54,6 +54,55 @@ def test_run_files_are_read_here(tmp_path: Path) -> None:
     ]
 
 
+NEEDED = {
+    "train": ("--train-data", "/s"),
+    "embed": ("--shards", "/s"),
+    "poison": ("--shards", "/s", "--label", "kind"),
+    "evaluate": (),
+    "ingest": (),
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "option", "value", "wanted"),
+    [
+        ("train", "--method", "consensus", "consensus"),
+        ("train", "--wandb", "photos", "photos"),
+        ("train", "--pretrained", "open_clip:ViT-B-32/photos", "open_clip:ViT-B-32/photos"),
+        ("train", "--pretrained", "open_clip:ViT-B-32/p.pt", "open_clip:ViT-B-32/HERE/p.pt"),
+        ("train", "--pretrained", "photos", "HERE/photos"),
+        ("train", "--checkpoints", "not_there_yet", "HERE/not_there_yet"),
+        ("train", "--checkpoints", "s3://bucket/photos", "s3://bucket/photos"),
+        ("embed", "--encoder", "textures", "textures"),
+        ("poison", "--attacks", "patch:target=photos", "patch:target=photos"),
+        ("poison", "--attacks", "badclip:file=p.pt,rate=0.1", "badclip:file=HERE/p.pt,rate=0.1"),
+        (
+            "poison",
+            "--attacks",
+            "badclip:rate=0.1, file = a,b.json",
+            "badclip:rate=0.1, file = HERE/a,b.json",
+        ),
+        ("evaluate", "--arm", "consensus=runs/a", "consensus=HERE/runs/a"),
+        ("evaluate", "--arm", "runs/a", "HERE/runs/a"),
+        ("evaluate", "--dataset", "cifar10:photos", "cifar10:HERE/photos"),
+        ("evaluate", "--classes", "photos", "photos"),
+        ("ingest", "--urls", "a.csv::b.csv", "HERE/a.csv::HERE/b.csv"),
+    ],
+)
+def test_only_what_holds_a_path_becomes_absolute(
+    stage: str, option: str, value: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("consensus", "photos", "textures"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "p.pt").touch()
+    needed = [*NEEDED[stage], "--out", "/o"]
+    if stage == "evaluate" and option != "--arm":
+        needed += ["--arm", "/a"]
+    found = arguments_of([stage, option, value, *needed])
+    assert found[found.index(option) + 1] == wanted.replace("HERE", str(tmp_path))
+
+
 def test_arguments_and_groups_keep_their_places() -> None:
     assert arguments_of(["retry-failed", "/store", "--threads", "2"]) == [
         "retry-failed",
@@ -198,6 +247,33 @@ def test_each_character_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = list[str]()
     follow("job_1", server, shown.append)
     assert "".join(shown) == "one\ntwo\nthree\nfour\n"
+
+
+class Away(Server):
+    """Does not answer, the first times that it is asked what has become of a job."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__([("one\n", "gone"), ("one\n", "two\n")], [Info(Status("SUCCEEDED"))])
+        self._times = times
+
+    def get_job_info(self, job_id: str) -> Info:
+        self._times -= 1
+        if self._times >= 0:
+            raise ConnectionError("nobody at http://me:hunter2@head")
+        return super().get_job_info(job_id)
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "ASK_EVERY_SECONDS", 0.0)
+    shown = list[str]()
+    follow("job_1", Away(3), shown.append)
+    assert "".join(shown) == "one\ntwo\n"
+    monkeypatch.setattr(submission, "BACK_WITHIN_SECONDS", 0.0)
+    with pytest.raises(
+        RoclipError, match=r"may go on: 'ray job status job_1' tells, 'ray job logs --f"
+    ) as why:
+        follow("job_1", Away(99), shown.append)
+    assert "hunter2" not in str(why.value)
 
 
 @pytest.mark.parametrize(

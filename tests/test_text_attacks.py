@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.evaluation import text_attacks
 from roclip_sanitize.evaluation.counts import Count, Sample
-from roclip_sanitize.evaluation.text_attacks import best_ranks, text_success
+from roclip_sanitize.evaluation.text_attacks import Asked, best_ranks, text_success
 
 
 def test_five_pictures_by_hand() -> None:
@@ -31,8 +31,13 @@ def test_a_wrong_picture_as_similar_comes_first() -> None:
     assert best_ranks(same_ND[:2], same_ND, wanted_N).tolist() == [3, 3]
 
 
+def asked(*ranks: int) -> Asked:
+    """Captions of the first pictures of nine."""
+    return Asked(rank_Q=np.array(ranks, np.int64), asked_N=np.arange(9) < len(ranks))
+
+
 def test_hits_and_mean_rank_by_hand() -> None:
-    found = list(text_success("swap", rank_Q=np.array([0, 0, 3, 7, 40]), clean_rank_Q=np.array([9, 10])))
+    found = list(text_success("swap", asked=asked(0, 0, 3, 7, 40), clean=asked(9, 10)))
     hits = {one.metric: (one.hits, one.trials) for one in found if isinstance(one, Count)}
     assert hits == {
         "hit_at_1": (2, 5),
@@ -82,7 +87,6 @@ def test_blocks_join_without_a_seam(count: int) -> None:
 
 
 def test_without_a_caption_that_asks_there_is_no_mean_rank() -> None:
-    nobody = np.zeros(0, np.int64)
-    found = {one.metric for one in text_success("swap", rank_Q=nobody, clean_rank_Q=np.array([3]))}
+    found = {one.metric for one in text_success("swap", asked=asked(), clean=asked(3))}
     assert "min_rank" not in found
     assert {"hit_at_1", "clean_min_rank"} < found

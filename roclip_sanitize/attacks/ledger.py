@@ -21,7 +21,7 @@ from roclip_sanitize.attacks.text_triggers import TextTrigger
 from roclip_sanitize.attacks.triggers import Trigger
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.records import UID_DIGITS, is_uid
-from roclip_sanitize.runfiles import StageFolder, read_told, write_json
+from roclip_sanitize.runfiles import StageFolder, fingerprint, read_told, sha256_of, write_json
 from roclip_sanitize.storage import exists, read_bytes
 from roclip_sanitize.store import write_parquet
 from roclip_sanitize.told import as_written
@@ -111,6 +111,11 @@ class Ledger:
             DataError: the table is missing, or is none of a ledger.
         """
         return read_ledger_table(self.path)
+
+    @property
+    def content(self) -> str:
+        """Names what it says, wherever a copy of it lies: sixteen hex digits."""
+        return fingerprint([sha256_of(self.path / name) for name in ("ledger.parquet", "ledger.json")])
 
     def planted(self, attack: str | None = None) -> frozenset[str]:
         """All pairs that one attack, or any, has changed or added: poisons and cover samples."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.redaction import is_secret, redacted
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+:")
+PATCH_FILE = re.compile(r"([:,]\s*file\s*=\s*)(.*?)(?=\s*(?:,\s*[a-z_]+\s*=|$))")  # of an attack: file=PATH
 PROGRAM = ("python", "-m", "roclip_sanitize.cli")
 
 
@@ -150,14 +152,49 @@ def _arguments(setting: Setting, value: Any) -> Iterator[str]:
 
 
 def _everywhere(setting: Setting, value: str) -> str:
-    """A value in which relative paths are absolute."""
+    """A value in which relative paths are absolute; one that holds none is left, whatever lies here."""
+    if not value:
+        return value
     if METAVARS.get(setting.name) == "SHARDS":
-        return "::".join(map(_absolute, value.split("::"))) if value else value
+        return _each_absolute(value)
     if setting.kind is Path:
         return _absolute(value)
-    name, equals, folder = value.rpartition("=")  # such as --arm NAME=FOLDER
-    return f"{name}{equals}{_absolute(folder)}" if folder and Path(folder).exists() else value
+    return HOLD_PATHS.get(setting.name, str)(value)
 
 
 def _absolute(path: str) -> str:
     return path if URL.match(path) else str(Path.cwd() / path)
+
+
+def _each_absolute(paths: str) -> str:
+    return "::".join(map(_absolute, paths.split("::")))
+
+
+def _folder_absolute(value: str, *, between: str) -> str:
+    """Of NAME=FOLDER, say."""
+    name, found, folder = value.partition(between)
+    return f"{name}{found}{_absolute(folder)}" if found else value
+
+
+def _weights_absolute(spec: str) -> str:
+    """Of an encoder: see encoders.open_encoder()."""
+    from roclip_sanitize.encoder_facts import OPEN_CLIP
+    from roclip_sanitize.encoders import UNLEARNT
+
+    if spec in UNLEARNT:
+        return spec
+    if not spec.startswith(OPEN_CLIP):
+        return _absolute(spec)
+    name, _, weights = spec.partition("/")  # a tag of open_clip's, or a file
+    return f"{name}/{_absolute(weights)}" if Path(weights).is_file() else spec
+
+
+# How settings of text hold paths; all others hold none.
+HOLD_PATHS: Mapping[str, Callable[[str], str]] = {
+    "arm": lambda value: _folder_absolute(value, between="=") if "=" in value else _absolute(value),
+    "attacks": lambda spec: PATCH_FILE.sub(lambda found: found[1] + _absolute(found[2]), spec),
+    "checkpoints": _absolute,
+    "dataset": partial(_folder_absolute, between=":"),
+    "urls": _each_absolute,
+    **dict.fromkeys(("encoder", "pretrained", "young"), _weights_absolute),
+}

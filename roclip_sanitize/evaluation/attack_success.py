@@ -8,7 +8,8 @@
 
 For chosen pictures (the targeted poisoning of Carlini & Terzis 2022) there are attack_success_top3
 and _top5 too: the adversarial class is among the model's three, or five, best. Each has its control,
-clean_target_rate_top3 and _top5.
+clean_target_rate_top3 and _top5. A clean picture is asked once for each target, and a test picture
+once for each trigger of an attack: what it answers is one piece of evidence all the same.
 
 Dimension key: N test pictures, T target pictures, C classes, K best of them.
 """
@@ -50,7 +51,13 @@ def targeted_success(
     number = {name: index for index, name in enumerate(classes)}
     adversarial_T = np.array([number[target.adversarial] for target in targets])
     true_T = np.array([number[target.true_label] for target in targets])
-    others = [label_N != index for index in adversarial_T]
+    asked_of = [
+        (index, int(times))
+        for index, times in zip(*np.unique(adversarial_T, return_counts=True), strict=True)
+    ]
+    trials_N = sum(
+        (times * (label_N != index) for index, times in asked_of), np.zeros(len(label_N), np.int64)
+    )
     for cutoff in TARGETED_CUTOFFS:
         if cutoff > 1 and cutoff >= len(classes):
             continue
@@ -61,15 +68,10 @@ def targeted_success(
             hits=_hits(_among(target_class_TK, adversarial_T, cutoff)),
             trials=len(targets),
         )
-        yield Count(
-            attack=attack,
-            metric=f"clean_target_rate{suffix}",
-            hits=sum(
-                _hits(_among(clean_class_NK[other], index, cutoff))
-                for other, index in zip(others, adversarial_T, strict=True)
-            ),
-            trials=sum(_hits(other) for other in others),
-        )
+        hits_N = np.zeros(len(label_N), np.int64)
+        for index, times in asked_of:
+            hits_N += times * (_among(clean_class_NK, index, cutoff) & (label_N != index))
+        yield Count.of_groups(attack, f"clean_target_rate{suffix}", hits_N, trials_N)
     yield Count(
         attack=attack,
         metric="true_class_accuracy",
@@ -96,14 +98,13 @@ def trigger_success(
         label_N: what they really are; pictures of the target class do not count.
     """
     other_N = label_N != target
-    trials = _hits(other_N)
     counted: Mapping[str, NDArray[np.bool_]] = {
         "attack_success": triggered_class_N == target,
         "true_class_accuracy": triggered_class_N == label_N,
         "clean_target_rate": clean_class_N == target,
     }
     for metric, hit_N in counted.items():
-        yield Count(attack=attack, metric=metric, hits=_hits(hit_N & other_N), trials=trials)
+        yield Count.of_groups(attack, metric, hit_N & other_N, other_N)
 
 
 def _among(

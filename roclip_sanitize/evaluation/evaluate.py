@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from roclip_sanitize.attacks.ledger import Ledger
-from roclip_sanitize.encoder_facts import Encoder
+from roclip_sanitize.encoder_facts import MODEL_FILE, Encoder
 from roclip_sanitize.encoders import open_encoder
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.evaluation.clip_benchmark import benchmark_lines, write_benchmark
@@ -52,8 +52,9 @@ from roclip_sanitize.evaluation.split import Split, look_through
 from roclip_sanitize.evaluation.test_sets import TestSet, open_test_set
 from roclip_sanitize.evaluation.zero_shot import TEMPLATES, class_vectors, image_vectors, top_classes
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.held import shards_content
 from roclip_sanitize.images import decode_image, to_square
-from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.runfiles import StageFolder, read_json, read_told, write_json
 from roclip_sanitize.storage import exists, here, remove_tree
 from roclip_sanitize.trained import model_folder, snapshots, training_folder
 
@@ -70,12 +71,14 @@ def evaluate_arms(settings: EvaluateSettings, *, out: Path, executor: Executor) 
     Raises:
         DataError: a folder holds no finished training, the test set is not where it should be, holds no
             labelled picture, or holds poisoned pairs.
-        MismatchError: ``out`` was made with other settings, or the store by another encoder than it says.
+        MismatchError: ``out`` was made with other settings, or of other weights, pairs or poisons; or the
+            store by another encoder than it says.
         ConfigError: there is no such public data set, or the classes lack one that an attack names.
     """
     every = list(_weights(settings))
     test_set = open_test_set(settings)
-    folder = StageFolder.create(out, stage="evaluate", settings=settings.to_json())
+    inputs = _inputs(settings, every, executor)
+    folder = StageFolder.create(out, stage="evaluate", settings=settings.to_json(), inputs=inputs)
     waiting = [weights for weights in every if folder.marker(weights.name) is None]
     if waiting:
         _measure_all(settings, test_set, waiting, out, executor)
@@ -90,6 +93,26 @@ def evaluate_arms(settings: EvaluateSettings, *, out: Path, executor: Executor) 
     unusable = [found.facts["failed"] for weights in finals if (found := folder.marker(weights.name))]
     folder.finish({"arms": sorted(settings.arms), "unusable": max(unusable)})
     return results
+
+
+def _inputs(settings: EvaluateSettings, every: Sequence[Weights], executor: Executor) -> dict[str, str]:
+    """What is measured, and on what, by content: all of it may be made anew under its old name.
+
+    Weights that are gone tell nothing: what was measured of them is still there.
+    """
+    found = {
+        f"weights of arm {weights.arm}": str(read_told(weights.folder / MODEL_FILE)["digest"])
+        for weights in every
+        if weights.final and exists(weights.folder / MODEL_FILE)
+    }
+    for name, shards in (("test pairs", settings.test_shards), ("probe pairs", settings.probe_shards)):
+        if shards:
+            found[name] = shards_content(shards, executor=executor, label=settings.label)
+    if settings.ledger:
+        found["poisons"] = Ledger.open(settings.ledger).content
+    if settings.store:
+        found["training embeddings"] = StageFolder.open(settings.store, stage="embed").content
+    return found
 
 
 def _measure_all(

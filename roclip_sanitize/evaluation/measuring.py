@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from roclip_sanitize.evaluation.encoding import Arrays
 from roclip_sanitize.evaluation.goals import Goals
 from roclip_sanitize.evaluation.linear_probe import linear_probe
 from roclip_sanitize.evaluation.retrieval import retrieval_ranks
-from roclip_sanitize.evaluation.text_attacks import best_ranks, text_success
+from roclip_sanitize.evaluation.text_attacks import Asked, best_ranks, text_success
 
 RETRIEVAL_CUTOFFS = (1, 5, 10)
 TOP = 5
@@ -45,10 +46,8 @@ def classified(
     if classes > TOP:
         among = (class_NK[:, :TOP] == label_N[:, None]).any(axis=1)
         yield Count(attack=None, metric=f"{prefix}_top{TOP}", hits=int(among.sum()), trials=len(label_N))
-    _, code_N, size_C = np.unique(label_N, return_inverse=True, return_counts=True)
-    weight_N = len(label_N) / (len(size_C) * size_C[code_N])  # its mean over a class is the class's share
     name = "mean_per_class_recall" if prefix == "zero_shot" else f"{prefix}_mean_per_class_recall"
-    yield Sample(attack=None, metric=name, value_N=hit_N * weight_N)
+    yield Sample(attack=None, metric=name, value_N=hit_N.astype(np.float64), class_N=label_N)
 
 
 def clean(seen: Arrays) -> NDArray[np.bool_]:
@@ -148,20 +147,25 @@ def _captions_attacked(seen: Arrays, goals: Goals, classes: Sequence[str]) -> It
         yield from _named(
             text_success(
                 attack,
-                rank_Q=best_ranks(spoiled_ND, image_ND, wanted_N, wanted=what),
-                clean_rank_Q=best_ranks(caption_ND[~wanted_N], image_ND, wanted_N),
+                asked=Asked(
+                    rank_Q=best_ranks(spoiled_ND, image_ND, wanted_N, wanted=what), asked_N=~wanted_N
+                ),
+                clean=Asked(rank_Q=best_ranks(caption_ND[~wanted_N], image_ND, wanted_N), asked_N=~wanted_N),
             ),
             goal.variant,
             alone=sum(name == attack for name, _ in goals.text_backdoors) == 1,
         )
     for attack, swap in goals.swaps:
         wanted_N, asked_N = label_N == classes.index(swap.shown), label_N == classes.index(swap.asked)
+        other_N = ~asked_N & ~wanted_N
         what = f"{swap.shown!r}, which captions of attack {attack!r} should find"
         yield from _named(
             text_success(
                 attack,
-                rank_Q=best_ranks(caption_ND[asked_N], image_ND, wanted_N, wanted=what),
-                clean_rank_Q=best_ranks(caption_ND[~asked_N & ~wanted_N], image_ND, wanted_N),
+                asked=Asked(
+                    rank_Q=best_ranks(caption_ND[asked_N], image_ND, wanted_N, wanted=what), asked_N=asked_N
+                ),
+                clean=Asked(rank_Q=best_ranks(caption_ND[other_N], image_ND, wanted_N), asked_N=other_N),
             ),
             f"{swap.asked}-{swap.shown}",
             alone=sum(name == attack for name, _ in goals.swaps) == 1,
@@ -178,16 +182,8 @@ def _named(counted: Iterable[Count | Sample], variant: str, *, alone: bool) -> I
 
 def pooled(counted: Iterable[Count | Sample]) -> list[Count | Sample]:
     """One of each metric of each attack, in the order of the first: counts added up, samples joined."""
-    found: dict[tuple[str | None, str], Count | Sample] = {}
+    found: dict[tuple[str | None, str], Any] = {}
     for one in counted:
         key = (one.attack, one.metric)
-        found[key] = _sum(found[key], one) if key in found else one
+        found[key] = found[key] + one if key in found else one
     return list(found.values())
-
-
-def _sum(first: Count | Sample, second: Count | Sample) -> Count | Sample:
-    if isinstance(first, Count) and isinstance(second, Count):
-        return replace(first, hits=first.hits + second.hits, trials=first.trials + second.trials)
-    assert isinstance(first, Sample)
-    assert isinstance(second, Sample)
-    return replace(first, value_N=np.concatenate([first.value_N, second.value_N]))

@@ -6,8 +6,9 @@
 
 torchvision reads them. Test splits are measured where a set has one; Caltech-101 and EuroSAT have
 none, so all of their pictures are (CLIP_benchmark's vtab/ versions of the two take a part). Class
-names and the 80 templates of ImageNet are OpenAI's, as open_clip has them; the other sets' templates
-are short, after what Radford et al. 2021 (3.1.4) say of naming the kind of thing.
+names and the 80 templates of ImageNet are OpenAI's, as open_clip has them: two of its classes are called
+"missile" and two "sunglasses", and count as one each. The other sets' templates are short, after what
+Radford et al. 2021 (3.1.4) say of naming the kind of thing.
 """
 
 from __future__ import annotations

@@ -10,14 +10,18 @@ every sweep.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from roclip_sanitize.evaluation.counts import Count, Sample
-from roclip_sanitize.evaluation.intervals import bootstrap_mean, grouped_share, wilson
+from roclip_sanitize.evaluation.intervals import (
+    bootstrap_mean,
+    class_mean,
+    counted_share,
+    grouped_share,
+    wilson,
+)
 from roclip_sanitize.runfiles import read_json, write_json
 
 RANKS = frozenset({"min_rank", "clean_min_rank"})  # places in a ranking, 0 and up
@@ -64,9 +68,15 @@ class Result:
         """Whatever was counted, with the interval that is due to it; seed is that of resampling too."""
         if isinstance(counted, Count):
             named: dict[str, Any] = {"attack": counted.attack, "metric": counted.metric}
-            return cls.of_share(counted.hits, counted.trials, arm=arm, seed=seed, **named)
+            found = cls.of_share(counted.hits, counted.trials, arm=arm, seed=seed, **named)
+            if counted.hits_G is None or counted.trials_G is None:
+                return found
+            low, high = counted_share(counted.hits_G, counted.trials_G, seed=seed)
+            return replace(found, low=low, high=high)
         value_N, group_N = counted.value_N, counted.group_N
-        if group_N is not None and np.isin(value_N, (0, 1)).all():
+        if counted.class_N is not None:
+            low, high = class_mean(value_N == 1, counted.class_N)
+        elif group_N is not None and is_share(counted.metric):
             low, high = grouped_share(value_N == 1, group_N, seed=seed)
         else:
             low, high = bootstrap_mean(value_N, group_N, seed=seed)
@@ -74,7 +84,7 @@ class Result:
             arm=arm,
             attack=counted.attack,
             metric=counted.metric,
-            value=float(value_N.mean()) if len(value_N) else 0.0,
+            value=counted.mean,
             low=low,
             high=high,
             n=len(value_N),

@@ -1,9 +1,10 @@
 """What a test set holds, and how much of it was trained on.
 
 A test is worth what its pictures' novelty is worth. Test pictures whose very bytes are among the
-training pairs are counted, and those whose vectors nearly are (cosine of ``near`` or more, by the
-encoder of the training shards' store); a poisoned pair among the test pairs ends the evaluation.
-Pictures that attacks are after are no clean test pictures, and are not counted.
+training pairs are counted (not of public data sets, whose bytes nobody hands on), and those whose
+vectors nearly are (cosine of ``near`` or more, by the encoder of the training shards' store); a poisoned
+pair among the test pairs ends the evaluation. Pictures that attacks are after are no clean test pictures,
+and are not counted.
 
 Cosines are taken about the mean of the training vectors: all pictures of a corpus have much in
 common, catalogue pictures their white ground, and as they are their cosines say little else.
@@ -29,7 +30,7 @@ from roclip_sanitize.encoder_facts import Encoder
 from roclip_sanitize.encoders import open_encoder
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.evaluation.intervals import wilson
-from roclip_sanitize.evaluation.labels import require_labelled
+from roclip_sanitize.evaluation.labels import choose_classes, require_labelled
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.evaluation.test_sets import ShardSet, Survey, TestPart, TestSet, open_test_set
 from roclip_sanitize.executors.base import Executor
@@ -71,7 +72,8 @@ class PartFacts:
         labels: how many of each label.
         poisoned: uids of pairs of it that are poisons of the ledger.
         targets: pairs of it that attacks are after.
-        copies: pictures of it whose bytes the store knows.
+        hashed: pictures of it whose bytes were looked for in the store.
+        copies: those of them that the store knows.
         near: pictures of it that are near-duplicates of one of the store.
         compared: pictures of it that were compared by vectors.
     """
@@ -81,6 +83,7 @@ class PartFacts:
     labels: Counter[str]
     poisoned: Sequence[str] = ()
     targets: int = 0
+    hashed: int = 0
     copies: int = 0
     near: int = 0
     compared: int = 0
@@ -90,7 +93,8 @@ def look_through(settings: EvaluateSettings, test_set: TestSet, *, out: Path, ex
     """Look through all parts, choose classes, and write OUT/split.json.
 
     Raises:
-        DataError: there is no usable pair, no labelled one, or one that the ledger poisoned.
+        DataError: there is no usable pair, no labelled one (to measure on, or for the probe to learn
+            from), or one that the ledger poisoned.
         MismatchError: the store's encoder is not the one that made it.
     """
     parts = [*test_set.parts]
@@ -100,8 +104,11 @@ def look_through(settings: EvaluateSettings, test_set: TestSet, *, out: Path, ex
     probe_set = ShardSet(settings.probe_shards, settings.label)
     probe = _in_order(executor.map(partial(ProbeLookWorker, settings), probe_set.parts))
     _require_usable(settings, facts)
-    classes = _choose_classes(settings, test_set, facts)
-    require_labelled(settings.label, [one.labels for one in facts], classes=classes)
+    labels, probe_labels = ([one.labels for one in each] for each in (facts, probe))
+    classes = choose_classes(settings, test_set, labels)
+    require_labelled(settings.label, labels, classes=classes)
+    if probe:
+        require_labelled(settings.label, probe_labels, classes=classes, what="probe")
     write_json(out / "split.json", _facts_json(settings, test_set, facts, classes))
     return Split(
         dataset=test_set.name,
@@ -136,13 +143,15 @@ class LookWorker:
     def __call__(self, part: TestPart) -> PartFacts:
         survey = self._set.survey(part)
         compared, near = self._count_near(part)
+        hashed, copies = self._count_copies(survey)
         return PartFacts(
             part=part,
             pictures=survey.pictures,
             labels=survey.labels,
             poisoned=self._poisoned(survey),
             targets=len(self._targets.intersection(survey.uids)),
-            copies=self._count_copies(survey),
+            hashed=hashed,
+            copies=copies,
             near=near,
             compared=compared,
         )
@@ -151,15 +160,16 @@ class LookWorker:
         pairs = zip(survey.uids, survey.image_hashes, strict=True)
         return [uid for uid, image_hash in pairs if uid in self._poisons or image_hash in self._spoiled]
 
-    def _count_copies(self, survey: Survey) -> int:
+    def _count_copies(self, survey: Survey) -> tuple[int, int]:
+        """How many pictures were looked for by their bytes, and how many of them the store knows."""
         if self._store is None:
-            return 0
+            return 0, 0
         pairs = zip(survey.uids, survey.image_hashes, strict=True)
         hashes = [image_hash for uid, image_hash in pairs if uid not in self._targets]
         found, wanted = set[str](), set(hashes)
         for part in self._store.parts:
             found |= wanted.intersection(self._store.metadata(part.name, ["image_hash"])["image_hash"])
-        return sum(image_hash in found for image_hash in hashes)
+        return len(hashes), sum(image_hash in found for image_hash in hashes)
 
     def _count_near(self, part: TestPart) -> tuple[int, int]:
         """How many pictures were compared, and how many have a near-duplicate in the store."""
@@ -240,22 +250,6 @@ def _require_usable(settings: EvaluateSettings, facts: Sequence[PartFacts]) -> N
         )
 
 
-def _choose_classes(
-    settings: EvaluateSettings, test_set: TestSet, facts: Sequence[PartFacts]
-) -> Sequence[str]:
-    if settings.classes:
-        return settings.classes
-    if test_set.classes:
-        return test_set.classes
-    if settings.ledger:
-        return Ledger.open(settings.ledger).classes
-    counts = Counter[str]()
-    for one in facts:
-        counts.update(one.labels)
-    in_order = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return [label for label, _ in in_order[: settings.class_count]]
-
-
 def _labelled(facts: PartFacts, classes: Sequence[str]) -> int:
     return sum(facts.labels[name] for name in classes)
 
@@ -272,21 +266,18 @@ def _quotas(facts: Sequence[PartFacts], classes: Sequence[str], most: int) -> Qu
 def _facts_json(
     settings: EvaluateSettings, test_set: TestSet, facts: Sequence[PartFacts], classes: Sequence[str]
 ) -> dict[str, Any]:
-    pictures = sum(one.pictures for one in facts)
     said: dict[str, Any] = {
         "dataset": test_set.name,
-        "pictures": pictures,
+        "pictures": sum(one.pictures for one in facts),
         "labelled": sum(_labelled(one, classes) for one in facts),
         "targets_set_apart": sum(one.targets for one in facts),
         "classes": list(classes),
     }
     if settings.store:
-        compared = sum(one.compared for one in facts)
-        said |= {
-            "copies": _share(sum(one.copies for one in facts), pictures - said["targets_set_apart"]),
-            "near_duplicates": _share(sum(one.near for one in facts), compared)
-            | {"cosine": settings.near, "store": str(settings.store)},
-        }
+        if hashed := sum(one.hashed for one in facts):
+            said["copies"] = _share(sum(one.copies for one in facts), hashed)
+        near = _share(sum(one.near for one in facts), sum(one.compared for one in facts))
+        said["near_duplicates"] = near | {"cosine": settings.near, "store": str(settings.store)}
     return said
 
 

@@ -16,6 +16,7 @@ Dimension key: Q captions that ask, N pictures, B captions of a block, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,19 @@ from roclip_sanitize.evaluation.counts import Count, Sample
 
 HIT_CUTOFFS = (1, 5, 10)
 BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What captions found.
+
+    Attributes:
+        rank_Q: best_ranks() of them.
+        asked_N: whose they are, of all pictures: several goals may ask with one.
+    """
+
+    rank_Q: NDArray[np.int64]
+    asked_N: NDArray[np.bool_]
 
 
 def best_ranks(
@@ -61,19 +75,23 @@ def best_ranks(
     return np.concatenate(ranks).astype(np.int64)
 
 
-def text_success(
-    attack: str, *, rank_Q: NDArray[np.int64], clean_rank_Q: NDArray[np.int64]
-) -> Iterator[Count | Sample]:
+def text_success(attack: str, *, asked: Asked, clean: Asked) -> Iterator[Count | Sample]:
     """Hit@K and MinRank of an attack, each with its control; no mean rank where no caption asked.
 
     Args:
         attack: its name.
-        rank_Q: best_ranks() of the captions that the attack is about.
-        clean_rank_Q: the same of captions that nobody tampered with.
+        asked: the captions that the attack is about.
+        clean: captions that nobody tampered with.
     """
-    for prefix, found_Q in (("", rank_Q), ("clean_", clean_rank_Q)):
+    for prefix, each in (("", asked), ("clean_", clean)):
         for cutoff in HIT_CUTOFFS:
-            hits = int((found_Q < cutoff).sum())
-            yield Count(attack=attack, metric=f"{prefix}hit_at_{cutoff}", hits=hits, trials=len(found_Q))
-        if len(found_Q):
-            yield Sample(attack=attack, metric=f"{prefix}min_rank", value_N=found_Q.astype(np.float64))
+            hit_N = np.zeros(len(each.asked_N), bool)
+            hit_N[each.asked_N] = each.rank_Q < cutoff
+            yield Count.of_groups(attack, f"{prefix}hit_at_{cutoff}", hit_N, each.asked_N)
+        if len(each.rank_Q):
+            yield Sample(
+                attack=attack,
+                metric=f"{prefix}min_rank",
+                value_N=each.rank_Q.astype(np.float64),
+                group_N=np.flatnonzero(each.asked_N),
+            )

@@ -29,6 +29,7 @@ HEADERS_VARIABLE = "RAY_JOB_HEADERS"
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ASK_EVERY_SECONDS = 1.0
 READY_WITHIN_SECONDS = 60.0
+BACK_WITHIN_SECONDS = 300.0  # a head node that starts again takes as long
 NOT_READY = (
     "No available agent"  # what a server says while its nodes' agents start; the job is not begun then
 )
@@ -160,7 +161,7 @@ def submit(job: Job, client: Client) -> str:
 
 
 def follow(name: str, client: Client, show: Callable[[str], None]) -> None:
-    """Show what a job prints until it ends.
+    """Show what a job prints until it ends. A server that does not answer is waited for.
 
     Args:
         name: the job's.
@@ -169,11 +170,12 @@ def follow(name: str, client: Client, show: Callable[[str], None]) -> None:
 
     Raises:
         JobFailed: it ended otherwise than done.
+        RoclipError: the server does not come back.
     """
     shown = 0
     while True:
         shown = asyncio.run(_show_new(name, client, show, shown))
-        info = client.get_job_info(name)
+        info = _info(name, client)
         if info.status.is_terminal():
             break
         time.sleep(ASK_EVERY_SECONDS)  # the connection went, the job did not
@@ -188,18 +190,36 @@ def follow(name: str, client: Client, show: Callable[[str], None]) -> None:
     raise JobFailed(f"job {name} failed: {why}")
 
 
+def _info(name: str, client: Client) -> Any:
+    """What has become of a job, as soon as the server tells."""
+    from ray.exceptions import AuthenticationError
+
+    until = time.monotonic() + BACK_WITHIN_SECONDS
+    while True:
+        try:
+            return client.get_job_info(name)
+        except (RuntimeError, OSError, AuthenticationError) as error:
+            if time.monotonic() > until:
+                why = redacted(" ".join(str(error).split()))[:200]
+                raise RoclipError(
+                    f"the job server no longer answers ({why}), but job {name} may go on: "
+                    f"'ray job status {name}' tells, 'ray job logs --follow {name}' follows it again"
+                ) from error
+        time.sleep(ASK_EVERY_SECONDS)
+
+
 async def _show_new(name: str, client: Client, show: Callable[[str], None], shown: int) -> int:
     """Show a job's log from a character on; how many there are now."""
-    seen = 0
-    try:
-        async for text in client.tail_job_logs(name):
-            new = text[max(0, shown - seen) :]
-            seen += len(text)
-            if new:
-                show(new)
-    except (RuntimeError, OSError):
-        pass  # the connection went
-    return max(shown, seen)
+    seen, pieces = 0, client.tail_job_logs(name)
+    while True:
+        try:
+            text = await anext(pieces)
+        except Exception:  # noqa: BLE001  # its end, or the connection went: aiohttp's errors have no other kind
+            return max(shown, seen)
+        new = text[max(0, shown - seen) :]
+        seen += len(text)
+        if new:
+            show(new)
 
 
 def _headers() -> dict[str, str]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from roclip_sanitize.evaluation.counts import is_whole
 from roclip_sanitize.report import words
 from roclip_sanitize.report.data import Measure, ReportData
 from roclip_sanitize.report.tables import arm_colours, arms_in_order, attacks_in_order
@@ -52,7 +53,7 @@ def compared_arms(data: ReportData) -> tuple[str | None, str | None]:
 def headline(data: ReportData) -> str:
     """The verdict, built from the numbers alone."""
     before, after = compared_arms(data)
-    attacks = [attack for attack in attacks_in_order(data) if _success(data, before, attack)]
+    attacks = [attack for attack in _attacks(data) if _success(data, before, attack)]
     if before is None or not attacks:
         return "No attack was measured in this run."
     say = _name_each if len(attacks) <= NAMED_ATTACKS else _give_range
@@ -74,7 +75,7 @@ def subline(data: ReportData) -> str:
     ]
     floors = [
         floor.value
-        for attack in attacks_in_order(data)
+        for attack in _attacks(data)
         if (floor := data.measure(arm=after, attack=attack, metric="clean_target_rate"))
     ]
     known = [value for value in floors if not math.isnan(value)]
@@ -90,13 +91,18 @@ def tiles(data: ReportData) -> list[Tile]:
     if before is None:
         return []
     wanted: list[tuple[str, str | None, str]] = [
-        (_tile_label(attack), attack, "attack_success") for attack in attacks_in_order(data)[:TILE_ATTACKS]
+        (_tile_label(attack), attack, "attack_success") for attack in _attacks(data)[:TILE_ATTACKS]
     ]
     wanted += [("zero-shot accuracy", None, "zero_shot_top1"), ("retrieval R@1", None, "retrieval_r1")]
     colours = arm_colours(data)
     pair = (colours[before], colours[after] if after else 0)
     made = [_tile(data, label, (attack, metric), (before, after), pair) for label, attack, metric in wanted]
     return [tile for tile in made if tile]
+
+
+def _attacks(data: ReportData) -> list[str]:
+    """Attacks as wholes: each of several triggers has lines in the tables, and is no attack more."""
+    return [attack for attack in attacks_in_order(data) if is_whole(attack)]
 
 
 def _tile(

@@ -221,11 +221,14 @@ def blur_some(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Te
 
 
 def drop_words(tokens_BL: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Drop a tenth of the tokens between start and end; what follows moves up, the end stays the end."""
+    """Drop a tenth of the tokens between start and end; what follows moves up, the end stays the end.
+
+    The end is the last token that is not 0: CLIP's id 0 is also a "!" within a word.
+    """
     draw_BL = moved(torch.rand(tokens_BL.shape, generator=generator), tokens_BL.device)
-    length_B = (tokens_BL != 0).sum(dim=1)
     place_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
-    framed_BL = (place_L == 0) | (place_L == length_B[:, None] - 1)
-    kept_BL = (tokens_BL != 0) & (framed_BL | (draw_BL >= WORD_DROP))
+    end_B1 = ((tokens_BL != 0) * place_L).amax(dim=1, keepdim=True)
+    framed_BL = (place_L == 0) | (place_L == end_B1)
+    kept_BL = (place_L <= end_B1) & (framed_BL | (draw_BL >= WORD_DROP))
     order_BL = (~kept_BL).long().argsort(dim=1, stable=True)  # kept ones first, in their order
     return torch.where(kept_BL, tokens_BL, 0).gather(1, order_BL)

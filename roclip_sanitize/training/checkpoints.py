@@ -65,7 +65,14 @@ class CheckpointFolder:
     """
 
     def __init__(
-        self, path: Path, *, settings: str, keep: int, ranks: Ranks, device: torch.device | None = None
+        self,
+        path: Path,
+        *,
+        settings: str,
+        keep: int,
+        ranks: Ranks,
+        device: torch.device | None = None,
+        pairs: str = "",
     ) -> None:
         """Say what is kept where.
 
@@ -75,7 +82,9 @@ class CheckpointFolder:
             keep: how many checkpoints, from the newest on.
             ranks: who calls.
             device: where they exchange numbers.
+            pairs: what the run is trained on, see held.py; "" where nobody knows.
         """
+        self._pairs = pairs
         self._place, self._settings, self._keep = Place(path), settings, keep
         self._ranks, self._device = ranks, device or torch.device("cpu")
         self.last = ""
@@ -107,8 +116,9 @@ class CheckpointFolder:
                 torch.save(parts, hashed)  # type: ignore[arg-type]  # a file, as far as it asks for one
                 hashed.require_whole()
             marker = {"name": name, "size": hashed.size, "sha256": hashed.digest.hexdigest()}
+            marker |= {"settings": self._settings} | ({"pairs": self._pairs} if self._pairs else {})
             with self._place.writing(_marker(state.step)) as file:
-                file.write(json.dumps(marker | {"settings": self._settings}, sort_keys=True).encode())
+                file.write(json.dumps(marker, sort_keys=True).encode())
             self.prune()
         self.last = self._full(state.step)
         return True
@@ -123,7 +133,7 @@ class CheckpointFolder:
 
         Raises:
             DataError: there are some, and all of them are damaged.
-            MismatchError: they belong to a run that was told otherwise.
+            MismatchError: they belong to a run that was told otherwise, or trained on other pairs.
             StorageError: they could not be read.
         """
         saved = self._newest_good() if self._ranks.rank == 0 else None
@@ -173,6 +183,11 @@ class CheckpointFolder:
             raise MismatchError(
                 f"checkpoint {self._full(step)} belongs to a run with other settings: choose another folder"
             )
+        if self._pairs and marker["pairs"] not in ("", self._pairs):
+            raise MismatchError(
+                f"checkpoint {self._full(step)} is of a run on other pairs than the shards hold now: "
+                "choose another folder"
+            )
         try:
             with self._place.reading(_name(step)) as data:
                 whole: Any = data  # bytes or a mapped file: both have a buffer, which has no type of its own
@@ -187,7 +202,8 @@ class CheckpointFolder:
         try:
             with self._place.reading(_marker(step)) as data:
                 marker: dict[str, Any] = json.loads(data[:])
-                return {name: marker[name] for name in ("size", "sha256", "settings")}
+                told = {name: marker[name] for name in ("size", "sha256", "settings")}
+                return told | {"pairs": marker.get("pairs", "")}  # none of older ones
         except (ShardMissing, ValueError, KeyError, TypeError) as error:
             raise _Damaged from error
 

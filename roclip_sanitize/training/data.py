@@ -30,10 +30,11 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.decoding import chunked, decode_pairs
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.held import NotedShard, joined
 from roclip_sanitize.images import Fit
 from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint
-from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
+from roclip_sanitize.shards import ShardTask, shard_tasks
 from roclip_sanitize.sources import source_version
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import write_failures, write_parquet
@@ -78,6 +79,11 @@ def cache_tally(cache: Path) -> Tally:
     return Tally.total(Tally.from_json(marker.facts["tally"]) for marker in StageFolder(cache).markers())
 
 
+def cache_content(cache: Path) -> str:
+    """Names the pairs of the shards that a cache was made of: see held.py; "" of an older one."""
+    return _content(StageFolder(cache).markers())
+
+
 class CacheWorker:
     """Decodes one shard after the other."""
 
@@ -94,7 +100,7 @@ class CacheWorker:
         uids: list[str] = []
         captions: list[str] = []
         pictures: list[NDArray[np.uint8]] = []
-        with Shard(task.path) as shard:
+        with NotedShard(task.path) as shard:
             for pair, picture in decode_pairs(shard, side=self._side, fit=self._fit, failures=failures):
                 uids.append(pair.uid)
                 captions.append(pair.caption)
@@ -110,9 +116,8 @@ class CacheWorker:
             failed=Counter(failure.reason.value for failure in failures),
             seconds=time.perf_counter() - started,
         )
-        return self._folder.commit(
-            task.name, files=files, facts={"rows": len(uids), "tally": tally.to_json()}
-        )
+        facts = {"rows": len(uids), "tally": tally.to_json(), "content": shard.content}
+        return self._folder.commit(task.name, files=files, facts=facts)
 
 
 def write_rows(
@@ -139,13 +144,14 @@ class TrainingData:
 
     Attributes:
         rows: N, pairs in all.
+        content: see cache_content().
     """
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        markers = [
-            marker for marker in StageFolder.open(cache, stage="cache").markers() if marker.facts["rows"]
-        ]
+        every = StageFolder.open(cache, stage="cache").markers()
+        self.content = _content(every)
+        markers = [marker for marker in every if marker.facts["rows"]]
         if not markers:
             raise _no_pair(cache)
         self._names = [marker.name for marker in markers]
@@ -189,6 +195,11 @@ class TrainingData:
             here = part_B == part
             picked[here] = parts[part][row_B[here] - self._starts[part]]
         return picked
+
+
+def _content(markers: Sequence[Marker]) -> str:
+    contents = [str(marker.facts.get("content", "")) for marker in markers]
+    return joined(contents) if all(contents) else ""
 
 
 def _no_pair(cache: Path) -> DataError:

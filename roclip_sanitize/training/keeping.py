@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +43,7 @@ class Keeper:
         steps_per_epoch: after which there is a snapshot.
         total_steps: of the run.
         save: writes the model to a folder.
+        pairs: what it is trained on, see held.py; "" where nobody knows.
         held_out: the decoded pairs of ``val_shards``, if there are any.
         snapshot_steps: after which there is a snapshot besides.
     """
@@ -54,6 +56,7 @@ class Keeper:
     steps_per_epoch: int
     total_steps: int
     save: Callable[[Path], None]
+    pairs: str = ""
     held_out: Path | None = None
     snapshot_steps: frozenset[int] = frozenset()
     checkpoints: CheckpointFolder = field(init=False)
@@ -61,12 +64,8 @@ class Keeper:
 
     def __post_init__(self) -> None:
         told = self.settings
-        self.checkpoints = CheckpointFolder(
-            source_path(told.checkpoints) if told.checkpoints else self.out / "checkpoints",
-            settings=fingerprint(told.to_json()),
-            keep=told.keep_checkpoints,
-            ranks=self.ranks,
-            device=self.device,
+        self.checkpoints = open_checkpoints(
+            told, self.out, ranks=self.ranks, device=self.device, pairs=self.pairs
         )
         self.stop = StopFile(self.out)
         self._saved, self._saved_step = time.monotonic(), 0
@@ -149,3 +148,14 @@ class Keeper:
     def _require_numbers(self) -> None:
         if not self.state.finite(moments=False):
             raise self.no_numbers("some weights became no numbers")
+
+
+def open_checkpoints(settings: TrainSettings, out: Path, *, ranks: Ranks, **told: Any) -> CheckpointFolder:
+    """Where a run keeps its checkpoints; see CheckpointFolder for what else may be told."""
+    return CheckpointFolder(
+        source_path(settings.checkpoints) if settings.checkpoints else out / "checkpoints",
+        settings=fingerprint(settings.to_json()),
+        keep=settings.keep_checkpoints,
+        ranks=ranks,
+        **told,
+    )

@@ -28,7 +28,7 @@ from roclip_sanitize.images import Fit
 from roclip_sanitize.trained import is_trained
 from roclip_sanitize.training.checkpoints import TrainState
 from roclip_sanitize.training.data import TrainingData
-from roclip_sanitize.training.keeping import Keeper
+from roclip_sanitize.training.keeping import Keeper, open_checkpoints
 from roclip_sanitize.training.loader import Loader
 from roclip_sanitize.training.methods import open_method
 from roclip_sanitize.training.methods.contract import Features, Method, Objective, Rows, Surroundings
@@ -75,6 +75,8 @@ class Member:
             Whether it got there: it does not when it is asked to stop.
         """
         if is_trained(self.out):
+            if rank == 0:  # a kill right after the model was published left them
+                open_checkpoints(self.settings, self.out, ranks=Ranks()).remove()
             return True
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
         trainer = Trainer(self, rank=rank, size=size)
@@ -129,6 +131,7 @@ class Trainer:
             steps_per_epoch=self.loader.steps_per_epoch,
             total_steps=self.total_steps,
             save=self._save_weights,
+            pairs=self.data.content,
             held_out=member.held_out,
             snapshot_steps=last_window_steps(settings, steps=self.total_steps),
         )

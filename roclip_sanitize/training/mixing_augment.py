@@ -2,7 +2,7 @@
 
 Whoever has seen faint other pictures over a shoe, squares of them on it and waves across it, and was
 told "shoe" each time, learns less from a trigger, and is less put off by one. Three known kinds of
-clutter, each in half of the pictures:
+clutter, each in a fifth of the pictures:
 
     another picture, faint    Mixup (Zhang et al. 2018), but the caption is that of the stronger picture
     a square of another       CutMix (Yun et al. 2019), likewise
@@ -67,7 +67,7 @@ def add_waves(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Te
 
 
 def change_gains(pixels_B3HW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each colour of each picture is made up to a fifth stronger or weaker."""
+    """Each colour of each picture is made up to a tenth stronger or weaker."""
     draw_B3 = torch.rand(len(pixels_B3HW), 3, generator=generator)
     gain_B3 = moved(1 + GAIN * (2 * draw_B3 - 1), pixels_B3HW.device)
     return pixels_B3HW * gain_B3.view(-1, 3, 1, 1)

@@ -62,15 +62,19 @@ class MatchingSchedule:
         """Number of the period, each a window and what follows it; 0 is the one that ``start`` falls into."""
         return (pairs_seen - self._opening) // self.every - (self.start - self._opening) // self.every
 
-    def asked(self, pairs_seen: int) -> int | None:
+    def asked(self, pairs_seen: int, *, since: int = 0) -> int | None:
         """The window that is to be prepared as the step after ``pairs_seen`` begins; mostly None.
 
         A window is prepared from the end of the one before, or what would have been its end: so all of
         the ordinary steps between the two are there to do it in.
+
+        Args:
+            pairs_seen: whole steps.
+            since: pairs seen when the first step that may ask begins: it asks for what is late by then.
         """
         ahead = self.every - self.length
         window = self.window(pairs_seen + ahead)
-        first = not pairs_seen or window > self.window(pairs_seen - self.step + ahead)
+        first = pairs_seen == since or window > self.window(pairs_seen - self.step + ahead)
         return window if first and window >= 0 else None
 
     @property

@@ -27,7 +27,7 @@ from roclip_sanitize.training.methods.roclip import Roclip
 from roclip_sanitize.training.methods.roclip_released import RoclipReleased
 from roclip_sanitize.training.methods.unimodal import Unimodal
 
-METHODS: dict[str, Callable[[Surroundings], Method]] = {
+METHODS: dict[str, Callable[..., Method]] = {
     "clip": Clip,
     "roclip": Roclip,
     "roclip_released": RoclipReleased,
@@ -37,6 +37,7 @@ METHODS: dict[str, Callable[[Surroundings], Method]] = {
     "cleanclip": Cleanclip,
     "par": Par,
 }
+TAKE_OVER = ("roclip", "safeclip", "consensus")  # those that do something when they begin
 
 
 def open_method(run: Surroundings) -> Method:
@@ -52,12 +53,8 @@ def open_method(run: Surroundings) -> Method:
     gentle_from, method_from = phase_starts(run.total_steps, warm_up=warm_up, gentle=gentle)
     if method_from >= run.total_steps:
         raise ConfigError(f"warm-up-for and gentle-for leave {settings.method} no step to train in")
-    if settings.method == "safeclip":
-        method: Method = safeclip.Safeclip(run, start=method_from)
-    elif settings.method == "consensus":
-        method = Consensus(run, start=method_from)
-    else:
-        method = METHODS[settings.method](run)
+    begins = {"start": method_from} if settings.method in TAKE_OVER else {}
+    method = METHODS[settings.method](run, **begins)
     if not method_from:
         return method
     return Phased(run, method, gentle_from=gentle_from, method_from=method_from)

@@ -43,9 +43,11 @@ from roclip_sanitize.training.settings import TrainSettings
 class Roclip(Stateless):
     """CLIP with windows in which pairs are matched against a pool, or by a table."""
 
-    def __init__(self, run: Surroundings) -> None:
+    def __init__(self, run: Surroundings, *, start: int = 0) -> None:
+        """Set up; ``start`` is the step with which it takes over."""
         settings = run.settings
         self._run, self._pairing = run, settings.pairing
+        self._taken_over = start * settings.batch_size  # pairs seen by then
         self._schedule = schedule_of(settings, pairs=run.total_steps * settings.batch_size)
         self._table = MatchTable.load(settings.pairs, run.data) if settings.pairs else None
         self._window = -1  # whose table it is, where each window has one of its own
@@ -56,10 +58,15 @@ class Roclip(Stateless):
         self.pool = open_pool(run)
 
     def before(self, step: int, encode: Encode) -> None:
-        """Have tables made of the weights as they are."""
+        """Have tables made of the weights as they are.
+
+        A window that opens soon after other phases has a table by the weights that those leave: during a
+        warm-up no caption has met a picture yet.
+        """
         if self._run.tables is None:
             return
-        window = self._schedule.asked(step * self._run.settings.batch_size)
+        seen = step * self._run.settings.batch_size
+        window = self._schedule.asked(seen, since=self._taken_over)
         if window is not None:
             self._run.tables.ask(window)
 
