@@ -181,6 +181,8 @@ def test_a_finished_run_belongs_to_its_pairs_and_to_copies_of_them(
     shutil.copy(shards[0], copies[1])
     with pytest.raises(MismatchError, match="was made of other training pairs than are there now: choose an"):
         train_clip(settings, out=out, executor=HERE)
+    copies[1].unlink()
+    assert train_clip(settings, out=out, executor=HERE) == tally, "without them it is what it was"
 
 
 def test_the_log_of_steps_to_be_made_again_is_cut_off(

@@ -36,7 +36,7 @@ from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, fingerprint
 from roclip_sanitize.shards import ShardTask, shard_tasks
 from roclip_sanitize.sources import source_version
-from roclip_sanitize.storage import atomic_file, here
+from roclip_sanitize.storage import atomic_file, folders_in, here
 from roclip_sanitize.store import write_failures, write_parquet
 
 TOKENISED_AT_ONCE = 512
@@ -79,9 +79,19 @@ def cache_tally(cache: Path) -> Tally:
     return Tally.total(Tally.from_json(marker.facts["tally"]) for marker in StageFolder(cache).markers())
 
 
-def cache_content(cache: Path) -> str:
-    """Names the pairs of the shards that a cache was made of: see held.py; "" of an older one."""
-    return _content(StageFolder(cache).markers())
+def known_content(shards: Sequence[Path], *, root: Path) -> str:
+    """Names the pairs of shards, see held.py, by a finished cache of these very files; "" where none tells.
+
+    Args:
+        shards: which.
+        root: folder of caches.
+    """
+    versions = [source_version(path) for path in shards]
+    for name in folders_in(root):
+        folder = StageFolder(root / name)
+        if folder.finished and folder.settings["shards"] == versions:
+            return _content(folder.markers())
+    return ""
 
 
 class CacheWorker:
@@ -144,7 +154,7 @@ class TrainingData:
 
     Attributes:
         rows: N, pairs in all.
-        content: see cache_content().
+        content: names its pairs, see held.py; "" in an older cache.
     """
 
     def __init__(self, cache: Path) -> None:

@@ -24,11 +24,11 @@ from roclip_sanitize.held import shards_content
 from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import Tally
 from roclip_sanitize.remote import is_url
-from roclip_sanitize.runfiles import StageFolder, fingerprint, read_json
-from roclip_sanitize.sources import source_version
+from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.sources import missing_sources
 from roclip_sanitize.storage import cache_folder, exists, read_bytes
 from roclip_sanitize.trained import is_trained, model_folder
-from roclip_sanitize.training.data import build_cache, cache_content, cache_tally
+from roclip_sanitize.training.data import build_cache, cache_tally, known_content
 from roclip_sanitize.training.judging import JudgementMaker
 from roclip_sanitize.training.refresh import TableMaker, clerk, remove_tables
 from roclip_sanitize.training.settings import TrainSettings
@@ -88,7 +88,7 @@ def train_all(
     }
     waiting = {out: told for out, told in runs.items() if not folders[out].finished}
     for out in runs.keys() - waiting.keys():
-        _require_same_pairs(folders[out], runs[out], executor)
+        _require_same_pairs(folders[out], runs[out], executor, cache)
     for told in waiting.values():
         require_watchable(told)
     decoded, members, held_out = dict[Path, Path](), [], dict[Path, Path]()
@@ -99,7 +99,7 @@ def train_all(
         decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
         if told.val_shards:
             held_out[out] = build_cache(told.val_shards, **model, root=cache, executor=executor)
-        inputs = _inputs(told, executor, caches=(decoded[out], held_out.get(out)))
+        inputs = _inputs(told, executor, cache=cache)
         StageFolder.create(out, stage="train", settings=told.to_json(), inputs=inputs)
         members.append(
             partial(
@@ -158,34 +158,28 @@ def _finish(folder: StageFolder, settings: TrainSettings, tally: Tally, **more: 
         {
             **more,
             "tally": tally.to_json(),
-            "versions": _versions(settings),
             "samples": settings.steps(steps_per_epoch) * settings.batch_size,
             "samples_per_epoch": steps_per_epoch * settings.batch_size,
         }
     )
 
 
-def _inputs(
-    settings: TrainSettings, executor: Executor, *, caches: tuple[Path | None, Path | None] = (None, None)
-) -> dict[str, str]:
-    """What the shards hold, as decoded caches have it; of older caches, and without one, they are read."""
+def _inputs(settings: TrainSettings, executor: Executor, *, cache: Path) -> dict[str, str]:
+    """What the shards hold, as decoded caches have it; without one they are read."""
     named = {"training pairs": settings.shards, "held-out pairs": settings.val_shards}
     return {
-        name: (cache and cache_content(cache)) or shards_content(shards, executor=executor)
-        for (name, shards), cache in zip(named.items(), caches, strict=True)
+        name: known_content(shards, root=cache) or shards_content(shards, executor=executor)
+        for name, shards in named.items()
         if shards
     }
 
 
-def _versions(settings: TrainSettings) -> str:
-    """Changes with the files that the shards are; while it does not, they need not be read."""
-    return fingerprint([source_version(path) for path in (*settings.shards, *settings.val_shards)])
-
-
-def _require_same_pairs(folder: StageFolder, settings: TrainSettings, executor: Executor) -> None:
-    """Of a finished training."""
-    if folder.inputs and folder.facts.get("versions") != _versions(settings):
-        inputs = _inputs(settings, executor)
+def _require_same_pairs(
+    folder: StageFolder, settings: TrainSettings, executor: Executor, cache: Path
+) -> None:
+    """Of a finished training: without its shards, it is what it was."""
+    if folder.inputs and not missing_sources([*settings.shards, *settings.val_shards]):
+        inputs = _inputs(settings, executor, cache=cache)
         StageFolder.create(folder.path, stage="train", settings=settings.to_json(), inputs=inputs)
 
 
