@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache as kept
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -87,8 +88,9 @@ def train_all(
         out: StageFolder.create(out, stage="train", settings=told.to_json()) for out, told in runs.items()
     }
     waiting = {out: told for out, told in runs.items() if not folders[out].finished}
+    read = kept(partial(shards_content, executor=executor))  # runs may share shards
     for out in runs.keys() - waiting.keys():
-        _require_same_pairs(folders[out], runs[out], executor, cache)
+        _require_same_pairs(folders[out], runs[out], cache, read)
     for told in waiting.values():
         require_watchable(told)
     decoded, members, held_out = dict[Path, Path](), [], dict[Path, Path]()
@@ -99,7 +101,7 @@ def train_all(
         decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
         if told.val_shards:
             held_out[out] = build_cache(told.val_shards, **model, root=cache, executor=executor)
-        inputs = _inputs(told, executor, cache=cache)
+        inputs = _inputs(told, cache, read)
         StageFolder.create(out, stage="train", settings=told.to_json(), inputs=inputs)
         members.append(
             partial(
@@ -164,22 +166,20 @@ def _finish(folder: StageFolder, settings: TrainSettings, tally: Tally, **more: 
     )
 
 
-def _inputs(settings: TrainSettings, executor: Executor, *, cache: Path) -> dict[str, str]:
+def _inputs(settings: TrainSettings, cache: Path, read: Callable[[tuple[Path, ...]], str]) -> dict[str, str]:
     """What the shards hold, as decoded caches have it; without one they are read."""
     named = {"training pairs": settings.shards, "held-out pairs": settings.val_shards}
     return {
-        name: known_content(shards, root=cache) or shards_content(shards, executor=executor)
-        for name, shards in named.items()
-        if shards
+        name: known_content(shards, root=cache) or read(shards) for name, shards in named.items() if shards
     }
 
 
 def _require_same_pairs(
-    folder: StageFolder, settings: TrainSettings, executor: Executor, cache: Path
+    folder: StageFolder, settings: TrainSettings, cache: Path, read: Callable[[tuple[Path, ...]], str]
 ) -> None:
     """Of a finished training: without its shards, it is what it was."""
     if folder.inputs and not missing_sources([*settings.shards, *settings.val_shards]):
-        inputs = _inputs(settings, executor, cache=cache)
+        inputs = _inputs(settings, cache, read)
         StageFolder.create(folder.path, stage="train", settings=settings.to_json(), inputs=inputs)
 
 
