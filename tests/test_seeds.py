@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.evaluation.counts import Count
 from roclip_sanitize.evaluation.intervals import wilson
 from roclip_sanitize.evaluation.results import Result
 from roclip_sanitize.evaluation.seeds import merge, merge_all
@@ -41,6 +43,25 @@ def test_what_is_no_share_has_no_pooled_count() -> None:
     found = merge(ranks)
     assert (found.mean, found.hits, found.n) == (7.0, None, 100)
     assert (found.low, found.high) == (3.0, 12.0)
+
+
+def test_trials_in_groups_are_not_pooled_as_if_each_stood_by_itself() -> None:
+    """Ten pictures, asked twelve times each, are ten opinions and not 120."""
+    trials_G = np.full(10, 12)
+    told = [
+        Result.of(Count.of_groups("patch", "clean_target_rate", hits_G, trials_G), arm="a", seed=seed)
+        for seed, hits_G in enumerate((np.repeat([12, 0], 5), np.repeat([12, 0], [6, 4])))
+    ]
+    found = merge(told)
+    assert (found.hits, found.n) == (132, 240)
+    assert (found.low, found.high) == (told[0].low, told[1].high)
+    assert found.high - found.low > 2 * (wilson(132, 240)[1] - wilson(132, 240)[0])
+    assert (merge(told[:1]).low, merge(told[:1]).high) == (told[0].low, told[0].high)
+
+
+def test_a_record_read_back_is_still_of_its_count() -> None:
+    written = [Result(**share(1, 3, seed=seed).to_json()) for seed in (0, 1)]
+    assert (merge(written).low, merge(written).high) == wilson(2, 6)
 
 
 def test_metrics_are_not_mixed() -> None:

@@ -15,6 +15,8 @@ from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.evaluation.intervals import wilson
 from roclip_sanitize.evaluation.results import Result, is_share
 
+WRITTEN = 1e-5  # records are written to six places
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
@@ -27,8 +29,9 @@ class Merged:
         spread: their standard deviation (with n - 1); None for fewer than two.
         lowest: of the trainings' values.
         highest: of the trainings' values.
-        low: lower end of the pooled count's Wilson interval; for what is no share, the lowest of the
-            trainings' intervals.
+        low: lower end of the pooled count's Wilson interval, where that of each training is its own count's;
+            the lowest of the trainings' intervals for what is no share, and for shares whose trials come
+            in groups, of which a count tells nothing.
         high: the upper end, likewise.
         hits: of all trainings together; None for what is no share.
         n: trials of all trainings together.
@@ -64,7 +67,7 @@ def merge(results: Sequence[Result]) -> Merged:
     hits = sum(round(result.value * result.n) for result in results) if is_share(metric) else None
     low, high = (
         wilson(hits, trials)
-        if hits is not None
+        if hits is not None and all(map(_is_of_its_count, results))
         else (min(result.low for result in results), max(result.high for result in results))
     )
     return Merged(
@@ -80,6 +83,12 @@ def merge(results: Sequence[Result]) -> Merged:
         n=trials,
         trainings=len(results),
     )
+
+
+def _is_of_its_count(result: Result) -> bool:
+    """Whether its trials stood each by itself: its interval is Wilson's."""
+    told = wilson(round(result.value * result.n), result.n)
+    return max(abs(result.low - told[0]), abs(result.high - told[1])) < WRITTEN
 
 
 def merge_all(results: Iterable[Result]) -> list[Merged]:
