@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.hashes import DIGITS_OF
+from roclip_sanitize.remote import file_name
 from roclip_sanitize.storage import here
 
 EXACT = ("sha256", "md5")
@@ -108,7 +109,7 @@ def read_known_bad(paths: Sequence[Path], *, tolerance: int) -> KnownBad:
 
 
 def _read(path: Path) -> Iterator[Hash]:
-    return _of_table(path) if path.suffix == ".parquet" else _of_text(path)
+    return _of_table(path) if file_name(path).endswith(".parquet") else _of_text(path)
 
 
 def _of_table(path: Path) -> Iterator[Hash]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import polars
 import pytest
 
 from roclip_sanitize import remote
@@ -18,6 +19,8 @@ from roclip_sanitize.errors import ConfigError, ShardUnreadable
 from roclip_sanitize.redaction import unsigned
 from roclip_sanitize.remote import file_name
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
+from roclip_sanitize.scan.keep_list import write_keep_list
+from roclip_sanitize.scan.uid_lists import read_uids
 from roclip_sanitize.shards import expand_shards
 from roclip_sanitize.sources import source_path, source_stem
 from roclip_sanitize.store import EmbeddingStore
@@ -100,6 +103,18 @@ def test_a_folder_that_was_begun_with_a_signature_goes_on(
     told["settings"]["shards"] = [str(path) for path in expand_shards(named)]  # as earlier versions did
     write_json(tmp_path / "store" / "stage.json", told)
     call("embed", shards=shards(server, "hunter.2"), out=tmp_path / "store", **LOCAL)
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "txt"])
+def test_a_list_behind_a_signature_is_what_its_name_says(
+    server: ThreadingHTTPServer, tmp_path: Path, kind: str
+) -> None:
+    uids = [f"{number:032x}" for number in range(3)]
+    write_keep_list(tmp_path / "www" / "list.npy", [uids])
+    polars.DataFrame({"uid": uids}).write_parquet(tmp_path / "www" / "list.parquet")
+    (tmp_path / "www" / "list.txt").write_text("\n".join(uids))
+    signed = shards(server, "hunter.1").replace("train.{0..1}.tar", f"list.{kind}")
+    assert [uid for batch in read_uids(source_path(signed)) for uid in batch] == uids
 
 
 def test_one_shard_signed_twice_is_named_twice(server: ThreadingHTTPServer) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import DataError
 from roclip_sanitize.records import UID_DIGITS, is_uid
+from roclip_sanitize.remote import file_name
 from roclip_sanitize.scan.keep_list import map_keep_list, write_keep_list
 from roclip_sanitize.scan.uids import join_records, uid_records
 from roclip_sanitize.storage import here
@@ -62,11 +63,12 @@ def sort_uid_lists(paths: Sequence[Path], out: Path) -> int:
 
 def read_uids(path: Path) -> Iterator[list[str]]:
     """The uids of a list in its order, some at a time. Raises DataError as sort_uid_lists() does."""
-    if path.suffix == ".npy":
+    name = file_name(path)
+    if name.endswith(".npy"):
         records = map_keep_list(path)
         for start in range(0, len(records), BATCH_UIDS):
             yield join_records(records[start : start + BATCH_UIDS])
-    elif path.suffix == ".parquet":
+    elif name.endswith(".parquet"):
         column = read_table(path, columns=["uid"])["uid"]
         for start in range(0, len(column), BATCH_UIDS):
             found = column[start : start + BATCH_UIDS].to_list()
