@@ -45,6 +45,7 @@ from roclip_sanitize.scan.settings import scanned_store
 from roclip_sanitize.scoring.reference import drawn_rows
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_path
+from roclip_sanitize.splitting import KnownPair
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import EmbeddingStore, StorePart
 
@@ -204,15 +205,17 @@ class ExportWorker:
         """Copy the rows' pictures from the shard. Returns their files, in the order of the rows.
 
         Raises:
-            MismatchError: the shard has not all of them.
+            MismatchError: the shard has not all of them, or one with another picture or caption.
         """
         wanted = {row["key"]: row for row in rows}
         found = dict[str, Path]()
         with Shard(source_path(task.shard)) as shard:
             for pair in shard.pairs() if wanted else ():
                 row = wanted.get(pair.key)
-                if row is None or (pair.uid, pair.image_hash) != (row["uid"], row["image_hash"]):
+                if row is None or pair.uid != row["uid"]:
                     continue
+                known = KnownPair(uid=row["uid"], caption=row["caption"], image_hash=row["image_hash"])
+                known.require_same(pair, shard=shard.path)
                 name = f"{row['row']:06d}.{picture_suffix(pair.image)}"
                 found[pair.key] = self._folder.path / "data" / task.name / name
                 with atomic_file(found[pair.key]) as file:

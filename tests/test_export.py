@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -156,12 +158,33 @@ def test_another_draw_wants_another_folder(run: Path, exported: Path) -> None:
         )
 
 
-def test_a_shard_that_has_changed_is_refused(run: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "run"
-    shutil.copytree(run, moved)
+def moved_run(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to)
     for folder in ("store", "scan"):
-        path = moved / folder / "stage.json"
-        path.write_text(path.read_text().replace(str(run), str(moved)))
+        path = to / folder / "stage.json"
+        path.write_text(path.read_text().replace(str(run), str(to)))
+    return to
+
+
+def reworded(shard: Path) -> None:
+    """Gives every pair another caption, under its old uid."""
+    with tarfile.open(shard) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+    with tarfile.open(shard, "w") as tar:
+        for member, data in members:
+            tar.addfile(member, io.BytesIO(data[::-1] if member.name.endswith(".txt") else data))
+
+
+def test_a_pair_that_says_something_else_by_now_is_refused(run: Path, tmp_path: Path) -> None:
+    moved = moved_run(run, tmp_path / "run")
+    for shard in EmbeddingStore.open(moved / "store").shards:
+        reworded(Path(shard))
+    with pytest.raises(MismatchError, match=r"has another caption than when it was embedded"):
+        export_scan(ExportSettings(scan=moved / "scan"), out=tmp_path / "out", executor=LocalExecutor())
+
+
+def test_a_shard_that_has_changed_is_refused(run: Path, tmp_path: Path) -> None:
+    moved = moved_run(run, tmp_path / "run")
     first, second = EmbeddingStore.open(moved / "store").shards[:2]
     shutil.copy(second, first)
     with pytest.raises(MismatchError, match=r"has no pair .* as .*store knows it: it has changed since"):
