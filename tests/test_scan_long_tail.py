@@ -67,6 +67,21 @@ def test_a_rare_class_loses_its_share_and_no_more() -> None:
     assert ends.flagged(np.array(suspicion), uids_of(np.arange(100))).sum() == 9, "labels were not asked for"
 
 
+def test_who_is_spared_with_a_namesake_is_counted() -> None:
+    """Eight pairs of one name would go, four may: so none of them does."""
+    suspicion_N = np.array([*[0.9] * 8, *[0.1] * 92])
+    candidate_N, collided_N = suspicion_N > 0.5, np.zeros(100, np.bool_)
+    names = ["a" if row < 8 else uid(row) for row in range(100)]
+
+    def named(rows: NDArray[np.int64]) -> list[str]:
+        return [names[row] for row in rows.tolist()]
+
+    labels = Labels.joined([["tie"] * 50 + [None] * 50])
+    cut = find_cut(suspicion_N, candidate_N, allowed=8, uids_of=named)
+    ends = guard_labels(labels, suspicion_N, candidate_N, collided_N, cut=cut, times=1.0, uids_of=named)
+    assert (ends.of_label, ends.spared) == ({"tie": Cut()}, 8)
+
+
 def test_what_collides_counts_and_stays() -> None:
     """Three ties collide: more than three times the mean already, so that the budget takes none of them."""
     labels, suspicion = ["tie"] * 20 + ["shoe"] * 80, [0.9, 0.8, *[0.1] * 18, 0.7, *[0.1] * 79]

@@ -72,6 +72,23 @@ def test_ties_go_by_uid() -> None:
     assert list(flagged([0.6, 0.7, 0.7, 0.7], allowed=2)) == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("allowed", "taken"),
+    [(1, [4]), (2, [0, 4]), (3, [0, 4]), (4, [0, 1, 2, 4]), (9, [0, 1, 2, 3, 4])],
+)
+def test_equal_pairs_of_one_name_are_taken_together_or_not_at_all(allowed: int, taken: list[int]) -> None:
+    uids, suspicion_N = list("abbcd"), np.array([0.7, 0.7, 0.7, 0.7, 0.9])
+    may_N = np.ones(5, np.bool_)
+    cut = find_cut(suspicion_N, may_N, allowed=allowed, uids_of=lambda rows: [uids[row] for row in rows])
+    assert np.flatnonzero(cut.flagged(suspicion_N, uids)).tolist() == taken
+
+
+def test_no_equal_pair_is_taken_where_there_is_no_room_for_all() -> None:
+    suspicion_N, may_N = np.full(3, 0.7), np.ones(3, np.bool_)
+    cut = find_cut(suspicion_N, may_N, allowed=2, uids_of=lambda rows: ["a"] * len(rows))
+    assert cut == Cut()
+
+
 def test_neutral_pairs_are_kept_whatever_the_budget() -> None:
     assert list(flagged([0.5, 0.51, 0.2], allowed=3)) == ["1"]
 

@@ -137,16 +137,14 @@ def guard_labels(
         pairs=len(suspicion_N),
         times=times,
     )
-    cuts = dict[str, Cut]()
+    cuts, spared = dict[str, Cut](), 0
     for number in np.flatnonzero(most_L < flagged_L).tolist():
         mine = row_F[slice(*np.searchsorted(number_F, (number, number + 1)))]
-        cuts[labels.names[number]] = find_cut(
-            suspicion_N[mine],
-            np.ones(len(mine), np.bool_),
-            allowed=int(most_L[number]),
-            uids_of=lambda place, mine=mine: uids_of(mine[place]),  # type: ignore[misc]
-        )
-    return Ends(cut=cut, of_label=cuts, spared=int((flagged_L - most_L).sum()))
+        told: dict[str, Any] = {"uids_of": lambda place, mine=mine: uids_of(mine[place])}
+        every = suspicion_N[mine], np.ones(len(mine), np.bool_)
+        end = cuts[labels.names[number]] = find_cut(*every, allowed=int(most_L[number]), **told)
+        spared += len(mine) - len(_flagged(*every, cut=end, **told))
+    return Ends(cut=cut, of_label=cuts, spared=spared)
 
 
 def most_of_labels(

@@ -25,6 +25,7 @@ Dimension key: N pairs.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -221,6 +222,9 @@ def find_cut(
 ) -> Cut:
     """The cut that flags the ``allowed`` worst candidates, or all if there are fewer.
 
+    Equal pairs without a name of their own share one. Those that tie stand or fall together, so that the
+    cut may flag fewer.
+
     Args:
         suspicion_N: scores of all pairs, see combined().
         candidate_N: bool, which of them compete; none with a NaN.
@@ -233,8 +237,12 @@ def find_cut(
         return Cut()
     value = np.partition(score_C, len(score_C) - worst)[len(score_C) - worst]
     tied = sorted(uids_of(np.flatnonzero(candidate_N & (suspicion_N == value))))
-    room = worst - int((score_C > value).sum())
-    return Cut(suspicion=float(value), uid=tied[room - 1])
+    above = int((score_C > value).sum())
+    room = worst - above
+    whole = bisect_left(tied, tied[room]) if room < len(tied) else room
+    if not whole and not above:
+        return Cut()
+    return Cut(suspicion=float(value), uid=tied[whole - 1] if whole else "")
 
 
 def judge(
