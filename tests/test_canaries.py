@@ -19,6 +19,7 @@ from roclip_sanitize.canaries.labelling import class_of, class_words, likeness
 from roclip_sanitize.canaries.planting import FAMILIES, spec_of
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, MismatchError
+from roclip_sanitize.evaluation.intervals import wilson
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
@@ -111,6 +112,10 @@ def forget_a_family(out: Path) -> None:
     tell(out, lambda told: None if told["family"] == "patch" else told)
 
 
+def sure_of_one_picture(out: Path) -> None:
+    tell(out, lambda told: told | {"low": 0.9, "high": 1.0})
+
+
 def forget_a_canary(out: Path) -> None:
     path = out / "poison" / "ledger.parquet"
     write_parquet(path, polars.read_parquet(path)[1:])
@@ -147,6 +152,8 @@ class TestOfAScan:
             assert told.planted == len(mine) == 15
             assert told.found == sum(not kept[uid] for uid in mine)
             assert told.low <= told.recall <= told.high
+        one = families["targeted"]
+        assert (one.low, one.high) == wilson(one.recall, 1), "fifteen captions of one picture are one witness"
 
     def test_canaries_stand_in_the_place_of_the_pairs_they_are_made_of(self, run: Path) -> None:
         own, beside = (EmbeddingStore.open(path / "store") for path in (run, run / "canaries"))
@@ -156,6 +163,18 @@ class TestOfAScan:
         assert len(uids) == own.rows - len(replaced) + len(ledger.planted())
         assert len(set(uids)) == len(uids), "no pair is there twice"
         assert len(replaced) == 30, "patches and mismatches replace, targeted poisons are added"
+
+    def test_intervals_of_before_pictures_counted_are_read(self, run: Path, tmp_path: Path) -> None:
+        out = shutil.copytree(run / "canaries", tmp_path / "canaries")
+        tell(out, lambda told: told | dict(zip(("low", "high"), wilson(told["found"], 15), strict=True)))
+        assert list(verify_folder(out))
+
+    def test_a_scan_that_ranks_no_pair_ranks_no_canary(self, run: Path, tmp_path: Path) -> None:
+        told = ScanSettings(store=run / "store", index=run / "index", budget=0.0)
+        scan_store(told, out=tmp_path / "scan", executor=LocalExecutor())
+        asked = CanarySettings(scan=tmp_path / "scan", families=("patch",), share=0.05)
+        (family,) = count_canaries(asked, out=tmp_path / "canaries", executor=LocalExecutor())
+        assert (family.planted, family.found) == (15, 0)
 
     def test_an_audit_tells_of_them_and_can_be_verified(self, run: Path) -> None:
         said = measure(AuditSettings(scan=run / "scan", canaries=run / "canaries"))
@@ -190,6 +209,7 @@ class TestOfAScan:
         [
             (find_others, r"verdicts_00000.parquet has changed since it was written"),
             (count_others, r"canaries.json: -1 of 15 targeted found, but not by the verdicts of .*scan"),
+            (sure_of_one_picture, r"canaries.json: 15 of 15 targeted found, but not by the verdicts"),
             (forget_a_family, r"canaries.json leaves out patch"),
             (forget_a_canary, r"ledger.parquet is not what was planted: it has changed"),
             (scan_with_all_the_budget, r"scan: budget is 1.0, wanted 0.\d+ as for .*scan"),

@@ -9,12 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.scan import ScanSettings, scan_store
 from roclip_sanitize.scan.looks import VectorSource, require_same_pairs, texture_look
-from roclip_sanitize.store import EmbeddingStore, Modality, vectors_file, write_vectors
+from roclip_sanitize.store import (
+    EmbeddingStore,
+    Modality,
+    metadata_file,
+    vectors_file,
+    write_parquet,
+    write_vectors,
+)
 from tests.stores import as_if_by, make_store
 
 PART_SIZES = (20, 0, 40)
@@ -88,6 +96,19 @@ def test_a_second_look_wants_both_halves_before_anything_is_looked_at(
         MismatchError, match=rf"second holds no {modality} vectors .*: embed with --towers both"
     ):
         require_same_pairs(store, second)
+
+
+@pytest.mark.parametrize("column", ["caption", "image_hash"])
+@pytest.mark.parametrize("modalities", [("image", "text"), ("image",)])
+def test_a_second_look_at_what_had_those_names_before_is_refused(
+    tmp_path: Path, column: str, modalities: tuple[Modality, ...]
+) -> None:
+    store, second = make_rows(tmp_path / "store"), make_rows(tmp_path / "second")
+    path = metadata_file(second.path, "00002")
+    table = read_table(path)
+    write_parquet(path, table.with_columns(table[column].reverse()))
+    with pytest.raises(MismatchError, match=r"part 00002 of .*second holds 40 pairs, which are not the 40"):
+        require_same_pairs(store, second, modalities)
 
 
 def test_textures_have_no_captions(tmp_path: Path) -> None:

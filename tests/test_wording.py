@@ -111,6 +111,15 @@ def test_repetition_and_burst_by_hand(tmp_path: Path) -> None:
     assert found["burst"][[0, 10, 11]].tolist() == [0, 0, 0]
 
 
+def test_a_long_caption_that_stands_twice_is_no_more_than_that(tmp_path: Path) -> None:
+    """What is expected of it is too small for a float, and its logarithm is not."""
+    long = " ".join(f"word{number % 97} other{number}" for number in range(300))
+    titles = [long, long, *["what a nice hat for you"] * 400]
+    burst = counted(tmp_path, titles)(["burst"], titles, start=0)["burst"]
+    assert np.isfinite(burst).all()
+    assert 0 < burst[0] == burst[1] < 10_000
+
+
 TITLE = st.lists(st.sampled_from(["red", "blue", "Shoe", "shirt", "7", "of"]), max_size=5).map(" ".join)
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.attacks.ledger import Ledger, planted_file
 from roclip_sanitize.canaries.planting import FAMILIES
 from roclip_sanitize.errors import MismatchError
-from roclip_sanitize.evaluation.intervals import wilson
+from roclip_sanitize.evaluation.intervals import counted_share, wilson
 from roclip_sanitize.runfiles import StageFolder, read_json
 from roclip_sanitize.scan.results import verdict_tables
 from roclip_sanitize.scan.settings import BESIDE, ScanSettings
 from roclip_sanitize.told import as_written
 
 CANARIES_STAGE = "canaries"
+Canary: TypeAlias = tuple[str, str]
+"""The family, and the uid of the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +34,7 @@ class Family:
         planted: canaries that the scan saw.
         found: of them set aside.
         recall: their share.
-        low: lower end of its 95 % interval (Wilson).
+        low: lower end of its 95 % interval, over pictures: the canaries of one are found together, or not.
         high: upper end.
     """
 
@@ -54,20 +58,25 @@ def read_canaries(out: Path) -> list[Family]:
         return [Family(**told) for told in read_json(path)["families"]]
 
 
-def recount(out: Path, attacks: Mapping[str, str]) -> list[Family]:
+def recount(out: Path, ledger: Ledger) -> list[Family]:
     """Count what canaries.json says, from the verdicts.
 
     Args:
         out: folder of the canaries.
-        attacks: uid of each canary → its family.
+        ledger: of the canaries.
     """
-    seen, found = Counter[str](), Counter[str]()
+    canary_of, seen, found = _canaries(ledger), Counter[Canary](), Counter[Canary]()
     for table in verdict_tables(out / "scan", ("uid", "kept")):
         for uid, kept in zip(table["uid"], table["kept"], strict=True):
-            if uid in attacks:
-                seen[attacks[uid]] += 1
-                found[attacks[uid]] += not kept
-    return [_family(name, seen[name], found[name]) for name in FAMILIES if seen[name]]
+            if uid in canary_of:
+                seen[canary_of[uid]] += 1
+                found[canary_of[uid]] += not kept
+    mine = {name: sorted(canary for canary in seen if canary[0] == name) for name in FAMILIES}
+    return [
+        _family(name, [seen[each] for each in canaries], [found[each] for each in canaries])
+        for name, canaries in mine.items()
+        if canaries
+    ]
 
 
 def require_counted(out: Path, scan: StageFolder | None) -> list[Family]:
@@ -88,20 +97,20 @@ def require_counted(out: Path, scan: StageFolder | None) -> list[Family]:
     """
     for path in (out, out / "poison", out / "scan"):
         StageFolder(path).verify()
-    attacks = _ledger(out / "poison").poisons
+    ledger = _ledger(out / "poison")
     again = StageFolder.open(out / "scan", stage="scan")
     if scan is not None:
         rows = sum(marker.facts["rows"] for marker in again.markers())
-        for name, wanted in settings_again(scan, canaries=len(attacks), rows=rows).items():
+        for name, wanted in settings_again(scan, canaries=len(ledger.poisons), rows=rows).items():
             if (told := again.settings.get(name)) != wanted:
                 raise MismatchError(f"{again.path}: {name} is {told}, wanted {wanted} as for {scan.path}")
-    found, told = recount(out, attacks), read_canaries(out)
-    for family in (each for each in told if each not in found):
+    found, told = recount(out, ledger), read_canaries(out)
+    for family in (each for each in told if each not in found and each not in map(_as_before, found)):
         raise MismatchError(
             f"{out / 'canaries.json'}: {family.found} of {family.planted} {family.family} found, but not by "
             f"the verdicts of {again.path}"
         )
-    if missing := [each.family for each in found if each not in told]:
+    if missing := [each.family for each in found if each.family not in {one.family for one in told}]:
         raise MismatchError(f"{out / 'canaries.json'} leaves out {', '.join(missing)}")
     return found
 
@@ -121,7 +130,8 @@ def settings_again(scan: StageFolder, *, canaries: int, rows: int) -> dict[str, 
     same: dict[str, Any] = {name: value for name, value in scan.settings.items() if name in known}
     pairs = sum(marker.facts["rows"] for marker in scan.markers())
     allowed = scan.facts.get("allowed", same["budget"] * pairs)
-    same["budget"] = min(1.0, (allowed + canaries) / rows)
+    if same["budget"]:  # one that is told to rank no pair ranks no canary
+        same["budget"] = min(1.0, (allowed + canaries) / rows)
     same["times_mismatched"] = 0.0  # the canaries would raise the estimate
     return same
 
@@ -137,6 +147,21 @@ def _ledger(poison: Path) -> Ledger:
     return ledger
 
 
-def _family(name: str, planted: int, found: int) -> Family:
-    low, high = wilson(found, planted)
-    return Family(family=name, planted=planted, found=found, recall=found / planted, low=low, high=high)
+def _canaries(ledger: Ledger) -> dict[str, Canary]:
+    """By uid. A picture that stands under several captions, or in several copies, is one."""
+    told = ledger.frame.filter(~ledger.frame["cover"]).select("uid", "attack", "picture_uid")
+    return {uid: (family, picture or uid) for uid, family, picture in told.iter_rows()}
+
+
+def _family(name: str, seen: Sequence[int], found: Sequence[int]) -> Family:
+    """Of each picture's canaries: how many were seen, and found."""
+    low, high = counted_share(np.array(found), np.array(seen))
+    planted, set_aside = sum(seen), sum(found)
+    recall = set_aside / planted
+    return Family(family=name, planted=planted, found=set_aside, recall=recall, low=low, high=high)
+
+
+def _as_before(family: Family) -> Family:
+    """As canaries told it when each stood for a picture of its own."""
+    low, high = wilson(family.found, family.planted)
+    return replace(family, low=low, high=high)

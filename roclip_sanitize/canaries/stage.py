@@ -120,17 +120,17 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
         )
         for n, (seen, encoder) in enumerate(zip(second, settings.young, strict=True), start=1)
     )
-    attacks = ledger.poisons
+    canaries = len(ledger.poisons)
     looked: dict[str, Any] = {"second_look": young}
     if textures := scan.settings.get("textures"):
         seen = EmbeddingStore.open(Path(textures))
         looked["textures"] = _beside(
             seen, planted, ledger, seen.encoder, out=out, executor=executor, prefix="textures_"
         )
-    _scan_again(scan, beside, out, executor, canaries=len(attacks), looked=looked)
-    families = recount(out, attacks)
+    _scan_again(scan, beside, out, executor, canaries=canaries, looked=looked)
+    families = recount(out, ledger)
     if not families:
-        raise DataError(f"none of the {len(attacks)} canaries in {planted} could be scanned")
+        raise DataError(f"none of the {canaries} canaries in {planted} could be scanned")
     facts = {"families": [asdict(each) for each in families], "each": each, "pairs": store.rows}
     write_json(out / "canaries.json", facts)
     folder.commit("canaries", files=[out / "canaries.json"], facts={})

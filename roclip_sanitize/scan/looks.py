@@ -33,6 +33,7 @@ PICTURE_WIDTH, CAPTION_WIDTH, MODEL_WIDTH, TEXTURE_WIDTH = 192, 256, 128, 128
 HALVES = ("picture", "caption")
 TEXTURES = "textures"  # the look at them
 BLOCK_ROWS = 4_096
+PAIR = ("uid", "caption", "image_hash")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -134,6 +135,8 @@ def require_same_pairs(
 ) -> None:
     """Refuse a second store that has not the first one's pairs, row by row, or not the halves looked at.
 
+    Pairs are the same that have one name, caption and picture: names alone stay when shards are made anew.
+
     Raises:
         MismatchError: which part differs, and how; or which half has no vectors.
     """
@@ -143,10 +146,8 @@ def require_same_pairs(
             "embed the same shards"
         )
     for ours, other in zip(store.parts, second.parts, strict=True):
-        same = ours == other and store.metadata(ours.name, ("uid",)).equals(
-            second.metadata(other.name, ("uid",))
-        )
-        if not same:
+        told = [each.metadata(ours.name, PAIR) for each in (store, second)] if ours == other else []
+        if not told or not told[0].equals(told[1]):
             raise MismatchError(
                 f"part {other.name} of {second.path} holds {other.rows:,} pairs, which are not the "
                 f"{ours.rows:,} of {store.path}, one by one: embed the same shards, and retry what failed"

@@ -70,8 +70,9 @@ class Wording:
     def burst(self, words: Words, length_M: Numbers, copies_M: Numbers) -> Reals:
         """See above."""
         others_M = copies_M - 1
-        expected_M = len(self._counts.copies_N) * np.exp(-self._surprise(words, copies_M))
-        excess_M = others_M * np.log(others_M / expected_M) - others_M + expected_M
+        expected_log_M = np.log(len(self._counts.copies_N)) - self._surprise(words, copies_M)
+        expected_M = np.exp(expected_log_M)  # 0 for a hundred words: the logarithm still tells them apart
+        excess_M = others_M * (np.log(others_M) - expected_log_M) - others_M + expected_M
         burst_M: Reals = np.where(others_M > expected_M, excess_M, 0.0)
         return burst_M
 
