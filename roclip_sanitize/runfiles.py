@@ -272,9 +272,15 @@ def _is_bare(path: Path) -> bool:
     stages within compare settings of their own.
     """
     names = {name for name in names_in(path) if not name.endswith(".part")} - RECORDS - {STAGE_FILE}
-    if names - set(folders_in(path)):
-        return False
-    return all(exists(path / name / STAGE_FILE) or not names_in(path / name) for name in names)
+    return not names - set(folders_in(path)) and all(_is_of_stages(path / name) for name in names)
+
+
+def _is_of_stages(folder: Path) -> bool:
+    """Whether all that is in a folder is a stage's that has one of its own there, or there is nothing."""
+    if exists(folder / STAGE_FILE):
+        return True
+    folders = folders_in(folder)
+    return set(names_in(folder)) == set(folders) and all(_is_of_stages(folder / name) for name in folders)
 
 
 def _require_same(path: Path, *, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

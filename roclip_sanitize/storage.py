@@ -62,6 +62,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StorageError(
                 f"cannot write {path}: a file stands where a folder should, or the reverse"
             ) from error
+        if error.errno == errno.ENOENT and error.filename and path.is_relative_to(error.filename):
+            raise StorageError(f"cannot write {path}: {error.filename} cannot be made there") from error
         raise
 
 

@@ -106,6 +106,10 @@ def test_a_failed_run_is_1(roclip: Roclip, tmp_path: Path) -> None:
             "roclip: --scan is empty, wanted a path; see 'roclip explain --help'",
         ),
         (["verify", ""], "roclip: folder is empty, wanted a path; see 'roclip verify --help'"),
+        (
+            ["train", "--train-data", "x", "--out", "o", "--lr", "nan"],
+            "roclip: --lr is nan, wanted a number; see 'roclip train --help'",
+        ),
         (["--config", "", "embed"], "roclip: --config is empty, wanted a path"),
         (
             ["embed", "--out", "x", "--shards", "a/0.tar", "a/1.tar"],

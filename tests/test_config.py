@@ -78,6 +78,7 @@ def test_all_that_is_wrong_is_told_at_once(roclip: Roclip, tmp_path: Path) -> No
         "index = 'i'",
         "out = 'o'",
         "budget = 1.5",
+        "times_mismatched = nan",
         "[evaluate]",
         "out = 'o'",
         "[emebd]",
@@ -85,7 +86,7 @@ def test_all_that_is_wrong_is_told_at_once(roclip: Roclip, tmp_path: Path) -> No
     said = roclip("config", "check", path)
     assert said.code == 2
     first, *rest = said.lines
-    assert first == f"roclip: {path}: 8 to put right"
+    assert first == f"roclip: {path}: 9 to put right"
     told = "\n".join(rest)
     for wrong in (
         "[embed] has no setting 'batchsize'; did you mean 'batch_size'?",
@@ -93,6 +94,7 @@ def test_all_that_is_wrong_is_told_at_once(roclip: Roclip, tmp_path: Path) -> No
         "[embed] shards must be given",
         "[embed] out must be given",
         "[scan] budget is 1.5, wanted a number from 0 to 1",
+        "[scan] times_mismatched is nan, wanted a number of 0 or more",
         "[evaluate] arm must be given",
         "[evaluate] wanted either test shards or a public data set",
         "[emebd] is no command; did you mean 'embed'?",

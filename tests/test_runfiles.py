@@ -83,6 +83,18 @@ def test_other_errors_of_the_system_keep_their_type(tmp_path: Path) -> None:
         raise OSError(errno.ETIMEDOUT, "the network is away")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which none can be made, as on Linux")
+@pytest.mark.parametrize("name", ["file", "deeper/file"])
+def test_a_folder_that_cannot_be_made_is_one_line(name: str) -> None:
+    with pytest.raises(StorageError, match=rf"cannot write /proc/out/{name}: /proc/out.* cannot be made"):
+        write_bytes(Path("/proc/out") / name, b"")
+
+
+def test_a_source_that_is_not_there_is_no_failed_write(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "file"):
+        (tmp_path / "source").read_bytes()
+
+
 def test_a_file_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"a file")
     for path in (tmp_path / "out" / "file", tmp_path / "out" / "deeper" / "file"):
@@ -244,6 +256,7 @@ def test_other_settings_take_over_a_folder_in_which_nothing_was_made(tmp_path: P
     StageFolder.create(tmp_path / "census", stage="poison-census", settings={}).finish({})
     for name in (*RECORDS, ".00000.npy.1.part"):
         (tmp_path / name).touch()
+    StageFolder.create(tmp_path / "cache" / "a1b2", stage="cache", settings={}).finish({})
     (tmp_path / "done").mkdir()
     again = StageFolder.create(tmp_path, stage="poison", settings={"rate": 1})
     assert again.settings == {"rate": 1}
@@ -251,7 +264,9 @@ def test_other_settings_take_over_a_folder_in_which_nothing_was_made(tmp_path: P
         StageFolder.create(tmp_path, stage="embed", settings={"rate": 1})
 
 
-@pytest.mark.parametrize("name", ["log.jsonl", "plan/plan.json", "checkpoints/1.ckpt", "done/00000.json"])
+@pytest.mark.parametrize(
+    "name", ["log.jsonl", "plan/plan.json", "checkpoints/1.ckpt", "checkpoints/a/1.ckpt", "done/00000.json"]
+)
 def test_what_a_run_goes_on_from_is_not_taken_over(tmp_path: Path, name: str) -> None:
     StageFolder.create(tmp_path, stage="train", settings={"seed": 0})
     write_bytes(tmp_path / name, b"")

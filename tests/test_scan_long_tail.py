@@ -236,5 +236,9 @@ def test_a_field_that_is_not_there_is_refused(run: Path, tmp_path: Path) -> None
     settings = replace(guarded(run), label="taste")
     with pytest.raises(DataError, match="no pair of the 2 shards has a field 'taste'"):
         scan_store(settings, out=tmp_path / "scan", executor=LocalExecutor())
-    with pytest.raises(ConfigError, match="times_per_label is 0, wanted more than 0"):
+    with pytest.raises(
+        DataError, match="has a field 'smell'"
+    ):  # the folder is free for the one that is meant
+        scan_store(replace(settings, label="smell"), out=tmp_path / "scan", executor=LocalExecutor())
+    with pytest.raises(ConfigError, match="times-per-label is 0, wanted more than 0"):
         replace(guarded(run), times_per_label=0)

@@ -68,8 +68,8 @@ RULES: Mapping[str, Mapping[str, str]] = {
     "canaries": {
         "files": "ledger.parquet of the canaries; verdicts/*.parquet of the scan done again with them",
         "columns": "uid, attack, picture_uid; kept",
-        "rule": "found: canaries whose kept is false; the interval, 95 %, is over pictures: Wilson's where each "
-        "has one canary, or all or none are found, else bootstrapped",
+        "rule": "found: canaries whose kept is false; the interval, 95 %, is over pictures: Wilson's where "
+        "each has one canary, or all or none are found, else bootstrapped",
     },
     "attacks": {
         "files": "ledger.parquet of the poison folder; verdicts/*.parquet and scores/*.parquet of the scan",

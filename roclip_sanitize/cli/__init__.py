@@ -28,6 +28,7 @@ Commands import what they need when they run, so that --help is quick.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -132,10 +133,11 @@ def command_tree() -> Any:
     config = next(parameter for parameter in tree.params if parameter.name == "config")
     refuse_empty(config, "--config")
     for words, command in commands_below(tree):
-        shown = {each.parameter: each.shown for each in settings_of(command).values() if each.kind is Path}
+        known = {each.parameter: each for each in settings_of(command).values()}
         for parameter in command.params:
-            if parameter.name in shown:
-                refuse_empty(parameter, shown[parameter.name])
+            setting = known.get(parameter.name)
+            if setting is not None and setting.kind in REFUSED:
+                REFUSED[setting.kind](parameter, setting.shown)
         if command.callback is not None:
             command.callback = noted(command.callback, command, words)
         if command.params:
@@ -154,6 +156,23 @@ def refuse_empty(parameter: Any, shown: str) -> None:
         return process(context, value)
 
     parameter.process_value = processed
+
+
+def refuse_nan(parameter: Any, shown: str) -> None:
+    """Let a number be one: what is no number is within all bounds, as comparisons go."""
+    process = parameter.process_value
+
+    def processed(context: Any, value: Any) -> Any:
+        found = process(context, value)
+        numbers = found if isinstance(found, list | tuple) else (found,)
+        if any(math.isnan(number) for number in numbers if number is not None):
+            raise ConfigError(f"{shown} is nan, wanted a number; see '{context.command_path} --help'")
+        return found
+
+    parameter.process_value = processed
+
+
+REFUSED: Mapping[type, Callable[[Any, str], None]] = {Path: refuse_empty, float: refuse_nan}
 
 
 def noted(callback: Callable[..., Any], command: Any, words: tuple[str, ...]) -> Callable[..., Any]:

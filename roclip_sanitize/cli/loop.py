@@ -92,9 +92,8 @@ def canaries(
     share: Annotated[
         float,
         typer.Option(
-            min=0,
             max=0.05,
-            help="Canaries of each family, as a share of the pairs, 0.05 at most; 15 to 300 of them.",
+            help="Canaries of each family, as a share of the pairs, more than 0; 15 to 300 of them.",
         ),
     ] = 0.003,
     encoder: Annotated[

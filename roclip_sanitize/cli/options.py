@@ -35,7 +35,7 @@ GuardedLabel = Annotated[
 ]
 TimesPerLabel = Annotated[
     float,
-    typer.Option(min=0, help="With --label: no class may lose more than this many times the mean share."),
+    typer.Option(help="With --label: no class may lose more than this many times the mean share."),
 ]
 Signed = Annotated[
     str,

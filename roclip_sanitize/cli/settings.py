@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ class Setting:
             return False
         if isinstance(value, str | Path | bool):
             return True
+        if math.isnan(value):
+            return False
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
     @property

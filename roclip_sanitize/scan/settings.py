@@ -91,9 +91,9 @@ class ScanSettings:
         if not 0 <= self.budget <= 1:
             raise ConfigError(f"budget is {self.budget}, wanted a share from 0 to 1")
         if not 0 <= self.times_mismatched < math.inf:
-            raise ConfigError(f"times_mismatched is {self.times_mismatched}, wanted 0 or more")
+            raise ConfigError(f"times-mismatched is {self.times_mismatched}, wanted 0 or more")
         if not 0 < self.times_per_label < math.inf:
-            raise ConfigError(f"times_per_label is {self.times_per_label}, wanted more than 0")
+            raise ConfigError(f"times-per-label is {self.times_per_label}, wanted more than 0")
         for name in ("captions_per_picture", "pictures_per_caption"):
             if getattr(self, name) < 2:
                 raise ConfigError(f"{name} is {getattr(self, name)}, wanted 2 or more: every pair has one")

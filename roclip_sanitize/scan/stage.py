@@ -50,7 +50,7 @@ from roclip_sanitize.scan.trace_rounds import find_traces
 from roclip_sanitize.scan.traced import Traced
 from roclip_sanitize.scan.verdicts import candidates, collides, combined, count_carriers, find_cut
 from roclip_sanitize.scan.word_lift import MismatchedWords
-from roclip_sanitize.storage import atomic_file
+from roclip_sanitize.storage import atomic_file, remove_tree
 from roclip_sanitize.store import EmbeddingStore
 
 NEIGHBOURS_BESIDE = 10  # that sentences quote, where no detector asks for any
@@ -206,6 +206,7 @@ def _read_labels(settings: ScanSettings, store: EmbeddingStore, places: Places, 
     reading = partial(LabelWorker, places, settings.label)
     run_missing(reading, store.parts, StageFolder(places.work), "labels_", executor)
     if not _labels(store, places).names:
+        remove_tree(places.work)  # nothing else is there yet, and another field should find it free
         raise DataError(f"no pair of the {len(store.shards)} shards has a field {settings.label!r}")
 
 

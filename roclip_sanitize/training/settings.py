@@ -190,7 +190,7 @@ class TrainSettings:
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{_option(name)} is {getattr(self, name)}, wanted {least} or more")
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ConfigError(f"lr is {self.lr}, wanted more than 0")
         _require_shares({name: getattr(self, name) for name in SHARES})
         if self.augment_for < (1 if self.method in TWO_VIEWS else self.warm_up_for or 0):
