@@ -73,7 +73,7 @@ EXAMPLES: Mapping[str, str] = {
     "bench machine": "roclip bench machine --json",
 }
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs, "
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 done with too many failed pairs or a broken shard, "
     "4 artefacts that do not belong together, 130 interrupted, 143 terminated."
 )
 KINDS: Mapping[type, str] = {str: "TEXT", Path: "PATH", int: "N", float: "NUMBER", bool: ""}
