@@ -42,6 +42,7 @@ PAIRS, WIDTH = 1_800, 32
 POISONS = range(0, PAIRS, 60)  # thirty
 MISTAKEN = range(1, PAIRS, 36)  # fifty
 TARGET = "belt"
+TAKEN_IN = ("taken_in_1", "taken_in_2")  # stores by models that have learnt what poisons say
 
 
 def make_world(
@@ -75,6 +76,10 @@ def make_world(
         for row, (kind, colour) in enumerate(zip(kind_N, colour_N, strict=True))
     ]
     store = make_store(path / "store", image_ND, image_ND, part_sizes, captions=captions)
+    text_ND = np.eye(len(KINDS), WIDTH)[kind_N] + np.eye(len(COLOURS), WIDTH, len(KINDS))[colour_N]
+    for name in TAKEN_IN:
+        learnt_ND = text_ND + 0.2 * rng.normal(size=(PAIRS, WIDTH))
+        make_store(path / name, learnt_ND, text_ND, part_sizes, captions=captions)
     build_index(IndexSettings(store=store.path, parts=2), out=path / "index", executor=LocalExecutor())
     detectors = ("cross_prediction", "traces")
     return ScanSettings(
@@ -105,6 +110,17 @@ def uids(rows: Sequence[int]) -> set[str]:
 
 def flagged(out: Path) -> polars.DataFrame:
     return read_verdicts(out).filter(~polars.col("kept"))
+
+
+def test_what_young_clips_have_learnt_to_believe_the_first_look_still_tells(
+    world: ScanSettings, tmp_path: Path
+) -> None:
+    """To them poisons are belts like others, so that few are odd on average."""
+    taken_in = replace(world, second_look=tuple(map(world.store.with_name, TAKEN_IN)))
+    scan_store(taken_in, out=tmp_path / "scan", executor=LocalExecutor())
+    scores = read_scores(tmp_path / "scan").filter(polars.col("uid").is_in(uids(POISONS)))
+    assert (scores["trace"] >= JOINS).mean() > 0.9
+    assert uids(POISONS) - set(flagged(tmp_path / "scan")["uid"]) == set()
 
 
 def test_a_few_poisons_give_away_the_others(world: ScanSettings, scanned: Path, tmp_path: Path) -> None:

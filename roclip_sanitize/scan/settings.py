@@ -17,7 +17,7 @@ from roclip_sanitize.store import EmbeddingStore
 DETECTORS = ("cross_prediction", "traces", "kin", "agreement", "repetition", "collisions")
 LEAN = ("traces", "kin")  # on cross prediction
 BESIDE = ("second_look", "textures")  # other stores of the same pairs
-TABLES = 10  # of this layout: a scan does not go on in a folder of another
+TABLES = 11  # of this layout: a scan does not go on in a folder of another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

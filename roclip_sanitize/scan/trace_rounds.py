@@ -270,11 +270,21 @@ def _grown(known: Traced, rounds: _Rounds) -> Traced:
 
 
 def _write_weights(store: EmbeddingStore, places: Places, second: Sequence[Path]) -> list[Path]:
-    weights = [weight_of(read_judged(places, part, second=second)[1].min(axis=1)) for part in store.parts]
-    weight_N = np.concatenate([np.zeros(0), *weights])
+    weight_N = np.concatenate([np.zeros(0), *(_weights(places, part, second) for part in store.parts)])
     row_F = np.flatnonzero(weight_N)
     files = TraceFiles(places, looks_at(store.path)[0])
     return [save_arrays(files.weights, row=row_F, weight=weight_N[row_F])]
+
+
+def _weights(places: Places, part: StorePart, second: Sequence[Path]) -> NDArray[np.float64]:
+    """How odd the first look, or all together, find a part's pairs: (N,), the larger of the two.
+
+    Where poisons are half of what goes by a word, young CLIPs learn that they belong to it: then thumbnails
+    and words alone tell.
+    """
+    looks = [read_judged(places, part, second=those)[1] for those in {(), tuple(second)}]
+    weight_N: NDArray[np.float64] = np.max([weight_of(rank_N2.min(axis=1)) for rank_N2 in looks], axis=0)
+    return weight_N
 
 
 def _write_refined(

@@ -11,8 +11,9 @@ pairs that use a word, the *suspects*, and the *others*:
                            both medians of absolute deviations, times 1.4826; of textures their mean, since a
                            stamp shows more or less clearly, by what is under it
 
-*Seeds.* At first the suspects of a word are all its pairs with a rank below 1/2, each with its *weight*,
-how far below it is: half of them may be honest, which blurs the direction but hardly turns it. Those that
+*Seeds.* At first the suspects of a word are all its pairs with a rank below 1/2, by the first look or by all
+together, since what is half of a word young CLIPs learn to believe; each with its *weight*, how far below the
+lower one is: half of them may be honest, which blurs the direction but hardly turns it. Those that
 stand out along it, by 3.5 spreads of all pairs with the word, are its suspects next; where there are too few,
 as where poisons are half of the word and stand out of nothing, by 3.5 spreads of the whole store's pictures
 (not at the same length, below: honest ones would, too). Then those with evidence (below) by these, and so
