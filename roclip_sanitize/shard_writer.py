@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from roclip_sanitize.runfiles import write_json
 from roclip_sanitize.shards import Pair, Shard, content_uid
 from roclip_sanitize.sources import source_stem
 from roclip_sanitize.storage import atomic_file
 from roclip_sanitize.tars import Member, member_blocks, tar_file
+
+if TYPE_CHECKING:
+    import polars
 
 SIDECAR_SCHEMA: dict[str, Any] = {  # img2dataset's columns, and uid
     "uid": str,
@@ -66,7 +69,7 @@ class ShardWriter:
     def copy(self, shard: Shard, pair: Pair) -> None:
         """Append a pair as it lies in another shard, byte for byte."""
         self._file.write(shard.raw(pair.members))
-        self._rows.append(_row(pair.uid, pair.key, pair.caption, pair.fields))
+        self._rows.append(row_of(pair))
 
     def copy_raw(self, shard: Shard, members: Sequence[Member]) -> None:
         """Append members that form no usable pair, byte for byte; they get no row."""
@@ -110,16 +113,28 @@ class ShardWriter:
         self._rows.append({**known, "uid": None, "status": status, "error_message": error})
 
     def _write_sidecars(self) -> None:
-        import polars
-
         _, parquet, stats = self.files
+        table, counts = sidecars(self._rows)
         buffer = io.BytesIO()
-        polars.DataFrame(self._rows, schema=SIDECAR_SCHEMA).write_parquet(buffer)
+        table.write_parquet(buffer)
         with atomic_file(parquet) as file:
             file.write(buffer.getvalue())
-        found = Counter(row["status"] for row in self._rows)
-        failed = {name: found[name] for name in ("failed_to_download", "failed_to_resize")}
-        write_json(stats, {"count": len(self._rows), "successes": found["success"], **failed})
+        write_json(stats, counts)
+
+
+def row_of(pair: Pair) -> dict[str, Any]:
+    """What the table beside a shard says of a pair that was copied into it."""
+    return _row(pair.uid, pair.key, pair.caption, pair.fields)
+
+
+def sidecars(rows: Sequence[Mapping[str, Any]]) -> tuple[polars.DataFrame, dict[str, int]]:
+    """The table beside a shard, and its counts."""
+    import polars
+
+    found = Counter(row["status"] for row in rows)
+    failed = {name: found[name] for name in ("failed_to_download", "failed_to_resize")}
+    counts = {"count": len(rows), "successes": found["success"], **failed}
+    return polars.DataFrame(rows, schema=SIDECAR_SCHEMA), counts
 
 
 def _row(uid: str, key: str, caption: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -231,7 +231,7 @@ def change_a_verdict() -> None:
         (turn_suspicions, r"00002.parquet: \w{32}: suspicion is 0.\d+, but its scores make it [01].\d+"),
         (lower_a_place, r"\w{32}: agreement_percentile is \d+.\d+, but its scores make it \d+"),
         (scan_of_other_vectors, r"store: content since scan was made: found \w{16}, wanted 0{16}"),
-        (lose_a_pair, "squares/00002.tar: pairs that failed: found 1, wanted 0"),
+        (lose_a_pair, "verdicts_00002.parquet: same pairs as part 00002 of scan: found False"),
         (other_scores, "scores_00002.parquet: same pairs as verdicts_00002.parquet"),
         (longer_vector, r"img_emb_00002.npy: row 3 has length 2.0\d+, wanted 1"),
         (hide_a_pair, "rewrite: pairs seen: found 119, wanted 120"),

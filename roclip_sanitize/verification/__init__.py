@@ -7,6 +7,7 @@
     scans.py      scans: the same pairs as their store's, every verdict derived again from the scores
                   scan_facts.py has what a scan declares as a whole
     rewrites.py   rewritten shards: every pair where its verdict says, byte for byte; lists and manifest
+                  rewritten.py has what is checked of one of them
     trainings.py  trained weights
     canaries.py   canaries: counted again
     audits.py     audits: every number measured again
