@@ -91,9 +91,10 @@ def screen_shards(settings: ScreenSettings, *, out: Path, executor: Executor) ->
     tasks = [task for task in shard_tasks(settings.shards) if folder.marker(task.name) is None]
     for _ in executor.map(partial(ScreenWorker, settings, out), tasks):
         pass
-    tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in folder.markers())
+    tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in _shard_markers(folder))
     if not folder.finished:
-        write_keep_list(out / LISTED_FILE, _listed(folder))
+        write_keep_list(out / LISTED_FILE, listed_uids(folder))
+        folder.commit("listed", files=[out / LISTED_FILE], facts={})
         folder.finish({"tally": tally.to_json(), "hashes": known.counts})
     return tally
 
@@ -160,7 +161,12 @@ def screened_file(out: Path, name: str) -> Path:
     return out / "screened" / f"screened_{name}.parquet"
 
 
-def _listed(folder: StageFolder) -> Iterator[list[str]]:
-    for marker in folder.markers():
+def listed_uids(folder: StageFolder) -> Iterator[list[str]]:
+    """Uids of the pairs whose pictures were known, shard by shard."""
+    for marker in _shard_markers(folder):
         table = read_table(screened_file(folder.path, marker.name), columns=["uid", "known"])
         yield table.filter(table["known"].is_not_null())["uid"].to_list()
+
+
+def _shard_markers(folder: StageFolder) -> list[Marker]:
+    return [marker for marker in folder.markers() if "tally" in marker.facts]

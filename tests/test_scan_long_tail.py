@@ -210,8 +210,14 @@ def test_verify_finds_another_label(run: Path, tmp_path: Path) -> None:
         file: sha256_of(path) if file.endswith(path.name) else told for file, told in marker["files"].items()
     }
     write_json(tmp_path / "scan" / "done" / f"{name}.json", marker)
-    with pytest.raises(MismatchError, match="but its scores make it"):
+    with pytest.raises(MismatchError, match=r"labels \(colour\) as in .*00000.tar: found False, wanted True"):
         list(verify_folder(tmp_path / "scan"))
+    shards = (run / "poison" / "shards").rename(tmp_path / "gone")
+    try:
+        with pytest.raises(MismatchError, match="but its scores make it"):
+            list(verify_folder(tmp_path / "scan"))
+    finally:
+        shards.rename(run / "poison" / "shards")
 
 
 def test_verify_finds_another_end_of_a_label(run: Path, tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def call_a_kept_pair_failed(out: Path) -> None:
 
 def empty_the_failures(out: Path) -> None:
     edit(failures_file(out, PART), lambda frame: frame.head(0))
+    retell(out, lambda tally: tally.update(failed={}))
 
 
 def forge_domains(out: Path) -> None:

@@ -8,7 +8,7 @@ done/00000.json               rows; written last
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -152,8 +152,9 @@ def score_pairs(settings: ScoreSettings, *, out: Path, executor: Executor) -> Ta
         counts = StageFolder.create(out / CAPTIONS, stage="caption-counts", settings=told)
         count_captions(store, counts.path, executor)
     run_missing(partial(ScorePartWorker, settings, out), store.parts, folder, "", executor)
-    if settings.worst or settings.worst_above is not None:
-        _list_worst(settings, store, out)
+    if lists_worst(told):
+        write_keep_list(out / WORST_FILE, worst_uids(folder))
+        folder.commit("worst", files=[out / WORST_FILE], facts={})
     folder.finish({"tally": tally.to_json()})
     return tally
 
@@ -234,17 +235,24 @@ def scores_file(out: Path, name: str) -> Path:
     return out / "scores" / f"scores_{name}.parquet"
 
 
-def _list_worst(settings: ScoreSettings, store: EmbeddingStore, out: Path) -> None:
-    """The worst share of all pairs, of equals those that come first; or all above a score."""
-    tables = [read_table(scores_file(out, part.name), columns=["uid", settings.by]) for part in store.parts]
-    score_N = np.concatenate([table[settings.by].fill_null(-np.inf).to_numpy() for table in tables])
+def lists_worst(told: Mapping[str, Any]) -> bool:
+    """Whether settings ask for a list of the worst pairs."""
+    return bool(told.get("worst")) or told.get("worst_above") is not None
+
+
+def worst_uids(folder: StageFolder) -> list[list[str]]:
+    """The worst share of all pairs, of equals those that come first; or all above a score. Part by part."""
+    told, names = folder.settings, [marker.name for marker in folder.markers() if "rows" in marker.facts]
+    by, above = told.get("worst_by") or told["detectors"][0], told.get("worst_above")
+    tables = [read_table(scores_file(folder.path, name), columns=["uid", by]) for name in names]
+    score_N = np.concatenate([np.empty(0), *(table[by].fill_null(-np.inf).to_numpy() for table in tables)])
     listed_N = np.zeros(len(score_N), np.bool_)
-    if settings.worst_above is None:
-        listed_N[np.argsort(-score_N, kind="stable")[: int(settings.worst * len(score_N))]] = True
+    if above is None:
+        listed_N[np.argsort(-score_N, kind="stable")[: int(told["worst"] * len(score_N))]] = True
     else:
-        listed_N = score_N > settings.worst_above
-    uids: list[list[Any]] = [
-        table["uid"].filter(listed_N[part.start : part.start + part.rows]).to_list()
-        for table, part in zip(tables, store.parts, strict=True)
+        listed_N = score_N > above
+    ends = np.cumsum([len(table) for table in tables])[:-1]
+    return [
+        table["uid"].filter(mine).to_list()
+        for table, mine in zip(tables, np.split(listed_N, ends), strict=True)
     ]
-    write_keep_list(out / WORST_FILE, uids)

@@ -8,6 +8,7 @@
                   scan_facts.py has what a scan declares as a whole
     rewrites.py   rewritten shards: every pair where its verdict says, byte for byte; lists and manifest
                   rewritten.py has what is checked of one of them
+    lists.py      screenings and scorings: their lists made again
     trainings.py  trained weights
     canaries.py   canaries: counted again
     audits.py     audits: every number measured again

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.canaries import CANARIES_STAGE
 from roclip_sanitize.errors import DataError, MismatchError
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import StageFolder, read_json
+from roclip_sanitize.runfiles import STAGE_FILE, Marker, StageFolder, read_told
 from roclip_sanitize.storage import exists, folders_in
+from roclip_sanitize.store import failures_file
 from roclip_sanitize.verification.audits import verify_audit
 from roclip_sanitize.verification.canaries import verify_canaries
 from roclip_sanitize.verification.contract import Check, require_equal, require_equal_counts
 from roclip_sanitize.verification.indexes import verify_index
+from roclip_sanitize.verification.lists import verify_scoring, verify_screening
 from roclip_sanitize.verification.rewrites import verify_rewrite
 from roclip_sanitize.verification.scans import verify_scan
 from roclip_sanitize.verification.stores import verify_store
@@ -24,6 +28,8 @@ STAGES: dict[str, Callable[[StageFolder], Iterator[str]]] = {
     "index": verify_index,
     "scan": verify_scan,
     "rewrite": verify_rewrite,
+    "screen": verify_screening,
+    "score": verify_scoring,
     "train": verify_training,
     CANARIES_STAGE: verify_canaries,
     "audit": verify_audit,
@@ -73,20 +79,25 @@ def stage_folders(path: Path) -> Iterator[Path]:
     """
     if exists(path / "stage.json"):
         yield path
-        if read_json(path / "stage.json")["stage"] != CANARIES_STAGE:
+        if stage_of(path) != CANARIES_STAGE:
             return
     for name in folders_in(path):
         yield from stage_folders(path / name)
 
 
+def stage_of(folder: Path) -> str:
+    """Which stage made a folder. Raises DataError: its stage.json does not tell."""
+    return str(read_told(folder / STAGE_FILE)["stage"])
+
+
 def _place_in_loop(folder: Path) -> tuple[int, tuple[str, ...]]:
     """What a stage rests on comes before it, so that the first thing that does not hold is the cause."""
-    stage = read_json(folder / "stage.json")["stage"]
+    stage = stage_of(folder)
     return LOOP.index(stage) if stage in LOOP else len(LOOP), folder.parts
 
 
 def _checks(folder: StageFolder) -> Iterator[str]:
-    stage = read_json(folder.path / "stage.json")["stage"]
+    stage = stage_of(folder.path)
     if not folder.finished:
         raise MismatchError(f"{folder.path} is unfinished: run 'roclip {stage}' again to complete it")
     yield from _verify_markers(folder)
@@ -100,6 +111,8 @@ def _verify_markers(folder: StageFolder) -> Iterator[str]:
     files = sum(len(marker.files) for marker in markers)
     if files:
         yield f"{files:,} files of {len(markers):,} parts have the sha256 they were finished with"
+    for marker in markers:
+        _require_failures(folder, marker)
     told = [Tally.from_json(marker.facts["tally"]) for marker in markers if "tally" in marker.facts]
     if not told or "tally" not in folder.facts:
         return
@@ -113,3 +126,12 @@ def _verify_markers(folder: StageFolder) -> Iterator[str]:
         f"{found.seen:,} pairs seen = {found.kept:,} kept + {found.quarantined.total():,} quarantined + "
         f"{found.failed.total():,} failed, as the {len(told):,} parts have it"
     )
+
+
+def _require_failures(folder: StageFolder, marker: Marker) -> None:
+    """Refuse counts of failures that are not those of the pairs that a part lists."""
+    path = failures_file(folder.path, marker.name)
+    if "tally" not in marker.facts or path.relative_to(folder.path).as_posix() not in marker.files:
+        return
+    found, listed = Tally.from_json(marker.facts["tally"]).failed, read_table(path, columns=["reason"])
+    require_equal_counts(found, Counter(listed["reason"]), what="pairs failed as", where=path)

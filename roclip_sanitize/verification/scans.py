@@ -15,8 +15,11 @@ from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.scan.judging import table_file
+from roclip_sanitize.scan.long_tail import labels_of
 from roclip_sanitize.scan.looks import told_second
+from roclip_sanitize.scan.parts import LABEL_COLUMN
 from roclip_sanitize.scan.rejudging import Rejudged
+from roclip_sanitize.sources import missing_sources, source_path
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.verification.contract import CLOSE, compare_input, require_equal, require_equal_counts
@@ -93,7 +96,10 @@ def _verify_inputs(folder: StageFolder) -> Iterator[str]:
     for name, stage, path, content in _inputs(folder.settings):
         yield compare_input(name, path, content, stage=stage, where=folder.path)
     if exists(Path(folder.settings["store"])):
-        _require_pairs_of_store(folder)
+        store = EmbeddingStore.open(Path(folder.settings["store"]))
+        _require_pairs_of_store(folder, store)
+        if label := folder.settings.get("label"):
+            yield _verify_labels(folder, store, label)
 
 
 def _inputs(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Path, str]]:
@@ -106,14 +112,29 @@ def _inputs(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Path, str]]
         yield "textures", "embed", Path(textures), settings["textures_content"]
 
 
-def _require_pairs_of_store(folder: StageFolder) -> None:
-    store = EmbeddingStore.open(Path(folder.settings["store"]))
+def _verify_labels(folder: StageFolder, store: EmbeddingStore, label: str) -> str:
+    """Compare labels with what the shards say, if they are still there: they decide who is spared."""
+    shards = [source_path(shard) for shard in store.shards]
+    if missing := missing_sources(shards):
+        return f"{len(missing):,} of its shards are gone, and labels were not compared"
+    for part, shard in zip(store.parts, shards, strict=True):
+        uids = store.metadata(part.name, ("uid",))["uid"].to_list()
+        path = table_file(folder.path, "scores", part.name)
+        same = _column(path, LABEL_COLUMN).to_list() == labels_of(shard, uids, label)
+        require_equal(same, True, what=f"labels ({label}) as in {shard}", where=path)
+    return f"{store.rows:,} labels ({label}) are what {len(shards):,} shards say"
+
+
+def _require_pairs_of_store(folder: StageFolder, store: EmbeddingStore) -> None:
     names = [part.name for part in store.parts]
     require_equal([marker.name for marker in folder.markers()], names, what="parts", where=folder.path)
     for name in names:
         path = table_file(folder.path, "verdicts", name)
         same = _column(path, "uid").equals(store.metadata(name, ("uid",))["uid"])
         require_equal(same, True, what=f"same pairs as part {name} of {store.path}", where=path)
+    for marker in folder.markers():
+        told, failed = Tally.from_json(marker.facts["tally"]).failed, store.failures(marker.name)["reason"]
+        require_equal_counts(told, Counter(failed), what="pairs failed as", where=folder.path)
 
 
 def _column(path: Path, name: str) -> polars.Series:

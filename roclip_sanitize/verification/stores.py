@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, StorePart, vectors_file
-from roclip_sanitize.verification.contract import require_equal
+from roclip_sanitize.verification.contract import require_equal, require_equal_counts
 
 OFF_UNIT = 2e-3  # float16 rounds a unit row of a thousand numbers by less
 ROWS_AT_ONCE = 65_536
@@ -19,6 +21,9 @@ ROWS_AT_ONCE = 65_536
 def verify_store(folder: StageFolder) -> Iterator[str]:
     """Check every part. Memory: one part's names, and blocks of vectors."""
     store = EmbeddingStore.open(folder.path)
+    failed = Counter(chain.from_iterable(store.failures(part.name)["reason"] for part in store.parts))
+    require_equal_counts(store.tally.failed, failed, what="pairs failed as", where=store.path)
+    require_equal(store.tally.seen, store.rows + failed.total(), what="pairs seen", where=store.path)
     vectors = sum(_verify_part(store, part) for part in store.parts)
     yield f"{store.rows:,} pairs have a name each, and {vectors:,} vectors are finite and of length 1"
 
