@@ -41,7 +41,7 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, write_json
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.results import score_tables, verdict_tables
-from roclip_sanitize.scan.settings import scanned_store
+from roclip_sanitize.scan.settings import scanned_store, store_of
 from roclip_sanitize.scoring.reference import drawn_rows
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_path
@@ -160,9 +160,7 @@ class ExportWorker:
 
     def __init__(self, settings: ExportSettings, out: Path) -> None:
         self._scan, self._folder = settings.scan, StageFolder(out)
-        self._store = EmbeddingStore.open(
-            Path(StageFolder.open(settings.scan, stage="scan").settings["store"])
-        )
+        self._store = EmbeddingStore.open(store_of(StageFolder.open(settings.scan, stage="scan")))
         self._attacks: Mapping[str, str] = (
             Ledger.open(settings.ledger).poisons if settings.ledger is not None else {}
         )

@@ -27,7 +27,7 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import indexed_rows, inspect_index
-from roclip_sanitize.index_plan import contents_of
+from roclip_sanitize.index_plan import contents_of, indexed_store
 from roclip_sanitize.limits import Laps, Limits, Work
 from roclip_sanitize.matching import PARTS_AT_ONCE, Exclusion, Matches, Pool, Question, commit_part
 from roclip_sanitize.neighbours import Neighbours
@@ -165,7 +165,7 @@ def _require_index(path: Path, store: EmbeddingStore, *, modality: Modality) -> 
     facts = inspect_index(path)
     if facts["modality"] != modality:
         raise MismatchError(f"{path} is an index of {facts['modality']} vectors, wanted {modality}")
-    if Path(facts["store"]).resolve() != store.path.resolve() or facts["model"] != store.model:
+    if indexed_store(StageFolder(path)).resolve() != store.path.resolve() or facts["model"] != store.model:
         raise MismatchError(f"{path} indexes {facts['store']} (model {facts['model']}), wanted {store.path}")
 
 

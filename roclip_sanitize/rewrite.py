@@ -30,7 +30,7 @@ from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of, write_json
 from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.scan.keep_list import read_keep_list, write_keep_list
-from roclip_sanitize.scan.settings import scanned_store
+from roclip_sanitize.scan.settings import scanned_store, store_of
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_sha256, source_stem
@@ -121,7 +121,7 @@ def rewrite_shards(settings: RewriteSettings, *, out: Path, executor: Executor) 
     worker its shard's names and captions. Both hold 17 bytes per flagged pair.
     """
     scan = StageFolder.open(settings.verdicts, stage="scan")
-    if Path(scan.settings["store"]).resolve() != settings.store.resolve():
+    if store_of(scan).resolve() != settings.store.resolve():
         raise MismatchError(
             f"{scan.path} is a scan of {scan.settings['store']}, wanted one of {settings.store}"
         )

@@ -37,6 +37,7 @@ from roclip_sanitize.neighbours import (
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import here
 from roclip_sanitize.store import EmbeddingStore, Modality
+from roclip_sanitize.whereabouts import told_folder
 
 TRANSFORM_ROWS = 512  # BLAS rounds a row differently in another batch, so batches are fixed
 RECALL_RUNS, RECALL_RUN_ROWS = 8, 32
@@ -136,7 +137,8 @@ class Searcher:
         folder = StageFolder(path)
         self._path = path
         self._effort = effort
-        self._settings = folder.settings
+        self._settings = told = folder.settings
+        self._store = told_folder(path, told["store"], stage="embed", content=told.get("store_content"))
         self._stores: dict[Path, EmbeddingStore] = {}
         self._parts = [
             _OpenPart(
@@ -152,7 +154,7 @@ class Searcher:
     def __call__(self, task: SearchTask) -> Neighbours:
         """The answer as far as the own parts go."""
         queries = self._queries(task)
-        store = self._open_store(Path(self._settings["store"]))
+        store = self._open_store(self._store)
         effort = task.effort or self._effort
         return merge([part.search(queries, task, store, effort=effort) for part in self._parts], k=task.k)
 
@@ -192,7 +194,7 @@ class Searcher:
                 raise ConfigError(
                     f"{path} is transformed for {mine['modality']}s alone: index without a transform"
                 )
-        if task.exclude_self and task.store.resolve() != Path(mine["store"]).resolve():
+        if task.exclude_self and task.store.resolve() != self._store.resolve():
             raise ConfigError(
                 f"exclude_self: rows of {task.store} are not those of the indexed {mine['store']}"
             )

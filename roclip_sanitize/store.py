@@ -32,6 +32,7 @@ from roclip_sanitize.remote import signed_again
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import atomic_file, exists
 from roclip_sanitize.told import Told
+from roclip_sanitize.whereabouts import told_files
 
 if TYPE_CHECKING:
     import polars
@@ -103,7 +104,8 @@ class EmbeddingStore:
     @cached_property
     def shards(self) -> list[str]:
         """Paths of the shards it was made from, in the order of the parts; URLs as they were last signed."""
-        return [str(signed_again(Path(str(path)))) for path in self._folder.settings["shards"]]
+        told = [Path(str(path)) for path in self._folder.settings["shards"]]
+        return [str(signed_again(path)) for path in told_files(self.path, told)]
 
     @cached_property
     def parts(self) -> tuple[StorePart, ...]:

@@ -26,6 +26,7 @@ from roclip_sanitize.audit.page import render_audit
 from roclip_sanitize.report.gallery import collect_gallery, small_pictures
 from roclip_sanitize.report.loading import gallery_to_json
 from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of, write_bytes, write_json
+from roclip_sanitize.scan.settings import store_of
 from roclip_sanitize.sources import source_path
 from roclip_sanitize.store import EmbeddingStore
 
@@ -80,7 +81,7 @@ def seal_of_audit(out: Path) -> str:
 
 def _shown(settings: AuditSettings, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Pairs to look at, with their pictures: chosen from the tables, but no numbers."""
-    store = EmbeddingStore.open(Path(StageFolder.open(settings.scan, stage="scan").settings["store"]))
+    store = EmbeddingStore.open(store_of(StageFolder.open(settings.scan, stage="scan")))
     shards = {part.name: source_path(path) for part, path in zip(store.parts, store.shards, strict=True)}
     in_clusters = list(_pairs_of_clusters(facts["clusters"], facts.get("traces", {})))
     parts = {pair["part"] for pair in in_clusters}

@@ -47,7 +47,7 @@ def store_with(
             "name the encoder that made it"
         )
     settings = read_json(store.path / "stage.json")["settings"]
-    shards = [*settings["shards"], *canaries.shards]
+    shards = [*store.shards, *canaries.shards]
     told = {**settings, "shards": shards, "canaries": str(canaries.path)}
     folder = StageFolder.create(out, stage="embed", settings=told)
     if folder.finished:

@@ -34,6 +34,7 @@ from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.settings import ScanSettings, scanned_store
 from roclip_sanitize.scan.stage import scan_store
 from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.whereabouts import told_folder
 
 LEAST, MOST = 15, 300
 
@@ -85,7 +86,10 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     """
     scan = StageFolder.open(settings.scan, stage="scan")
     store = scanned_store(scan)
-    second = [EmbeddingStore.open(path) for path in told_second(scan.settings)]
+    second = [
+        EmbeddingStore.open(told_folder(scan.path, path, stage="embed", content=content))
+        for path, content in told_second(scan.settings).items()
+    ]
     settings = replace(
         settings,
         encoder=settings.encoder or store.encoder,
@@ -123,7 +127,8 @@ def count_canaries(settings: CanarySettings, *, out: Path, executor: Executor) -
     canaries = len(ledger.poisons)
     looked: dict[str, Any] = {"second_look": young}
     if textures := scan.settings.get("textures"):
-        seen = EmbeddingStore.open(Path(textures))
+        content = scan.settings["textures_content"]
+        seen = EmbeddingStore.open(told_folder(scan.path, textures, stage="embed", content=content))
         looked["textures"] = _beside(
             seen, planted, ledger, seen.encoder, out=out, executor=executor, prefix="textures_"
         )
@@ -160,7 +165,8 @@ def _scan_again(
     scan: StageFolder, store: Path, out: Path, executor: Executor, *, canaries: int, looked: Mapping[str, Any]
 ) -> None:
     """Index and scan a store as the scan's own was, with room for the canaries beside the budget."""
-    index = inspect_index(Path(scan.settings["index"]))
+    content = scan.settings.get("index_content")
+    index = inspect_index(told_folder(scan.path, scan.settings["index"], stage="index", content=content))
     told = IndexSettings(store=store, transform=index["transform"], kind=index["kind"], seed=index["seed"])
     build_index(told, out=out / "index", executor=executor)
     same = settings_again(scan, canaries=canaries, rows=EmbeddingStore.open(store).rows)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import inspect_index, open_index, require_store_unchanged
+from roclip_sanitize.index_plan import indexed_store
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.runfiles import StageFolder
@@ -151,7 +152,7 @@ def require_index_of(store: EmbeddingStore, index: Path) -> None:
         MismatchError: it holds something else, or what the store held before, or only a sample.
     """
     facts = inspect_index(index)
-    if Path(facts["store"]).resolve() != store.path.resolve() or facts["modality"] != "image":
+    if indexed_store(StageFolder(index)).resolve() != store.path.resolve() or facts["modality"] != "image":
         raise MismatchError(
             f"{index} holds {facts['modality']} vectors of {facts['store']}, "
             f"wanted image vectors of {store.path}"

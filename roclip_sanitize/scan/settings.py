@@ -13,6 +13,7 @@ from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.verdicts import Thresholds
 from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.whereabouts import told_folder
 
 DETECTORS = ("cross_prediction", "traces", "kin", "agreement", "repetition", "collisions")
 LEAN = ("traces", "kin")  # on cross prediction
@@ -137,6 +138,12 @@ class ScanSettings:
         return {**told, "second_look": list(map(str, self.second_look)), "second_look_content": seen}
 
 
+def store_of(scan: StageFolder) -> Path:
+    """Where the store lies that a finished scan is of."""
+    told = scan.settings
+    return told_folder(scan.path, told["store"], stage="embed", content=told.get("store_content"))
+
+
 def scanned_store(scan: StageFolder) -> EmbeddingStore:
     """The store that a finished scan is of. One from before its content was noted is taken as it is.
 
@@ -144,8 +151,7 @@ def scanned_store(scan: StageFolder) -> EmbeddingStore:
         DataError: the store is gone.
         MismatchError: it is unfinished, or holds something else than was scanned: pairs that nobody judged.
     """
-    told = scan.settings
-    store, wanted = EmbeddingStore.open(Path(told["store"])), told.get("store_content")
+    store, wanted = EmbeddingStore.open(store_of(scan)), scan.settings.get("store_content")
     if wanted is not None and (found := _content(store.path, "embed")) != wanted:
         raise MismatchError(
             f"{store.path} holds {found}, wanted {wanted}, of which {scan.path} was made: "

@@ -12,14 +12,16 @@ from roclip_sanitize.canaries import require_counted
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import exists
 from roclip_sanitize.verification.contract import compare_input
+from roclip_sanitize.whereabouts import told_folder
 
 
 def verify_canaries(folder: StageFolder) -> Iterator[str]:
     """Count again. Canaries from before their scan's content was noted have no scan to compare."""
     settings, scan = folder.settings, None
     if "content" in settings:
-        path = Path(settings["scan"])
-        yield compare_input("scan", path, settings["content"], stage="scan", where=folder.path)
+        told, content = Path(settings["scan"]), settings["content"]
+        yield compare_input("scan", told, content, stage="scan", where=folder.path)
+        path = told_folder(folder.path, told, stage="scan", content=content)
         scan = StageFolder(path) if exists(path) else None
     found = require_counted(folder.path, scan)
     counts = sum(each.found for each in found), sum(each.planted for each in found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import exists
+from roclip_sanitize.whereabouts import told_folder
 
 CLOSE = 1e-6
 
@@ -67,7 +68,7 @@ def compare_input(name: str, path: Path, content: str, *, stage: str, where: Pat
 
     Args:
         name: what it is there.
-        path: where it lay.
+        path: where it lay, as the folder that was made from it says.
         content: what it held, see StageFolder.content.
         stage: what made it.
         where: the folder that was made from it.
@@ -78,6 +79,7 @@ def compare_input(name: str, path: Path, content: str, *, stage: str, where: Pat
     Raises:
         MismatchError: it holds something else.
     """
+    path = told_folder(where, path, stage=stage, content=content)
     if not exists(path):
         return f"its {name}, {path}, is gone and was not compared"
     found = StageFolder.open(path, stage=stage).content

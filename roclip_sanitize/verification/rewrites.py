@@ -12,14 +12,16 @@ from tempfile import TemporaryDirectory
 
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Tally
-from roclip_sanitize.runfiles import Marker, StageFolder, read_told, sha256_of
+from roclip_sanitize.runfiles import STAGE_FILE, Marker, StageFolder, read_told, sha256_of
 from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
+from roclip_sanitize.scan.settings import store_of
 from roclip_sanitize.storage import exists, names_in
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.told import as_written
 from roclip_sanitize.verification.contract import compare_input, require_equal
 from roclip_sanitize.verification.lists import require_list
 from roclip_sanitize.verification.rewritten import SIDES, Rewriting, read_verdicts, verify_part
+from roclip_sanitize.whereabouts import told_file, told_folder
 
 
 def verify_rewrite(folder: StageFolder) -> Iterator[str]:
@@ -28,24 +30,21 @@ def verify_rewrite(folder: StageFolder) -> Iterator[str]:
     Memory: of one shard its names and captions, 17 bytes of every flagged uid, and 200 of every pair that was
     kept.
     """
-    scan = StageFolder.open(Path(folder.settings["verdicts"]), stage="scan")
-    require_equal(
-        scan.content,
-        folder.settings["content"],
-        what=f"content since {folder.path} was made",
-        where=scan.path,
-    )
+    told, content = folder.settings["verdicts"], folder.settings["content"]
+    scan = StageFolder.open(told_folder(folder.path, told, stage="scan", content=content), stage="scan")
+    require_equal(scan.content, content, what=f"content since {folder.path} was made", where=scan.path)
     if content := scan.settings.get("store_content"):
         yield compare_input("store", Path(scan.settings["store"]), content, stage="embed", where=scan.path)
     markers = [marker for marker in folder.markers() if "tally" in marker.facts]
     _require_all_parts(folder, markers, scan)
     _require_known_files(folder, markers)
-    wanters = " and ".join([str(scan.path), *_lists(folder).paths])
+    lists = _lists(folder)
+    wanters = " and ".join([str(scan.path), *lists.paths])
     failed = sum(Tally.from_json(marker.facts["tally"]).failed.total() for marker in markers)
     with TemporaryDirectory(prefix="roclip-") as again:
-        write_decisions(scan.path, _lists(folder), Path(again))
+        write_decisions(scan.path, lists, Path(again))
         decisions = Decisions.open(Path(again))
-        rewriting = Rewriting(folder=folder, scan=scan, store=_store(folder), decisions=decisions)
+        rewriting = Rewriting(folder=folder, scan=scan, store=_store(scan), decisions=decisions)
         pairs = sum(verify_part(rewriting, marker) for marker in markers)
     of_shards = f"{pairs:,} pairs of {len(markers):,} input shards"
     if rewriting.lists_only:
@@ -79,15 +78,21 @@ def _require_known_files(folder: StageFolder, markers: list[Marker]) -> None:
 def _lists(folder: StageFolder) -> Lists:
     """Those that the rewriting was given, unchanged."""
     told = folder.settings.get("lists", {})
-    lists = Lists(**{name: tuple(map(Path, hashes)) for name, hashes in told.items()})
+    with as_written(folder.path / STAGE_FILE, "setting of a rewriting"):
+        found = {
+            name: tuple(told_file(folder.path, path, sha256=sha256) for path, sha256 in hashes.items())
+            for name, hashes in told.items()
+        }
+        lists = Lists(**found)
     for name, hashes in lists.hashes().items():
-        require_equal(hashes, told.get(name, {}), what="sha256 of lists of uids", where=folder.path)
+        wanted = list(told.get(name, {}).values())
+        require_equal(list(hashes.values()), wanted, what="sha256 of lists of uids", where=folder.path)
     return lists
 
 
-def _store(folder: StageFolder) -> EmbeddingStore | None:
+def _store(scan: StageFolder) -> EmbeddingStore | None:
     """The store that knew the pairs, if it is still there."""
-    path = Path(folder.settings["store"])
+    path = store_of(scan)
     return EmbeddingStore.open(path) if exists(path) else None
 
 

@@ -27,6 +27,7 @@ from roclip_sanitize.sources import open_source, source_path, source_sha256
 from roclip_sanitize.splitting import known_pairs
 from roclip_sanitize.store import EmbeddingStore, failures_file, read_failures
 from roclip_sanitize.verification.contract import require_equal, require_equal_counts
+from roclip_sanitize.whereabouts import told_file
 
 if TYPE_CHECKING:
     import polars
@@ -110,11 +111,12 @@ def _verify_shard(
     rewriting: Rewriting, marker: Marker, verdicts: polars.DataFrame, failures: polars.DataFrame
 ) -> None:
     """Read the shard along with the two that it became."""
-    path, name = source_path(marker.facts["shard"]), marker.facts["name"]
-    require_equal(source_sha256(path), marker.facts["sha256"], what="sha256", where=path)
+    told, name, sha256 = (marker.facts[each] for each in ("shard", "name", "sha256"))
+    path = told_file(rewriting.folder.path, source_path(told), sha256=sha256)
+    require_equal(source_sha256(path), sha256, what="sha256", where=path)
     known = known_pairs(rewriting.store, marker.name) if rewriting.store else {}
     failed, left = {*zip(failures["key"], failures["uid"], strict=True)}, Counter[tuple[str, str]]()
-    told = verdicts.select("uid", "keep").iter_rows()
+    decided = verdicts.select("uid", "keep").iter_rows()
     with ExitStack() as opened:
         shard = opened.enter_context(Shard(path))
         sides = {side: _Side(rewriting.folder.path / side / f"{name}.tar", opened) for side in SIDES}
@@ -122,7 +124,7 @@ def _verify_shard(
             if (pair.key, pair.uid) in failed:
                 left[pair.key, pair.uid] += 1
                 continue
-            uid, keep = next(told, ("", False))
+            uid, keep = next(decided, ("", False))
             if uid != pair.uid:
                 raise MismatchError(
                     f"{path}: pair {pair.key} ({pair.uid}) is not among those that failed, and its place "
@@ -134,7 +136,7 @@ def _verify_shard(
         for side in sides.values():
             side.require_end(path)
         _require_failures(shard, failures, left, where=failures_file(rewriting.folder.path, marker.name))
-    require_equal(len([*told]), 0, what="verdicts on pairs that it has not", where=path)
+    require_equal(len([*decided]), 0, what="verdicts on pairs that it has not", where=path)
 
 
 def _require_failures(

@@ -19,6 +19,7 @@ from roclip_sanitize.scan.long_tail import labels_of
 from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.parts import LABEL_COLUMN
 from roclip_sanitize.scan.rejudging import Rejudged
+from roclip_sanitize.scan.settings import store_of
 from roclip_sanitize.sources import missing_sources, source_path
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
@@ -95,8 +96,8 @@ def _verify_inputs(folder: StageFolder) -> Iterator[str]:
     """What it was made from is still what it was."""
     for name, stage, path, content in _inputs(folder.settings):
         yield compare_input(name, path, content, stage=stage, where=folder.path)
-    if exists(Path(folder.settings["store"])):
-        store = EmbeddingStore.open(Path(folder.settings["store"]))
+    if exists(path := store_of(folder)):
+        store = EmbeddingStore.open(path)
         _require_pairs_of_store(folder, store)
         if label := folder.settings.get("label"):
             yield _verify_labels(folder, store, label)
