@@ -39,6 +39,7 @@ from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, Modality, Towers
+from roclip_sanitize.whereabouts import as_told
 
 MODALITIES_OF: dict[Towers, tuple[Modality, ...]] = {
     "both": MODALITIES,
@@ -112,7 +113,7 @@ def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> T
         StorageError: the disk is full.
     """
     facts = describe_encoder(settings, executor)
-    decisive = _decisive(settings, facts) | _precision_of(out, facts)
+    decisive = _decisive(settings, facts, out) | _precision_of(out, facts)
     folder = StageFolder.create(out, stage="embed", settings=decisive)
     tasks = [task for task in shard_tasks(settings.shards) if folder.marker(task.name) is None]
     make_worker = partial(EmbedWorker, replace(settings, shards=()), out)
@@ -133,14 +134,10 @@ def embed_limits(store: Path) -> Limits:
     return Limits.of(Work.total(Work.from_json(facts["seconds"]) for facts in timed), order=STEPS)
 
 
-def _decisive(settings: EmbedSettings, facts: EncoderFacts) -> dict[str, Any]:
+def _decisive(settings: EmbedSettings, facts: EncoderFacts, out: Path) -> dict[str, Any]:
     """What decides the store's bytes. What is as it always was is left out: older stores can be resumed."""
-    decisive = {
-        "encoder": facts.to_json(),
-        "shards": [str(path) for path in settings.shards],
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-    }
+    decisive: dict[str, Any] = {"encoder": facts.to_json(), "shards": as_told(out, settings.shards)}
+    decisive |= {"batch_size": settings.batch_size, "seed": settings.seed}
     later = {
         "decode": (settings.decode, "exact"),
         "towers": (settings.towers, "both"),

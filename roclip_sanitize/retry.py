@@ -12,7 +12,7 @@ written when the process was killed is completed by the same ``embed`` that made
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from roclip_sanitize.remote import file_name, signed_again, source_name
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of
 from roclip_sanitize.sources import missing_sources
 from roclip_sanitize.storage import exists, remove
+from roclip_sanitize.store import EmbeddingStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ def retry_failed(store: Path, *, executor: Executor, threads: int = 0) -> tuple[
     """
     folder = StageFolder.open(store, stage="embed")
     settings = _settings_of(folder.settings, threads=threads)
+    settings = replace(settings, shards=tuple(map(Path, EmbeddingStore(folder).shards)))
     before = {marker.name: marker for marker in folder.markers() if _failed(marker)}
     shards = {name: settings.shards[int(name)] for name in before}
     if not before:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from roclip_sanitize.errors import DataError
+from roclip_sanitize.redaction import unsigned
 from roclip_sanitize.remote import is_url
 from roclip_sanitize.runfiles import STAGE_FILE, StageFolder, read_told, sha256_of
 from roclip_sanitize.storage import exists
@@ -55,6 +56,16 @@ def told_files(by: Path, told: Sequence[Path]) -> list[Path]:
         if exists(base / first):
             return [path if _is_fixed(path) else base / path for path in told]
     return list(told)
+
+
+def as_told(folder: Path, shards: Sequence[Path]) -> list[str]:
+    """Shards as a folder's settings tell them, if it was begun with these; else as they are named here."""
+    named = [str(path) for path in shards]
+    if not exists(folder / STAGE_FILE):
+        return named
+    told = [str(path) for path in StageFolder(folder).settings.get("shards", ())]
+    found = [str(path) for path in told_files(folder, [Path(path) for path in told])]
+    return told if found == unsigned(named) else named
 
 
 def _places(by: Path, told: Path) -> list[Path]:

@@ -141,3 +141,18 @@ def test_an_unfinished_store_is_not_tried(store: Path) -> None:
     (store / "complete.json").unlink()
     with pytest.raises(MismatchError, match="run 'roclip embed' again"):
         retry_failed(store, executor=LocalExecutor())
+
+
+def test_a_store_of_relative_shards_is_tried_from_anywhere(
+    shards: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made(tuple(Path(path.name) for path in shards), Path("store"))
+    settings = read_json(Path("store/stage.json"))
+    write_tar(shards[2], repaired(20))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    tally, changes = retry_failed(Path("../store"), executor=LocalExecutor())
+    assert [change.rows for change in changes] == [(2, 2), (2, 3)]
+    assert tally.failed.total() == 1
+    assert read_json(Path("../store/stage.json")) == settings
