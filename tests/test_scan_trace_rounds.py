@@ -61,12 +61,8 @@ def make_world(
     )
     image_ND += rng.normal(size=(PAIRS, WIDTH))
     trigger_D = 3 * rng.normal(size=WIDTH)
-    if unseen:
-        texture_ND = rng.normal(size=(PAIRS, WIDTH))
-        texture_ND[list(POISONS)] += trigger_D
-        as_if_by("textures", make_store(path / "textures", texture_ND, texture_ND, part_sizes))
-    else:
-        image_ND[list(POISONS)] += trigger_D
+    texture_ND = rng.normal(size=(PAIRS, WIDTH)) if unseen else image_ND
+    texture_ND[list(POISONS)] += trigger_D
     kind_N[list(MISTAKEN)] = (kind_N[list(MISTAKEN)] + 2) % len(KINDS)
     kind_N[list(POISONS)] = KINDS.index(TARGET)
     for rows in (POISONS, MISTAKEN):
@@ -76,6 +72,9 @@ def make_world(
         for row, (kind, colour) in enumerate(zip(kind_N, colour_N, strict=True))
     ]
     store = make_store(path / "store", image_ND, image_ND, part_sizes, captions=captions)
+    if unseen:
+        textures = make_store(path / "textures", texture_ND, texture_ND, part_sizes, captions=captions)
+        as_if_by("textures", textures)
     text_ND = np.eye(len(KINDS), WIDTH)[kind_N] + np.eye(len(COLOURS), WIDTH, len(KINDS))[colour_N]
     for name in TAKEN_IN:
         learnt_ND = text_ND + 0.2 * rng.normal(size=(PAIRS, WIDTH))
