@@ -11,6 +11,7 @@ list is dead: failures are listed, and fail nothing by themselves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 from roclip_sanitize.artefacts import read_table
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.hashes import BITS, MAX_BITS_APART
 from roclip_sanitize.ingest.fetching import FetchReason, FetchSettings
@@ -28,14 +29,16 @@ from roclip_sanitize.ingest.shard import STEPS, IngestWorker, PictureSettings, S
 from roclip_sanitize.ingest.tables import Columns, read_rows, require_lists, slices
 from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import Tally
+from roclip_sanitize.remote import source_name
 from roclip_sanitize.runfiles import STAGE_FILE, StageFolder, sha256_of
-from roclip_sanitize.storage import exists, here
+from roclip_sanitize.storage import exists, here, names_in
 from roclip_sanitize.store import failures_file, write_parquet
 
 if TYPE_CHECKING:
     import polars
 
 DOMAINS_FILE = "domains.parquet"
+WRITTEN = re.compile(rf"(\d{{5}}|[1-9]\d{{5,}})(\.tar|\.parquet|_stats\.json)|{re.escape(DOMAINS_FILE)}")
 AT_LEAST: dict[str, float] = {"concurrency": 1, "per_host": 1, "timeout": 0.001, "max_bytes": 1, "retries": 0}
 
 
@@ -113,12 +116,13 @@ def ingest_urls(settings: IngestSettings, *, out: Path, executor: Executor) -> T
     Raises:
         ConfigError: a list lacks a column, or a column of hashes holds none.
         DataError: a list is not what its name says.
-        MismatchError: ``out`` was made from other lists, or otherwise.
+        MismatchError: ``out`` was made from other lists, or otherwise, or holds shards that nobody ingested.
         StorageError: the disk is full.
 
     Memory: of the driver the rows of a few shards; of a worker what shard.py says.
     """
     require_lists(settings.tables, settings.columns)
+    _require_free(out)
     folder = StageFolder.create(out, stage="ingest", settings=_decisive(settings, out))
     if folder.finished:
         return Tally.from_json(folder.facts["tally"])
@@ -175,6 +179,16 @@ def domains_of(out: Path, names: Sequence[str]) -> polars.DataFrame:
         )
         .sort("seen", "domain", descending=[True, False])
     )
+
+
+def _require_free(out: Path) -> None:
+    """Refuse a folder of somebody's shards or lists, which have the names that would be written here."""
+    if exists(out / STAGE_FILE):  # whose folder that is, StageFolder.create() asks
+        return
+    if theirs := next(filter(WRITTEN.fullmatch, names_in(out)), None):
+        raise MismatchError(
+            f"{source_name(out)} holds {theirs}, which no 'roclip ingest' made: choose another folder"
+        )
 
 
 def _decisive(settings: IngestSettings, out: Path) -> dict[str, Any]:
