@@ -170,7 +170,7 @@ def checked_width(settings: IndexSettings, store: EmbeddingStore) -> int:
     """
     filled = next((part for part in store.parts if part.rows), None)
     if filled is None:
-        raise DataError(f"{store.path} has no rows to index")
+        raise DataError(f"{store.path} has no rows to index{store.why_empty}")
     width: int = store.vectors(filled.name, settings.modality).shape[1]
     most = min(width, store.rows, TRAINING_ROWS)
     if settings.directions > most:

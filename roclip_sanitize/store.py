@@ -127,6 +127,16 @@ class EmbeddingStore:
         """What was seen and what failed while the store was made."""
         return Tally.total(Tally.from_json(marker.facts["tally"]) for marker in self._folder.markers())
 
+    @property
+    def why_empty(self) -> str:
+        """What became of the pairs of a store without rows, to be put after that; "" where it was given none."""
+        failed, seen = self.tally.failed, self.tally.seen
+        if not failed:
+            return ""
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in failed.most_common())
+        listed = failures_file(self.path, "").parent
+        return f": {failed.total():,} of {seen:,} pairs failed: {reasons}; {listed} lists each one"
+
     def vectors(self, name: str, modality: Modality) -> NDArray[np.float16]:
         """One part's vectors, memory-mapped: (N, D) float16, unit rows.
 

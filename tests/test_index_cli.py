@@ -10,6 +10,7 @@ import pytest
 
 from roclip_sanitize.cli import run
 from roclip_sanitize.index import inspect_index
+from tests.corpora import pair_members, write_tar
 from tests.stores import make_store
 
 
@@ -80,3 +81,14 @@ def test_settings_may_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "run.toml").write_text("\n".join(lines))
     code, _, _ = roclip(capsys, "--config", tmp_path / "run.toml", "index", "--out", tmp_path / "index")
     assert (code, inspect_index(tmp_path / "index")["kind"]) == (0, "ivf_flat")
+
+
+def test_a_store_without_rows_says_what_became_of_its_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [member for member in pair_members("0", 0) if member[0].endswith(".jpg")]
+    shard, store = write_tar(tmp_path / "0.tar", [*pictures, ("1.jpg", b"x")]), tmp_path / "store"
+    assert roclip(capsys, "embed", "--shards", shard, "--out", store, "--executor", "local")[0] == 3
+    index = ("index", "--store", store, "--out", tmp_path / "index", "--executor", "local")
+    wanted = f"{store} has no rows to index: 2 of 2 pairs failed: no_caption 2; {store}/failures lists each one"
+    assert roclip(capsys, *index)[::2] == (1, f"roclip: {wanted}\n")
