@@ -129,7 +129,7 @@ class EmbeddingStore:
 
     @property
     def why_empty(self) -> str:
-        """What became of the pairs of a store without rows, to be put after that; "" where it was given none."""
+        """What became of the pairs of a store without rows, to be put behind that; "" if it had none."""
         failed, seen = self.tally.failed, self.tally.seen
         if not failed:
             return ""

@@ -90,5 +90,7 @@ def test_a_store_without_rows_says_what_became_of_its_pairs(
     shard, store = write_tar(tmp_path / "0.tar", [*pictures, ("1.jpg", b"x")]), tmp_path / "store"
     assert roclip(capsys, "embed", "--shards", shard, "--out", store, "--executor", "local")[0] == 3
     index = ("index", "--store", store, "--out", tmp_path / "index", "--executor", "local")
-    wanted = f"{store} has no rows to index: 2 of 2 pairs failed: no_caption 2; {store}/failures lists each one"
+    wanted = (
+        f"{store} has no rows to index: 2 of 2 pairs failed: no_caption 2; {store}/failures lists each one"
+    )
     assert roclip(capsys, *index)[::2] == (1, f"roclip: {wanted}\n")
