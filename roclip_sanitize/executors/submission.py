@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywher
 if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
-HEADERS_VARIABLE = "RAY_JOB_HEADERS"
+HEADERS_VARIABLE, ADDRESS_VARIABLE = "RAY_JOB_HEADERS", "RAY_API_SERVER_ADDRESS"
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ASK_EVERY_SECONDS = 1.0
 READY_WITHIN_SECONDS = 60.0
@@ -113,23 +114,26 @@ def connect(address: str) -> Client:
         address: its URL, such as http://head:8265; "" takes RAY_API_SERVER_ADDRESS, or this machine's.
 
     Raises:
-        ConfigError: RAY_JOB_HEADERS is no JSON object.
+        ConfigError: that is no URL, or RAY_JOB_HEADERS is no JSON object.
         RoclipError: nobody answers there, or not to us.
     """
-    from ray.exceptions import AuthenticationError
+    from ray.exceptions import AuthenticationError, RayError
     from ray.job_submission import JobSubmissionClient
 
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    where = address or os.environ.get("RAY_API_SERVER_ADDRESS", DEFAULT_ADDRESS)
+    where = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+    if "://" not in where:  # Ray would take it for the address that nodes join
+        raise ConfigError(f"the job server's address is {where!r}, wanted a URL, such as http://head:8265")
     try:
-        return JobSubmissionClient(where, headers=_headers())  # type: ignore[no-any-return]
+        with _address_told(where):
+            return JobSubmissionClient(where, headers=_headers())  # type: ignore[no-any-return]
     except AuthenticationError as error:
         raise RoclipError(
             f"the job server at {redacted(where)} wants another token: set RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=token for that in ~/.ray/auth_token"
         ) from error
-    except (RuntimeError, ConnectionError, ValueError) as error:
+    except (RuntimeError, ConnectionError, ValueError, RayError) as error:
         why = redacted(" ".join(str(error).split()))[:300]
         raise RoclipError(f"no job server answers at {redacted(where)}: {why}") from error
 
@@ -220,6 +224,20 @@ async def _show_new(name: str, client: Client, show: Callable[[str], None], show
         seen += len(text)
         if new:
             show(new)
+
+
+@contextmanager
+def _address_told(where: str) -> Iterator[None]:
+    """Have Ray's client heed what it is told: RAY_API_SERVER_ADDRESS, then RAY_ADDRESS, mean more to it."""
+    before = os.environ.get(ADDRESS_VARIABLE)
+    os.environ[ADDRESS_VARIABLE] = where
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ADDRESS_VARIABLE]
+        else:
+            os.environ[ADDRESS_VARIABLE] = before
 
 
 def _headers() -> dict[str, str]:
