@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.executors.joining import cluster_address, require_gpus
 
 EXECUTORS = ("ray", "local")
 
@@ -24,18 +25,23 @@ def open_executor(name: str, *, workers: int = 0, gpus_per_worker: float = 0.0) 
     Args:
         name: "ray" or "local".
         workers: how many side by side; 0 takes what the machine or cluster offers.
-        gpus_per_worker: GPUs that each worker holds; a fraction shares one. Ray only.
+        gpus_per_worker: GPUs that each worker holds; a fraction shares one.
 
     Raises:
-        ConfigError: there is no such executor, or the number of workers is negative.
+        ConfigError: there is no such executor, the number of workers is negative, or this machine lacks GPUs.
+        RoclipError: the cluster cannot be joined.
     """
     require_executor(name)
     if workers < 0:
         raise ConfigError(f"workers is {workers}, wanted 0 (all that there are) or more")
     if name == "local":
-        from roclip_sanitize.executors.local import LocalExecutor
+        from roclip_sanitize.executors.local import LocalExecutor, gpus_here
 
+        if gpus_per_worker:
+            require_gpus(gpus_per_worker, [gpus_here()], may_grow=False)
         return LocalExecutor()
-    from roclip_sanitize.executors.cluster import RayExecutor
+    from roclip_sanitize.executors.cluster import RayExecutor, gpus_of_nodes
 
-    return RayExecutor(workers, gpus_per_worker=gpus_per_worker)
+    executor = RayExecutor(workers, gpus_per_worker=gpus_per_worker)
+    require_gpus(gpus_per_worker, gpus_of_nodes(), may_grow=bool(cluster_address()))
+    return executor

@@ -3,8 +3,9 @@
     actors.py    a process that holds workers; what it answers, or that it is lost
     farm.py      map: tasks go to whichever actor is free
     crew.py      crew: each actor owns a part
+    joining.py   which cluster that is, and whether it has GPUs
 
-These four are all that imports ray.
+All but the last, and what submits jobs, are all that imports ray.
 
 Each CPU actor gets an even share of the cores, and sees no GPU: Ray lets an actor that asked
 for none see them all, and two libraries would then fight for the memory.
@@ -25,7 +26,7 @@ from itertools import chain, islice
 from typing import Any
 from uuid import uuid4
 
-from roclip_sanitize.errors import ConfigError
+from roclip_sanitize.errors import ConfigError, RoclipError
 from roclip_sanitize.executors.base import Crew, MakeWorker, Result, Task
 
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -37,6 +38,7 @@ import ray
 from roclip_sanitize.executors.actors import Group, Recipe, RemoteActor, cause, enter
 from roclip_sanitize.executors.crew import RayCrew
 from roclip_sanitize.executors.farm import Farm
+from roclip_sanitize.executors.joining import ADDRESS_VARIABLE, cluster_address, require_answer
 
 NOISY_LOGGERS = ("ray._private.authentication.authentication_token_setup",)  # "token auth is on", each time
 
@@ -190,12 +192,21 @@ def cores_each(nodes: Sequence[int], workers: int) -> int:
     return 1
 
 
+def gpus_of_nodes() -> list[float]:
+    """How many GPUs each node has of the cluster that was joined."""
+    return [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+
+
 def _connect() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start one of this machine's own."""
+    """Join the cluster that RAY_ADDRESS names, or start one of this machine's own.
+
+    Raises:
+        ConfigError: RAY_ADDRESS is no address of a cluster.
+        RoclipError: nobody answers there, or not to us.
+    """
     if ray.is_initialized():
         return
-    if not os.environ.get("RAY_ADDRESS"):  # nobody takes this machine's own nodes away
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    address = cluster_address()
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     quiet: dict[str, Any] = {
@@ -203,12 +214,26 @@ def _connect() -> None:
         "logging_level": logging.ERROR,
         "configure_logging": False,
     }
-    if not os.environ.get("RAY_ADDRESS"):
+    if not address:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes our own nodes away
         quiet |= {"include_dashboard": False, "address": "local"}  # else Ray joins whatever runs here
+    else:
+        require_answer(address)
     try:
-        ray.init(**quiet)
+        _init(quiet)
+    except Exception as error:  # of whatever kind: Ray has many
+        if not address:
+            raise
+        ray.shutdown()
+        why = " ".join(str(error).split())[:300]
+        raise RoclipError(f"{ADDRESS_VARIABLE}={address} cannot be joined: {why}") from error
+
+
+def _init(told: dict[str, Any]) -> None:
+    try:
+        ray.init(**told)
     except Exception as error:
         if "timed out during startup" not in str(error):
             raise
         ray.shutdown()
-        ray.init(**quiet)  # a busy machine: what the first try read from disk is now in memory
+        ray.init(**told)  # a busy machine: what the first try read from disk is now in memory

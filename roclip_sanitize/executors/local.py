@@ -49,3 +49,10 @@ class LocalCrew:
         """See Crew.ask."""
         for question in questions:
             yield [worker(question) for worker in self._workers]
+
+
+def gpus_here() -> int:
+    """How many GPUs this process sees."""
+    import torch
+
+    return torch.cuda.device_count()
