@@ -39,6 +39,7 @@ from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.shards import Shard, ShardTask, shard_tasks
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, Modality, Towers
+from roclip_sanitize.unchanged import look_at, tasks_left
 from roclip_sanitize.whereabouts import as_told
 
 MODALITIES_OF: dict[Towers, tuple[Modality, ...]] = {
@@ -108,14 +109,15 @@ def embed_shards(settings: EmbedSettings, *, out: Path, executor: Executor) -> T
 
     Raises:
         ConfigError: the encoder is unknown.
-        MismatchError: ``out`` was made by another model, from other shards, or in another precision.
+        MismatchError: ``out`` was made by another model, from other shards, or in another precision; or a
+            shard holds other pairs by now, as far as unchanged.py can tell.
         ShardMissing, ShardUnreadable: some shards could not be had; all others are done.
         StorageError: the disk is full.
     """
     facts = describe_encoder(settings, executor)
     decisive = _decisive(settings, facts, out) | _precision_of(out, facts)
     folder = StageFolder.create(out, stage="embed", settings=decisive)
-    tasks = [task for task in shard_tasks(settings.shards) if folder.marker(task.name) is None]
+    tasks = tasks_left(folder, shard_tasks(settings.shards), executor=executor)
     make_worker = partial(EmbedWorker, replace(settings, shards=()), out)
     answers = chain.from_iterable(executor.map(make_worker, in_rows(tasks, workers=executor.size)))
     if unread := [answer for answer in answers if isinstance(answer, DataError)]:
@@ -233,6 +235,7 @@ class EmbedWorker:
 
     def _batches(self, part: Part) -> Generator[Batch, None, None]:
         facts = self._encoder.facts
+        part.noted.update(look_at(part.task.path, part.retries).note())  # before it is read, not behind
         with (
             Shard(part.task.path) as shard,
             closing(
@@ -280,11 +283,7 @@ class EmbedWorker:
         files = part.write(self._folder.path)
         now = time.perf_counter()
         part.seconds["write"], wall, self._since = now - started, now - self._since, now
-        tally = part.tally(seconds=wall)
-        threads = {"decode": self._threads}
-        work = Work.measured(pairs=tally.seen, wall=wall, busy=part.seconds, threads=threads)
-        facts = {"rows": len(part.rows.names), "tally": tally.to_json(), "seconds": work.to_json()}
-        facts |= {"retries": dict(sorted(part.retries.items()))} if part.retries else {}
+        facts = part.facts(wall=wall, threads=self._threads)
         return self._folder.commit(part.task.name, files=files, facts=facts)
 
 

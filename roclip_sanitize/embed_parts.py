@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roclip_sanitize.errors import DataError
+from roclip_sanitize.limits import Work
 from roclip_sanitize.pipeline import Seconds
 from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.shards import Pair, ShardTask
@@ -28,6 +30,8 @@ from roclip_sanitize.store import (
     write_parquet,
     write_vectors,
 )
+
+SHARD_KEY = "shard"  # of a marker's facts, for what is noted of its shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,7 @@ class Part:
         rows: what its pairs became.
         failures: pairs that could not be used.
         unread: why the shard could not be had, if so: there is no share of the store then.
+        noted: what its shard looks like from outside; see unchanged.py.
         retries: what its store was asked again for, by kind of failure.
         seconds: spent, by step.
     """
@@ -79,6 +84,7 @@ class Part:
     rows: Rows = field(default_factory=Rows)
     failures: list[Failure] = field(default_factory=list)
     unread: list[DataError] = field(default_factory=list)
+    noted: dict[str, Any] = field(default_factory=dict)
     retries: Counter[str] = field(default_factory=Counter)
     seconds: Seconds = field(default_factory=lambda: Seconds(float))
 
@@ -88,6 +94,19 @@ class Part:
             failed=Counter(failure.reason.value for failure in self.failures),
             seconds=seconds,
         )
+
+    def facts(self, *, wall: float, threads: int) -> dict[str, Any]:
+        """What its marker says of it.
+
+        Args:
+            wall: seconds that it took.
+            threads: that decoded.
+        """
+        tally = self.tally(seconds=wall)
+        work = Work.measured(pairs=tally.seen, wall=wall, busy=self.seconds, threads={"decode": threads})
+        told = {"rows": len(self.rows.names), "tally": tally.to_json(), "seconds": work.to_json()}
+        retries = {"retries": dict(sorted(self.retries.items()))} if self.retries else {}
+        return {**told, SHARD_KEY: self.noted, **retries}
 
     def write(self, store: Path) -> list[Path]:
         """Write the shard's files: vectors of each modality that was encoded, names, failures."""

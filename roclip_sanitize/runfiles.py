@@ -23,7 +23,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -36,9 +36,7 @@ from roclip_sanitize.told import Told
 FORMAT_VERSION = 1
 HASH_BLOCK_BYTES, MAX_JSON_BYTES = 1 << 20, 256 << 20
 STAGE_FILE, RUN_FILE, EVENTS_FILE, LOCK_FILE = "stage.json", "run.toml", "events.jsonl", ".roclip.lock"
-RECORDS = frozenset(
-    {RUN_FILE, EVENTS_FILE, LOCK_FILE}
-)  # of runs: what differs between two that make the same
+RECORDS = frozenset({RUN_FILE, EVENTS_FILE, LOCK_FILE})  # of runs: no two that make the same have the same
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -176,7 +174,7 @@ class StageFolder:
 
     def marker(self, name: str) -> Marker | None:
         """The completion marker of one shard, or None while it is not done."""
-        path = self.path / "done" / f"{name}.json"
+        path = self.marker_file(name)
         try:
             here(path).stat()
         except FileNotFoundError:
@@ -214,9 +212,17 @@ class StageFolder:
                 hashes[path.relative_to(self.path).as_posix()] = sha256_of(path)
         for folder in {path.parent for path in files}:
             _flush_names(folder)
-        told = unsigned(dict(facts))
-        write_json(self.path / "done" / f"{name}.json", {"files": hashes, "facts": told})
-        return Marker(name=name, files=hashes, facts=told)
+        return self.declare(Marker(name=name, files=hashes, facts=facts))
+
+    def declare(self, marker: Marker) -> Marker:
+        """Write a marker down; its files are known to be what it says."""
+        marker = replace(marker, facts=unsigned(dict(marker.facts)))
+        write_json(self.marker_file(marker.name), {"files": dict(marker.files), "facts": marker.facts})
+        return marker
+
+    def marker_file(self, name: str) -> Path:
+        """Where the completion marker of one shard lies."""
+        return self.path / "done" / f"{name}.json"
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Declare the whole stage done. Readers refuse a folder without this."""

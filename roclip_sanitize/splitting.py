@@ -34,15 +34,19 @@ class KnownPair:
         Raises:
             MismatchError: which pair of which shard, and what of it is another.
         """
-        if not pair.fields.get("uid"):
-            return  # its name is a hash of both
-        caption_changed = self.caption and self.caption != pair.caption
-        if caption_changed or (self.image_hash and self.image_hash != pair.image_hash):
-            half = "caption" if caption_changed else "picture"
+        if half := self.changed_half(pair):
             raise MismatchError(
                 f"{shard}: pair {pair.key} ({pair.uid}) has another {half} than when it was embedded: "
                 "embed the shard again, index and scan"
             )
+
+    def changed_half(self, pair: Pair) -> str:
+        """Which half of a pair of this name is not the one that was embedded; "" where none is."""
+        if not pair.fields.get("uid"):
+            return ""  # its name is a hash of both
+        if self.caption and self.caption != pair.caption:
+            return "caption"
+        return "picture" if self.image_hash and self.image_hash != pair.image_hash else ""
 
 
 Expected: TypeAlias = Mapping[str, tuple[KnownPair, Reason | None]]

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from roclip_sanitize.embed import EmbedSettings
+from roclip_sanitize.executors.base import MakeWorker, Result, Task
+from roclip_sanitize.executors.local import LocalExecutor
 from tests.corpora import forged_jpeg, pair_members, picture, write_shard, write_tar
+
+
+class CountingExecutor(LocalExecutor):
+    """Counts the tasks that it is given."""
+
+    def __init__(self) -> None:
+        self.tasks = 0
+
+    def map(self, make_worker: MakeWorker[Task, Result], tasks: object) -> Iterator[Result]:
+        for task in tasks:  # type: ignore[attr-defined]
+            self.tasks += 1
+            yield make_worker()(task)
 
 
 def three_shards(folder: Path) -> EmbedSettings:

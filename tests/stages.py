@@ -10,6 +10,7 @@ import pytest
 
 from roclip_sanitize.attacks.poison import PoisonSettings, poison_shards, poisoned_shards
 from roclip_sanitize.embed import EmbedSettings, embed_shards
+from roclip_sanitize.embed_parts import SHARD_KEY
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.index import IndexSettings, build_index
@@ -69,8 +70,12 @@ def run_stages(shards: tuple[Path, ...], folder: Path) -> Path:
 
 
 def vectors_and_names(found: Any) -> dict[str, Any]:
-    """What a store holds, whatever its shards are called."""
-    return {name: content for name, content in found.items() if name != "stage.json"}
+    """What a store holds, whatever its shards are called, and whatever they look like where they lie."""
+    held = {name: content for name, content in found.items() if name != "stage.json"}
+    for name in (name for name in held if name.startswith("done/")):
+        facts = {fact: value for fact, value in held[name]["facts"].items() if fact != SHARD_KEY}
+        held[name] = {**held[name], "facts": facts}
+    return held
 
 
 def poisoned_scan(root: Path) -> None:

@@ -23,7 +23,6 @@ from roclip_sanitize.embed import (
     in_rows,
 )
 from roclip_sanitize.errors import ConfigError, MismatchError, ShardMissing, StorageError
-from roclip_sanitize.executors.base import MakeWorker, Result, Task
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.features import CAPTION_WIDTH, PlainEncoder
 from roclip_sanitize.images import decode_image, to_square
@@ -32,7 +31,7 @@ from roclip_sanitize.runfiles import Marker, StageFolder, read_json
 from roclip_sanitize.shards import shard_tasks
 from roclip_sanitize.store import EmbeddingStore, Towers, metadata_file
 from tests.corpora import read_shard, uid
-from tests.embedding import data_of, three_shards
+from tests.embedding import CountingExecutor, data_of, three_shards
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +51,6 @@ def _no_thread_is_left() -> Iterator[None]:
     before = threading.active_count()
     yield
     assert threading.active_count() <= before
-
-
-class CountingExecutor(LocalExecutor):
-    """Counts the tasks that it is given."""
-
-    def __init__(self) -> None:
-        self.tasks = 0
-
-    def map(self, make_worker: MakeWorker[Task, Result], tasks: object) -> Iterator[Result]:
-        for task in tasks:  # type: ignore[attr-defined]
-            self.tasks += 1
-            yield make_worker()(task)
 
 
 # The store
