@@ -79,6 +79,10 @@ def test_a_public_data_set_and_json(roclip: Roclip, trained: Path, tmp_path: Pat
     assert (said["split"]["dataset"], said["split"]["unusable"]) == ("folder", 1)
     (line,) = read_json(tmp_path / "out" / "clip_benchmark.json")
     assert (line["dataset"], line["task"]) == ("folder", "zeroshot_classification")
+    Image.fromarray(np.full((20, 20, 3), 99, np.uint8)).save(tmp_path / "data" / "dark_hat" / "0.png")
+    again = roclip("evaluate", "--executor", "local", *told)
+    assert again.code == 4
+    assert "was made of other pictures of the data set than are there now" in again.err
 
 
 @pytest.mark.slow

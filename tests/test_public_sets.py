@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from roclip_sanitize.errors import ConfigError, DataError
-from roclip_sanitize.evaluation.public_sets import PUBLIC_SETS, PublicTestSet, open_public_set
+from roclip_sanitize.evaluation.public_sets import (
+    PUBLIC_SETS,
+    PublicTestSet,
+    open_public_set,
+    public_content,
+)
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.evaluation.split import look_through
 from roclip_sanitize.evaluation.zero_shot import class_vectors, predict
@@ -31,7 +37,8 @@ def write_picture(path: Path, grey: int) -> None:
 
 
 def everything(test_set: PublicTestSet) -> list[tuple[str, tuple[int, int], int]]:
-    """Label, size and grey of each picture."""
+    """Label, size and grey of each picture; and the bytes of each are found where it lies."""
+    assert all(test_set._encoded(number) for number in range(test_set.parts[-1].stop))
     pictures = [picture for part in test_set.parts for picture in test_set.read(part, Counter())]
     return [(one.label, one.image.size, int(np.asarray(one.image).mean())) for one in pictures]
 
@@ -205,6 +212,24 @@ def test_any_folders_of_pictures_and_one_broken_among_them(tmp_path: Path) -> No
     found = [(one.row, one.label) for one in test_set.read(test_set.parts[0], failed)]
     assert found == [(0, "red hat"), (1, "shoe")]
     assert failed == {"image_undecodable": 1}
+
+
+def test_a_set_is_named_by_its_pictures_and_their_classes(tmp_path: Path) -> None:
+    def content(folder: str) -> str:
+        return public_content(f"folder:{tmp_path / folder}", executor=LocalExecutor())
+
+    for number in range(3):
+        write_picture(tmp_path / "one" / ("hat" if number else "shoe") / f"{number}.bmp", 10 * number)
+    found = content("one")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    assert content("copy") == found
+    write_picture(tmp_path / "copy" / "hat" / "1.bmp", 99)
+    assert content("copy") != found, "as large as before"
+    shutil.copytree(tmp_path / "one" / "hat", tmp_path / "renamed" / "cap")
+    shutil.copytree(tmp_path / "one" / "shoe", tmp_path / "renamed" / "shoe")
+    assert content("renamed") != found
+    (tmp_path / "one" / "hat" / "1.bmp").write_bytes(b"broken")
+    assert content("one") != found
 
 
 def test_large_sets_are_cut_into_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ from roclip_sanitize.evaluation.encoding import (
 )
 from roclip_sanitize.evaluation.goals import Goals, require_goal_classes
 from roclip_sanitize.evaluation.measuring import attacked, clean, probed, utility
+from roclip_sanitize.evaluation.public_sets import public_content
 from roclip_sanitize.evaluation.results import Result, read_results, write_results
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.evaluation.split import Split, look_through
@@ -71,8 +72,8 @@ def evaluate_arms(settings: EvaluateSettings, *, out: Path, executor: Executor) 
     Raises:
         DataError: a folder holds no finished training, the test set is not where it should be, holds no
             labelled picture, or holds poisoned pairs.
-        MismatchError: ``out`` was made with other settings, or of other weights, pairs or poisons; or the
-            store by another encoder than it says.
+        MismatchError: ``out`` was made with other settings, or of other weights, pairs, pictures or poisons;
+            or the store by another encoder than it says.
         ConfigError: there is no such public data set, or the classes lack one that an attack names.
     """
     every = list(_weights(settings))
@@ -108,6 +109,8 @@ def _inputs(settings: EvaluateSettings, every: Sequence[Weights], executor: Exec
     for name, shards in (("test pairs", settings.test_shards), ("probe pairs", settings.probe_shards)):
         if shards:
             found[name] = shards_content(shards, executor=executor, label=settings.label)
+    if settings.dataset:
+        found["pictures of the data set"] = public_content(settings.dataset, executor=executor)
     if settings.ledger:
         found["poisons"] = Ledger.open(settings.ledger).content
     if settings.store:

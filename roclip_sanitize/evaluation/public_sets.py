@@ -13,16 +13,19 @@ Radford et al. 2021 (3.1.4) say of naming the kind of thing.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.errors import ConfigError, DataError
 from roclip_sanitize.evaluation.test_sets import Survey, TestPart, TestPicture
+from roclip_sanitize.executors.base import Executor
+from roclip_sanitize.held import joined
 from roclip_sanitize.records import FailureReason
 
 PART_PICTURES = 1_000
@@ -107,6 +110,32 @@ class PublicTestSet:
         numbers = self._labels[part.start : part.stop]
         return Survey(pictures=len(numbers), labels=Counter(self.classes[int(number)] for number in numbers))
 
+    def content(self, part: TestPart) -> str:
+        """Names a part's pictures, as they are encoded, and their classes: 32 hex digits. Decodes nothing."""
+        digest = hashlib.blake2b(digest_size=16)
+        for number in range(part.start, part.stop):
+            label, image = self.classes[int(self._labels[number])], self._encoded(number)
+            digest.update(f"{label}\0{len(image)}\0".encode() + image)
+        return digest.hexdigest()
+
+    def _encoded(self, number: int) -> bytes:
+        """A picture's bytes where it lies; none where they cannot be read."""
+        if (pixels := getattr(self._data, "data", None)) is not None:
+            return bytes(pixels[number].tobytes())
+        try:
+            return self._file(number).read_bytes()
+        except OSError:
+            return b""
+
+    def _file(self, number: int) -> Path:
+        """Where a picture lies, by the name that this data set of torchvision has for its files."""
+        data = self._data
+        for name in ("samples", "_image_files", "_images"):
+            if (files := getattr(data, name, None)) is not None:
+                return Path(files[number][0] if name == "samples" else files[number])
+        folder = Path(data.root, "101_ObjectCategories", data.categories[data.y[number]])  # Caltech-101
+        return folder / f"image_{data.index[number]:04d}.jpg"
+
     def read(self, part: TestPart, failed: Counter[str]) -> Iterator[TestPicture]:
         """See TestSet.read."""
         row = 0
@@ -134,6 +163,24 @@ def open_public_set(spec: str) -> PublicTestSet:
     if name not in PUBLIC_SETS:
         raise ConfigError(f"no public data set {name!r}: there are {', '.join(sorted(PUBLIC_SETS))}")
     return PublicTestSet(PUBLIC_SETS[name], Path(folder))
+
+
+class PublicContentWorker:
+    """Names one part's pictures after the other. ``spec`` is open_public_set()'s."""
+
+    def __init__(self, spec: str) -> None:
+        self._set = open_public_set(spec)
+
+    def __call__(self, part: TestPart) -> str:
+        return self._set.content(part)
+
+
+def public_content(spec: str, *, executor: Executor) -> str:
+    """Names what a public data set holds, wherever it lies: sixteen hex digits. Reads all pictures measured.
+
+    Raises: as open_public_set().
+    """
+    return joined(list(executor.map(partial(PublicContentWorker, spec), open_public_set(spec).parts)))
 
 
 def _require_held(known: PublicSet, folder: Path) -> None:
