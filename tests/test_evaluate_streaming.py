@@ -17,7 +17,7 @@ from roclip_sanitize.evaluation.evaluate import MeasureWorker, evaluate_arms
 from roclip_sanitize.evaluation.results import find, read_results
 from roclip_sanitize.evaluation.settings import EvaluateSettings
 from roclip_sanitize.evaluation.split import Split
-from roclip_sanitize.evaluation.test_sets import ShardSet
+from roclip_sanitize.evaluation.test_sets import ShardSet, TestPart
 from roclip_sanitize.executors import open_executor
 from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.runfiles import StageFolder, read_json
@@ -81,6 +81,17 @@ def test_weights_measured_by_a_worker_that_was_lost_are_left_alone(tmp_path: Pat
     weights = encoding.Weights(name="one", arm="one", folder=tmp_path, final=True, samples=0)
     MeasureWorker(settings, split, tmp_path)(weights)  # there are no parts left to read
     assert not (tmp_path / "records").exists()
+
+
+def test_no_test_picture_draws_what_a_poison_drew(tmp_path: Path) -> None:
+    settings = EvaluateSettings(arms={"one": tmp_path}, test_shards=(tmp_path / "t.tar",), label="kind")
+    worker = encoding.EncodeWorker(settings, ("shoe", "hat"), tmp_path)
+    streams = [
+        worker._rng(TestPart(name="00003", what=tmp_path), 17),
+        np.random.default_rng([settings.seed, 3, 17]),  # attacks/planting.py, of the same seed
+        np.random.default_rng([settings.seed, 3, 17, int("f" * 16, 16)]),
+    ]
+    assert len({tuple(stream.integers(0, 1 << 30, 4)) for stream in streams}) == 3
 
 
 @pytest.mark.slow

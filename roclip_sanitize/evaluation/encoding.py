@@ -42,6 +42,7 @@ from roclip_sanitize.storage import here, names_in
 SHOWN_AT_ONCE = 128  # pictures: with all triggers at once, they bound a worker's memory
 SEEN_CLASSES = max(TARGETED_CUTOFFS)
 NO_CLASS = -1
+OF_TEST_PICTURES = 0x7E57  # poisons draw by seed, shard and row, too: none is to be tested with its own noise
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -178,7 +179,7 @@ class EncodeWorker:
         return found
 
     def _rng(self, part: TestPart, row: int) -> np.random.Generator:
-        return np.random.default_rng([self._settings.seed, int(part.name), row])
+        return np.random.default_rng([self._settings.seed, int(part.name), row, OF_TEST_PICTURES])
 
 
 class _Squares:
