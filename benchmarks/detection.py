@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.sweep.cells import Corpus, cleaning
+from benchmarks.sweep.cells import SCAN_DEFAULTS, Corpus, Poisoning, cleaning
 from benchmarks.sweep.corpus import find_corpus, survey
 from benchmarks.sweep.running import say
 from benchmarks.sweep.settings import RATE, AttackRow, Sweep
@@ -101,20 +101,20 @@ class Copy:
 
     @property
     def name(self) -> str:
-        """Its identity. Two shares that come to as many poisons are one copy."""
+        """Its identity. Two shares that come to as many poisons are one copy, in whatever words.
+
+        One that was measured before a default of the scan changed is another: so are all from before defaults
+        were part of it.
+        """
         told = self.to_json()
         return f"{self.attack}_{fingerprint(told)}"
 
     def to_json(self) -> dict[str, Any]:
         """What decides its result."""
         told = {
-            "corpus": self.corpus.to_json(),
-            "specs": list(self.specs),
-            "seed": self.seed,
-            "scan": self.scan,
-            "young_clips": self.young_clips,
+            "poisoning": Poisoning(corpus=self.corpus, specs=self.specs, seed=self.seed).to_json(),
+            "scan": {**SCAN_DEFAULTS, **self.scan, "young_clips": self.young_clips},
         }
-        # Copies that were measured before there was a choice keep their names.
         return {**told, "published": list(self.published)} if self.published else told
 
 

@@ -19,7 +19,7 @@ from benchmarks.detection import (
     scored,
     with_published,
 )
-from benchmarks.sweep.cells import Corpus
+from benchmarks.sweep.cells import SCAN_DEFAULTS, Corpus
 from benchmarks.sweep.settings import AttackRow
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.runfiles import StageFolder, write_json
@@ -115,6 +115,14 @@ def test_shares_that_come_to_as_many_poisons_are_one_copy_with_a_row_each(tmp_pa
     assert publish(copies, tmp_path)["share"].to_list() == [0.0001, 0.0002]
     told = (tmp_path / "detection.md").read_text("utf-8")
     assert told.count("| patch | 1 | 1 | 0.500 (0.500) | 1.000 | 0.0000 |") == 2
+
+
+def test_a_copy_is_of_its_attack_and_scan_with_all_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert replace(COPY, specs=("patch:share=0.2,rate=1",)).name == COPY.name, "said in other words"
+    assert replace(COPY, scan={"budget": SCAN_DEFAULTS["budget"]}).name == COPY.name
+    names = {COPY.name, replace(COPY, specs=("patch:rate=2",)).name, replace(COPY, young_clips=2).name}
+    monkeypatch.setitem(SCAN_DEFAULTS, "budget", 0.123)  # as in a later version
+    assert len(names | {COPY.name}) == 4
 
 
 def test_where_no_copy_could_be_measured_there_is_nothing_to_publish(tmp_path: Path) -> None:
