@@ -14,13 +14,15 @@ import pytest
 from benchmarks.attack_success import main, require_models
 from benchmarks.sweep.cells import Cell, Corpus, Poisoning, cells_of
 from benchmarks.sweep.controls import control_of, is_void, published
-from benchmarks.sweep.preparing import poison_settings
+from benchmarks.sweep.corpus import Survey
+from benchmarks.sweep.preparing import poison_settings, prepare
 from benchmarks.sweep.report import share_of, write_report
 from benchmarks.sweep.running import waves
 from benchmarks.sweep.settings import Rendered, Sweep, expand_list
 from benchmarks.sweep.sweep_file import PRESETS, load_sweep, sweep_from
 from benchmarks.sweep.table import SCHEMA
 from roclip_sanitize.errors import ConfigError, RoclipError
+from roclip_sanitize.executors.local import LocalExecutor
 from roclip_sanitize.sanitize import SanitizeSettings
 from roclip_sanitize.scan.settings import ScanSettings
 from roclip_sanitize.training.settings import TrainSettings
@@ -143,6 +145,29 @@ def test_a_cell_that_scans_is_of_the_scans_defaults_too() -> None:
     assert once.to_json()["scan"] == {**told, "young_clips": 0}
 
 
+def test_clean_cells_are_scanned_with_their_own_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Poisoned ones are of one seed with their scan, and are called what they were."""
+    scanned = [cell for cell in cells('methods = ["scan_clip"]\nseeds = [0, 2]') if cell.arm.scan]
+    seeds = [(cell.poisoning.seed, cell.seed, cell.to_json()["scan"].get("seed")) for cell in scanned]
+    assert seeds == [(0, 0, None), (0, 2, 2), *[(0, 0, None), (2, 2, None)] * 2]
+    ran = list[tuple[str, int]]()
+
+    def sanitize(settings: SanitizeSettings, *, out: Path, **told: Any) -> None:
+        ran.append((out.relative_to(tmp_path).as_posix(), settings.seed))
+
+    monkeypatch.setattr("roclip_sanitize.sanitize.sanitize_shards", sanitize)
+    monkeypatch.setattr("roclip_sanitize.rewrite.kept_shards", lambda out: [out / "kept.tar"])
+    monkeypatch.setattr("benchmarks.sweep.preparing.build_cache", lambda *told, **named: tmp_path)
+    clean = scanned[0].poisoning
+    known = Survey(classes=(), held_out=frozenset(), pairs=100)
+    prepared = prepare(clean, scanned[:2], tmp_path, known=known, executor=LocalExecutor())
+    scratch = f"scratch/{clean.name}"
+    assert ran == [(scratch, 0), (f"{scratch}/seed_2", 2)]
+    assert [prepared.shards_of(cell)[0].parent.parent.name for cell in scanned[:2]] == [clean.name, "seed_2"]
+
+
 def test_a_control_is_of_the_same_shards_seed_and_model() -> None:
     several = cells("seeds = [0, 1]")
     for cell in several:
@@ -158,9 +183,11 @@ def test_a_cell_is_void_below_four_in_five(success: float | None, void: bool) ->
 
 def test_rates_are_put_into_specs() -> None:
     (row,) = sweep().attacks
-    assert [row.specs_at(rate) for rate in (0.0001, 0.25, 30, 1_000_000)] == [
+    assert [row.specs_at(rate) for rate in (0.0001, 0.00123456789, 0.25, 1.0, 30, 1_000_000)] == [
         ("patch:rate=0.0001",),
+        ("patch:rate=0.00123456789",),
         ("patch:rate=0.25",),
+        ("patch:rate=1",),
         ("patch:rate=30",),
         ("patch:rate=1000000",),
     ]
@@ -246,7 +273,13 @@ def test_every_preset_means_cells_that_can_be_run(
         ('[[attacks]]\nname = "x"', r"\[\[attacks\]\] wants one of spec"),
         ('[[attacks]]\nspec = "warp"\nrates = [1]', r"attack 'warp' has rates, but no spec with \{rate\}"),
         ('[[attacks]]\nspec = "warp:rate={rate}"', r"attack 'warp' has a spec with \{rate\} but no rates"),
-        ('[[attacks]]\nspec = "warp:rate={rate}"\nrates = [0]', "wanted numbers above 0"),
+        ('[[attacks]]\nspec = "warp:rate={rate}"\nrates = [0]', "wanted shares or whole numbers above 0"),
+        (
+            '[[attacks]]\nspec = "warp:rate={rate}"\nrates = [1.5]',
+            r"are \[1\.5\], wanted shares or whole",
+        ),
+        ('[[attacks]]\nspec = "warp:rate={rate}"\nrates = [nan]', "wanted shares or whole numbers above 0"),
+        ('[[attacks]]\nspec = "warp:rate={rate}"\nrates = [inf]', "wanted shares or whole numbers above 0"),
         (
             '[[attacks]]\nspec = "warp"\nrate = 1',
             r"\[\[attacks\]\] has an unknown key 'rate': known are name, spec, ",

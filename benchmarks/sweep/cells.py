@@ -139,9 +139,15 @@ class Cell:
         """Everything that decides its result, as plain values."""
         return {
             "poisoning": self.poisoning.to_json(),
-            "scan": {**SCAN_DEFAULTS, **self.scan} if self.arm.scan else None,
+            "scan": self._scan_told() if self.arm.scan else None,
             "train": self.settings(self.poisoning.corpus.shards).to_json() | {"shards": []},
         }
+
+    def _scan_told(self) -> dict[str, Any]:
+        """Settings of the scan, defaults included."""
+        # Poisoned shards tell the seed of their scan. Clean ones do not: cells of several seeds share them.
+        seed = {"seed": self.seed} if self.seed != self.poisoning.seed else {}
+        return {**SCAN_DEFAULTS, **self.scan, **seed}
 
     def settings(self, shards: Sequence[Path], **changes: Any) -> TrainSettings:
         """What its training is told.

@@ -3,6 +3,7 @@
     RUN/ledgers/ID/       what was planted: stays
     RUN/scratch/ID/       everything else, dropped once all cells on these shards are measured
         poison/ store/ index/ scan/ rewrite/ cache/, and what a second look takes
+        seed_1/ …     the same of clean shards, which trainings of several seeds share
 
 The same seed plants the same bytes, so that what was dropped can be made again.
 """
@@ -34,7 +35,7 @@ class Prepared:
         scratch: folder that may go once all of them are measured.
         ledger: the poison folder, None for clean shards.
         shards: what undefended methods train on.
-        kept: what a scan left; () if no method asked for one.
+        kept: what a scan left, by its seed; {} if no method asked for one.
         pairs: usable pairs of ``shards``: lengths of training are counted in them, so that a method
             that trains on fewer does not train for less.
         poisons: pairs planted.
@@ -44,7 +45,7 @@ class Prepared:
     scratch: Path
     ledger: Path | None
     shards: tuple[Path, ...]
-    kept: tuple[Path, ...]
+    kept: Mapping[int, tuple[Path, ...]]
     pairs: int
     poisons: int
     goals: Mapping[str, str]
@@ -56,7 +57,7 @@ class Prepared:
 
     def shards_of(self, cell: Cell) -> tuple[Path, ...]:
         """What a cell trains on."""
-        return self.kept if cell.arm.scan else self.shards
+        return self.kept[cell.seed] if cell.arm.scan else self.shards
 
 
 def poison_settings(poisoning: Poisoning) -> PoisonSettings:
@@ -98,12 +99,12 @@ def prepare(
         pairs = poison_shards(poison_settings(poisoning), out=ledger, executor=executor).kept
         shards = tuple(poisoned_shards(ledger))
         poisons, goals = _require_apart(ledger, known.held_out), _goals(Ledger.open(ledger))
-    scanning = [cell for cell in cells if cell.arm.scan]
+    scanning = {cell.seed: cell for cell in cells if cell.arm.scan}
     prepared = Prepared(
         scratch=scratch,
         ledger=ledger,
         shards=shards,
-        kept=_scan(shards, scratch, scanning[0], executor) if scanning else (),
+        kept={seed: _scan(shards, scratch, cell, executor) for seed, cell in scanning.items()},
         pairs=pairs,
         poisons=poisons,
         goals=goals,
@@ -168,9 +169,11 @@ def _goals(ledger: Ledger) -> dict[str, str]:
 
 
 def _scan(shards: tuple[Path, ...], scratch: Path, cell: Cell, executor: Executor) -> tuple[Path, ...]:
+    """What a scan of a cell's seed keeps."""
     from roclip_sanitize.rewrite import kept_shards
     from roclip_sanitize.sanitize import SanitizeSettings, sanitize_shards
 
-    settings = SanitizeSettings(shards=shards, seed=cell.poisoning.seed, **cleaning(cell.scan))
-    sanitize_shards(settings, out=scratch, executor=executor, say=lambda line: None)
-    return tuple(kept_shards(scratch / "rewrite"))
+    out = scratch if cell.seed == cell.poisoning.seed else scratch / f"seed_{cell.seed}"
+    settings = SanitizeSettings(shards=shards, seed=cell.seed, **cleaning(cell.scan))
+    sanitize_shards(settings, out=out, executor=executor, say=lambda line: None)
+    return tuple(kept_shards(out / "rewrite"))

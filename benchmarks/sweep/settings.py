@@ -25,7 +25,8 @@ class AttackRow:
     Attributes:
         name: what tables call it.
         specs: attack specifications, with {rate} where the rate goes.
-        rates: what to put there, from low to high; () where no spec asks for one.
+        rates: what to put there, from low to high: numbers of pairs, shares below 1; () where no spec asks
+            for one.
         seeds: instead of the sweep's; () for those.
     """
 
@@ -43,14 +44,15 @@ class AttackRow:
         if asks != bool(self.rates):
             found = "a spec with {rate} but no rates" if asks else "rates, but no spec with {rate}"
             raise ConfigError(f"attack {self.name!r} has {found}")
-        if any(not _is_number(rate) or rate <= 0 for rate in self.rates) or len(set(self.rates)) < len(
-            self.rates
-        ):
-            raise ConfigError(f"rates of attack {self.name!r} are {list(self.rates)}, wanted numbers above 0")
+        if not all(map(_is_rate, self.rates)) or len(set(self.rates)) < len(self.rates):
+            raise ConfigError(
+                f"rates of attack {self.name!r} are {list(self.rates)}, "
+                "wanted shares or whole numbers above 0"
+            )
 
     def specs_at(self, rate: float | None) -> tuple[str, ...]:
         """The specifications with the rate put in."""
-        text = "" if rate is None else f"{rate:g}" if rate < 1 else str(int(rate))
+        text = "" if rate is None else repr(rate) if rate < 1 else str(int(rate))
         return tuple(spec.replace(RATE, text) for spec in self.specs)
 
 
@@ -213,5 +215,8 @@ def _scaled(train: Mapping[str, Any], scale: float, batch: int) -> dict[str, Any
     }
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_rate(value: object) -> bool:
+    """Whether an attack can be planted so often: a number of pairs, or a share of them."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return value > 0 and (value < 1 or value % 1 == 0)
