@@ -22,10 +22,10 @@ import torch
 
 from roclip_sanitize.errors import ConfigError
 from roclip_sanitize.storage import exists, names_in, read_bytes
+from roclip_sanitize.training.inputs import WORDNET_FILES
 from roclip_sanitize.training.words import hash_words, split_words
 
 LONGEST = 8  # tokens; a synonym of more is left out
-WORDNET_FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
 LETTERS = frozenset(" abcdefghijklmnopqrstuvwxyz")
 # EDA's list
 NEVER_REPLACED = """

@@ -26,10 +26,10 @@ from roclip_sanitize.limits import Limits
 from roclip_sanitize.records import Tally
 from roclip_sanitize.remote import is_url
 from roclip_sanitize.runfiles import StageFolder, read_json
-from roclip_sanitize.sources import missing_sources
 from roclip_sanitize.storage import cache_folder, exists, read_bytes
 from roclip_sanitize.trained import is_trained, model_folder
-from roclip_sanitize.training.data import build_cache, cache_tally, known_content
+from roclip_sanitize.training.data import build_cache, cache_tally
+from roclip_sanitize.training.inputs import ReadShards, inputs_of
 from roclip_sanitize.training.judging import JudgementMaker
 from roclip_sanitize.training.refresh import TableMaker, clerk, remove_tables
 from roclip_sanitize.training.settings import TrainSettings
@@ -81,7 +81,8 @@ def train_all(
     Raises:
         ConfigError: a model is unknown, or wandb is asked for and not there.
         DataError: too few pairs, or the loss is no longer a number.
-        MismatchError: a folder was made with other settings, or of other pairs than the shards hold now.
+        MismatchError: a folder was made with other settings, or of other pairs, weights or tables than are
+            there now.
         Stopped: it was asked to stop, by a signal or by a file; all runs do, and keep what they have.
     """
     folders = {
@@ -90,7 +91,7 @@ def train_all(
     waiting = {out: told for out, told in runs.items() if not folders[out].finished}
     read = kept(partial(shards_content, executor=executor))  # runs may share shards
     for out in runs.keys() - waiting.keys():
-        _require_same_pairs(folders[out], runs[out], cache, read)
+        _require_same_inputs(folders[out], runs[out], cache, read)
     for told in waiting.values():
         require_watchable(told)
     decoded, members, held_out = dict[Path, Path](), [], dict[Path, Path]()
@@ -101,7 +102,7 @@ def train_all(
         decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
         if told.val_shards:
             held_out[out] = build_cache(told.val_shards, **model, root=cache, executor=executor)
-        inputs = _inputs(told, cache, read)
+        inputs = inputs_of(told, cache=cache, read=read)
         StageFolder.create(out, stage="train", settings=told.to_json(), inputs=inputs)
         members.append(
             partial(
@@ -166,20 +167,10 @@ def _finish(folder: StageFolder, settings: TrainSettings, tally: Tally, **more: 
     )
 
 
-def _inputs(settings: TrainSettings, cache: Path, read: Callable[[tuple[Path, ...]], str]) -> dict[str, str]:
-    """What the shards hold, as decoded caches have it; without one they are read."""
-    named = {"training pairs": settings.shards, "held-out pairs": settings.val_shards}
-    return {
-        name: known_content(shards, root=cache) or read(shards) for name, shards in named.items() if shards
-    }
-
-
-def _require_same_pairs(
-    folder: StageFolder, settings: TrainSettings, cache: Path, read: Callable[[tuple[Path, ...]], str]
-) -> None:
-    """Of a finished training: without its shards, it is what it was."""
-    if folder.inputs and not missing_sources([*settings.shards, *settings.val_shards]):
-        inputs = _inputs(settings, cache, read)
+def _require_same_inputs(folder: StageFolder, settings: TrainSettings, cache: Path, read: ReadShards) -> None:
+    """Of a finished training."""
+    if folder.inputs:
+        inputs = inputs_of(settings, cache=cache, read=read)
         StageFolder.create(folder.path, stage="train", settings=settings.to_json(), inputs=inputs)
 
 
