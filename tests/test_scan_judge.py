@@ -83,6 +83,35 @@ def test_witnesses_are_the_trusted_ones_among_the_most_alike(judge: ScanJudge) -
     assert (judge.doubts(judge.first_look(), share=0.3, witnesses=False).by_caption_FK == NOBODY).all()
 
 
+def test_pairs_of_one_uid_are_told_apart_by_their_turn(tmp_path: Path) -> None:
+    scan, matches = StageFolder(tmp_path / "scan"), StageFolder(tmp_path / "matches")
+    suspicions = [{"a": 0.1, "b": 0.2, "c": 0.9}, {"a": 0.8, "d": 0.3}, {"a": 0.7, "b": 0.4}]
+    alike = [[("a", 1, "c"), ("b", 1, "a"), ("c", 1, "d")], [("a", 1, "b"), ("d", 1, "b")], [("a", 1, "d")]]
+    for part, (scores, near) in enumerate(zip(suspicions, alike, strict=True)):
+        name = f"{part:05d}"
+        columns = {"uid": [*scores], "cross_prediction": [*scores.values()]}
+        frame = polars.DataFrame([(*each, 0.5) for each in near], schema=MATCH_SCHEMA, orient="row")
+        for folder, stage, file, table in (
+            (scan, "scan", table_file(scan.path, "scores", name), polars.DataFrame(columns)),
+            (matches, "match", matches_file(matches.path, name), frame),
+        ):
+            write_parquet(file, table)
+            StageFolder.create(folder.path, stage=stage, settings={}).commit(name, files=[file], facts={})
+    scan.finish({})
+    matches.finish({})
+    facts = {"scan": str(scan.path)} | dict.fromkeys(("by_picture", "by_caption"), str(matches.path))
+    StageFolder.create(tmp_path / "judged", stage=JUDGED_STAGE, settings={}).finish(facts)
+    uids = [uid for scores in suspicions for uid in scores]
+    data = SimpleNamespace(rows=7, uids=lambda: uids, image_group_N=np.arange(7))
+    judge = ScanJudge(cast("Any", data), Made(tmp_path / "judged"))
+    judge.prepare(again=True, encode=lambda: pytest.fail("a scan does its own encoding"))
+    trust_N = judge.first_look()
+    assert np.argsort(-trust_N).tolist() == [0, 1, 4, 6, 5, 3, 2]
+    doubts = judge.doubts(trust_N, share=0.42)
+    assert doubts.row_F.tolist() == [2, 3, 5]
+    assert doubts.by_picture_FK[:, 0].tolist() == [4, 1, 4]
+
+
 def test_more_witnesses_than_wanted_are_never_shown() -> None:
     place_M, witness_M = np.repeat([0, 2], [WITNESSES, 2]), np.arange(WITNESSES + 2)
     table_FK = in_turns(place_M, witness_M, many=3)

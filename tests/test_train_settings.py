@@ -191,6 +191,19 @@ def test_a_pair_without_a_cached_partner_stays_as_it_is(tmp_path: Path) -> None:
     assert found.image_row_N.tolist() == [1, 1, 2]
 
 
+def test_pairs_of_one_uid_are_told_apart_by_their_turn(tmp_path: Path) -> None:
+    write_table(tmp_path, [("a", "c", ""), ("b", "a", ""), ("a", "b", ""), ("c", "a", ""), ("a", "a", "")])
+    found = load_table(tmp_path, "a", "b", "a", "c", "a", "a")  # the last of them the table does not know
+    assert found.caption_row_N.tolist() == [3, 0, 1, 0, 0, 5]
+    only = load_table(tmp_path, "a", "a")
+    assert only.caption_row_N.tolist() == [0, 1], "b and c, whose captions they had, are not trained on"
+
+
+def test_a_pair_is_no_partner_of_its_own(tmp_path: Path) -> None:
+    write_table(tmp_path, [("a", "a", ""), ("a", "a", "")])
+    assert load_table(tmp_path, "a", "a").caption_row_N.tolist() == [1, 0]
+
+
 def test_the_final_version_has_one_rewriting(tmp_path: Path) -> None:
     write_table(tmp_path, [("a", "b", ""), ("b", "a", "")])
     found = load_table(tmp_path, "a", "b")

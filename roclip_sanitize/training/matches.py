@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,8 @@ class MatchTable:
         """Read a table and look its uids up among the cached pairs.
 
         A pair that the table does not know, or whose partner is not among the cached pairs,
-        stays as it is.
+        stays as it is. Pairs that share a uid are told apart by their turn among those, in the table as in
+        the cache; which of them is somebody's partner no table says: the first that is another pair is.
 
         Raises:
             MismatchError: the table shares no pair with the shards to train on.
@@ -38,14 +39,12 @@ class MatchTable:
         from roclip_sanitize.pairing import read_pairs
 
         frame = read_pairs(pairs)
-        row_of = {uid: row for row, uid in enumerate(data.uids())}
-        mine = [row_of.get(uid, -1) for uid in frame["uid"]]
+        rows = _Rows(data.uids())
+        mine = rows.in_turn(frame["uid"])
         if all(row < 0 for row in mine):
             raise MismatchError(f"pair table {pairs} shares no pair with the shards to train on")
-        caption = _lookup(mine, list(frame["caption_uid"]), row_of, data.rows)
-        image = None
-        if any(frame["image_uid"]):
-            image = _lookup(mine, list(frame["image_uid"]), row_of, data.rows)
+        caption = rows.partners(mine, frame["caption_uid"])
+        image = rows.partners(mine, frame["image_uid"]) if any(frame["image_uid"]) else None
         return cls(caption_row_N=caption, image_row_N=image)
 
     def rewritten(self, row_B: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -55,9 +54,27 @@ class MatchTable:
             yield self.image_row_N[row_B], row_B
 
 
-def _lookup(mine: list[int], partners: list[str], row_of: dict[str, int], rows: int) -> NDArray[np.int64]:
-    partner_N = np.arange(rows, dtype=np.int64)
-    for row, uid in zip(mine, partners, strict=True):
-        if row >= 0:
-            partner_N[row] = row_of.get(uid, row)
-    return partner_N
+class _Rows:
+    """Where pairs lie, by uid."""
+
+    def __init__(self, uids: Sequence[str]) -> None:
+        self._many = len(uids)
+        self._first: dict[str, int] = {}
+        self._later: dict[str, list[int]] = {}
+        for row, uid in enumerate(uids):
+            if self._first.setdefault(uid, row) != row:
+                self._later.setdefault(uid, []).append(row)
+
+    def in_turn(self, uids: Iterable[str]) -> list[int]:
+        """Rows of pairs that are listed in order; -1 of those that are not there."""
+        left = {uid: iter((self._first[uid], *later)) for uid, later in self._later.items()}
+        return [next(left[uid], -1) if uid in left else self._first.get(uid, -1) for uid in uids]
+
+    def partners(self, mine: Iterable[int], uids: Iterable[str]) -> NDArray[np.int64]:
+        """(N,) whose caption or image each row gets, given lines of a table: its own where there is none."""
+        partner_N = np.arange(self._many, dtype=np.int64)
+        for row, uid in zip(mine, uids, strict=True):
+            if row >= 0:
+                found = self._first.get(uid, row)
+                partner_N[row] = self._later[uid][0] if found == row and uid in self._later else found
+        return partner_N

@@ -6,11 +6,15 @@ which a scan can say nothing, since no other caption has its words, is trusted a
 Of the pairs that resemble a doubtful one those that can be trusted are its witnesses; a crowd of poisons
 that resemble each other has none.
 
+Pairs of several shards may share a uid, as copies do that bring none, or whatever a stranger calls them.
+Scans and training have them in the same order, so that a pair is told by its uid and its turn among those.
+
 Dimension key: N pairs, F doubtful ones, K witnesses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +92,8 @@ class ScanJudge:
         import polars
 
         told = polars.concat(score_tables(self._fact("scan"), ("uid", "cross_prediction")))
-        found = self._rows().join(told, on="uid", how="left", maintain_order="left")
+        told = told.with_columns(turn=_turns())
+        found = self._rows().join(told, on=["uid", "turn"], how="left", maintain_order="left")
         suspicion_N = found["cross_prediction"].to_numpy()
         known = np.flatnonzero(~np.isnan(suspicion_N.astype(np.float32)))
         if not len(known):
@@ -102,26 +107,50 @@ class ScanJudge:
         import polars
 
         rows = self._rows()
-        doubtful = rows[row_F].select("uid", place=polars.int_range(len(row_F), dtype=polars.Int64))
+        doubtful = rows[row_F].select("uid", "turn", place=polars.int_range(len(row_F), dtype=polars.Int64))
         trusted = rows.filter(polars.Series(trusted_N)).select(match_uid="uid", witness="row")
+        trusted = trusted.unique("match_uid", keep="first", maintain_order=True)  # which of them is not told
         near = polars.concat(
-            each.join(doubtful, on="uid")
+            each.join(doubtful, on=["uid", "turn"])
             .join(trusted, on="match_uid")
             .sort("place", "rank")
             .group_by("place", maintain_order=True)
             .head(WITNESSES)
-            for each in match_tables(self._fact(table))
+            for each in self._askers(table)
         ).sort("place", "rank")
         return in_turns(near["place"].to_numpy(), near["witness"].to_numpy(), many=len(row_F))
+
+    def _askers(self, table: str) -> Iterator[polars.DataFrame]:
+        """Who resembles whom, part by part, with the turn of each that asked."""
+        import polars
+
+        shared = self._rows().filter(polars.col("uid").is_duplicated())
+        before = shared.select("uid", before=0).unique()
+        first = polars.col("rank") == 1  # of the lines on a pair
+        for each in match_tables(self._fact(table)):
+            told = each.join(before, on="uid", how="left", maintain_order="left")
+            turn = first.cast(polars.Int64).cum_sum().over("uid") - 1 + polars.col("before").fill_null(0)
+            yield told.with_columns(turn=turn).drop("before")
+            here = each.filter(first).group_by("uid").agg(here=polars.len())
+            added = polars.col("before") + polars.col("here").fill_null(0)
+            before = before.join(here, on="uid", how="left").select("uid", before=added)
 
     def _rows(self) -> polars.DataFrame:
         import polars
 
         uids = self._data.uids()
-        return polars.DataFrame({"uid": uids, "row": np.arange(len(uids))})
+        rows = polars.DataFrame({"uid": uids, "row": np.arange(len(uids))})
+        return rows.with_columns(turn=_turns())
 
     def _fact(self, name: str) -> Path:
         return Path(StageFolder.open(self._judged, stage=JUDGED_STAGE).facts[name])
+
+
+def _turns() -> polars.Expr:
+    """Of pairs with one uid, from 0 on."""
+    import polars
+
+    return polars.int_range(polars.len()).over("uid")
 
 
 def in_turns(place_M: Rows, witness_M: Rows, *, many: int) -> Rows:
