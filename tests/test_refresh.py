@@ -108,6 +108,26 @@ def test_what_could_not_be_made_ends_the_waiting_in_one_line(tmp_path: Path) -> 
             tables.get(3)
 
 
+def test_what_nobody_foresaw_ends_the_waiting_and_is_raised_after_it(tmp_path: Path) -> None:
+    def make(window: int) -> None:
+        raise IndexError("7 is out of bounds")
+
+    def wait(after: BaseException | None) -> None:
+        tables = Tables(out=tmp_path, save=leave_weights)
+        with clerk(make, tmp_path):
+            tables.ask(3)
+            with pytest.raises(DataError, match="no table for window 3: IndexError: 7 is out of bounds"):
+                tables.get(3)
+            if after:
+                raise after
+
+    for after in (None, DataError("a rank ended with it")):
+        with pytest.raises(IndexError, match="7 is out of bounds"):
+            wait(after)
+    with pytest.raises(KeyboardInterrupt):
+        wait(KeyboardInterrupt())  # what a person wants comes first
+
+
 def test_a_new_run_tries_again(tmp_path: Path) -> None:
     leave_weights(window_folder(tmp_path, 3) / "weights")
     write_bytes(window_folder(tmp_path, 3) / FAILED, b"the disk was full")

@@ -127,16 +127,24 @@ class Tables:
 def clerk(make: Callable[[int], None], out: Path) -> Iterator[None]:
     """A thread that makes every table that is asked for while the block runs.
 
-    What a table could not be made for is left where the ranks look, so that they end with it.
+    What a table could not be made for is left where the ranks look, so that they end with it. What nobody
+    foresaw is raised here, too, when they have: there is more to see of it than they can tell.
     """
-    ended = threading.Event()
-    thread = threading.Thread(target=_serve, args=(make, out, ended), name="pair tables", daemon=True)
+    ended, unforeseen = threading.Event(), list[Exception]()
+    told = (make, out, ended, unforeseen)
+    thread = threading.Thread(target=_serve, args=told, name="pair tables", daemon=True)
     thread.start()
     try:
         yield
+    except RoclipError as error:
+        if unforeseen:
+            raise unforeseen[0] from error
+        raise
     finally:
         ended.set()
         thread.join()
+    if unforeseen:
+        raise unforeseen[0]
 
 
 def window_folder(out: Path, window: int) -> Path:
@@ -171,7 +179,9 @@ def _windows(out: Path) -> list[int]:
     return [int(name) for name in names_in(out / FOLDER) if name.isdecimal()]
 
 
-def _serve(make: Callable[[int], None], out: Path, ended: threading.Event) -> None:
+def _serve(
+    make: Callable[[int], None], out: Path, ended: threading.Event, unforeseen: list[Exception]
+) -> None:
     for window in _windows(out):
         remove(window_folder(out, window) / FAILED)  # of a run before
     while not ended.wait(LOOK_EVERY_SECONDS):
@@ -180,4 +190,8 @@ def _serve(make: Callable[[int], None], out: Path, ended: threading.Event) -> No
                 make(window)
             except RoclipError as error:
                 write_bytes(window_folder(out, window) / FAILED, str(error).encode())
+                return
+            except Exception as error:  # noqa: BLE001  # whatever it is, the ranks would wait for ever
+                unforeseen.append(error)
+                write_bytes(window_folder(out, window) / FAILED, f"{type(error).__name__}: {error}".encode())
                 return
