@@ -40,7 +40,7 @@ class TestPoolOfTheSamePairs:
 
     @pytest.mark.parametrize("pairing", ["first", "final", "both"])
     def test_matching_is_the_ordinary_loss(self, pairing: str) -> None:
-        method = opened(pairing)
+        method = opened(pairing, batch_size=5)
         put(method, self.image.flip(0), self.image.flip(0))
         wanted = clip_loss(self.image, self.image, SCALE).item()
         assert loss_of(method, self.image, self.image) == pytest.approx(wanted, rel=1e-5)
@@ -109,7 +109,7 @@ class TestGradients:
         self.scale = torch.tensor(5.0, requires_grad=True)
 
     def learn(self, pairing: str) -> Roclip:
-        method = opened(pairing)
+        method = opened(pairing, batch_size=4)
         put(method, *self.old)
         plan = method.plan(1)
         method.loss(plan, seen(self.image, self.caption, self.scale)).loss.backward()  # type: ignore[no-untyped-call]
@@ -156,6 +156,18 @@ def test_captions_sit_matching_out_in_the_final_version_alone(pairing: str, lear
     method = opened(pairing, match_for=BATCH, match_from=1 / 22)
     put(method, unit_rows(1, BATCH), unit_rows(2, BATCH))
     assert [method.plan(step).captions_learn for step in range(2)] == learn
+
+
+@pytest.mark.parametrize("pairing", ["final", "first"])
+def test_a_pair_never_matches_itself(pairing: str) -> None:
+    """The pool holds pairs 0, 1 and 11; the step has 0, 1 and 2. Pair 11 looks like 0, and may be its match."""
+    method = opened(pairing, width=2)
+    pool = torch.tensor([[1.0, 0.0], [0.8, 0.6], [1.0, 0.0]])
+    method.pool.put(pool, pool, torch.tensor([0, 1, 11]))
+    vectors = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, 0.6]])
+    logits = [[5.0, 5.0, 4.0], [4.0, 4.0, 5.0], [4.0, 4.0, 5.0]]  # against 11, 0 and 1
+    loss = method.loss(method.plan(0), seen(vectors, vectors)).loss
+    assert loss.item() == pytest.approx(slow_loss(logits), rel=1e-6)
 
 
 @pytest.mark.parametrize("pairing", ["final", "first"])

@@ -24,7 +24,7 @@ Grouping = tuple[torch.Tensor, torch.Tensor]
 
 SHARE = 0.02  # the paper's: 20,000 of a million pairs
 LEAST_BATCHES = 32  # of a small corpus the share leaves too few captions to choose from
-MOST_SHARE = 0.25  # far less than an epoch: no picture may meet its own caption again
+MOST_SHARE = 0.25  # far less than an epoch: few pairs still lie there when they come again
 COMPARED_AT_ONCE = 2**26  # cosines in memory at a time: 256 MiB
 LAST_RESORT = torch.finfo(torch.float32).min  # instead of a cosine
 

@@ -7,8 +7,9 @@
 
 With a table of ``roclip pair`` instead of the pool, or one made anew for each window, pairs are rewritten
 as it says. From the pool, a pair's match is chosen before the pair itself joins it, and two pairs with the
-same match are not each other's negatives. A poisoned picture, or an adversarial caption, may still lie in
-the pool as a copy: copies can be kept from matching each other.
+same match are not each other's negatives. What the pool holds of the pair itself, from the epoch before, is
+never its match. A poisoned picture, or an adversarial caption, may still lie in the pool as a copy: copies
+can be kept from matching each other.
 """
 
 from __future__ import annotations
@@ -166,11 +167,15 @@ class Roclip(Stateless):
         return loss, slot_B, target_BD
 
     def _apart(self, row_B: Rows) -> list[Grouping]:
-        """Which slots these pairs may not match: copies of their pictures, and of their captions."""
+        """Which slots these pairs may not match: their own, and, if so told, those of copies of them.
+
+        A pool reaches back into the epoch before: what came late in it and comes early now still lies there.
+        """
+        own_B = moved(torch.from_numpy(row_B), self._run.device)
+        row_P = self.pool.row_P
         if not self._run.settings.exclude_copies:
-            return []
-        row = moved(torch.from_numpy(row_B), self._run.device)
-        return [(group_N[row], group_N[self.pool.row_P]) for group_N in self._groups.values()]
+            return [(own_B, row_P)]
+        return [(group_N[own_B], group_N[row_P]) for group_N in self._groups.values()]
 
 
 def last_window_steps(settings: TrainSettings, *, steps: int) -> frozenset[int]:
