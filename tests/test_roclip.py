@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from roclip_sanitize.training.matches import MatchTable
 from roclip_sanitize.training.methods.contract import Features
 from roclip_sanitize.training.methods.roclip import Roclip, schedule_of
 from roclip_sanitize.training.objectives import clip_loss
@@ -160,7 +162,7 @@ def test_captions_sit_matching_out_in_the_final_version_alone(pairing: str, lear
 
 @pytest.mark.parametrize("pairing", ["final", "first"])
 def test_a_pair_never_matches_itself(pairing: str) -> None:
-    """The pool holds pairs 0, 1 and 11; the step has 0, 1 and 2. Pair 11 looks like 0, and may be its match."""
+    """The pool holds pairs 0, 1 and 11; the step has 0, 1 and 2. Pair 11, like 0, may be its match."""
     method = opened(pairing, width=2)
     pool = torch.tensor([[1.0, 0.0], [0.8, 0.6], [1.0, 0.0]])
     method.pool.put(pool, pool, torch.tensor([0, 1, 11]))
@@ -186,6 +188,41 @@ def test_a_pair_never_matches_a_copy_of_itself(pairing: str) -> None:
         wanted = (wanted + slow_loss(logits)) / 2  # two pictures
     loss = method.loss(method.plan(0), seen(vectors, vectors)).loss
     assert loss.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def by_table(
+    monkeypatch: pytest.MonkeyPatch, *, captions: dict[int, int], images: dict[int, int] | None = None
+) -> Roclip:
+    """A method whose table gives some pairs the captions, and the images, of others."""
+
+    def rows(given: dict[int, int]) -> Any:
+        return np.array([given.get(row, row) for row in range(64)])
+
+    table = MatchTable(
+        caption_row_N=rows(captions),
+        image_row_N=None if images is None else rows(images),
+        method="final" if images is None else "first",
+    )
+    monkeypatch.setattr(MatchTable, "load", lambda pairs, data: table)
+    return opened("final", capacity=0, pairs=Path("pairs"))
+
+
+def test_captions_sit_matching_out_where_a_table_is_of_the_final_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not by_table(monkeypatch, captions={0: 5}).plan(0).captions_learn
+    assert by_table(monkeypatch, captions={0: 5}, images={0: 5}).plan(0).captions_learn
+
+
+def test_what_a_table_gives_to_two_pairs_is_one_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captions 0 and 8 have the same words. Pictures 20 and 21 are two, and 20 is given twice."""
+    method = by_table(monkeypatch, captions={0: 8, 1: 0, 2: 5}, images={0: 20, 1: 21, 2: 20})
+    plan = method.plan(0)
+    image, caption = unit_rows(1, BATCH), unit_rows(2, BATCH)
+    logits = (SCALE * image @ caption.T).tolist()
+    wanted = [slow_loss(logits, masked={(0, 1), (1, 0)}), slow_loss(logits, masked={(0, 2), (2, 0)})]
+    loss = method.loss(plan, seen(image, caption) * 2).loss
+    assert loss.item() == pytest.approx(sum(wanted) / 2, rel=1e-5)
 
 
 def test_windows_are_those_of_the_settings() -> None:

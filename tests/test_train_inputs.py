@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.runfiles import StageFolder, read_json, write_json
 from roclip_sanitize.training.inputs import WORDNET_FILES, inputs_of
 from roclip_sanitize.training.settings import TrainSettings
-from roclip_sanitize.training.train import train_clip
+from roclip_sanitize.training.train import model_facts, train_clip
 from tests.squares import write_square_shards
 from tests.trainings import BATCH, HERE, VIT, Killed, write_table
 
@@ -126,6 +127,15 @@ def test_a_finished_training_belongs_to_the_weights_it_started_from(
     new = tmp_path / "new"
     with pytest.raises(ConfigError, match="is no CLIP"):
         train_clip(settings, out=new, executor=HERE)
+
+
+@pytest.mark.slow
+def test_a_model_that_the_weights_are_not_of_is_refused(shards: tuple[Path, ...], tmp_path: Path) -> None:
+    new_base(tmp_path / "base", seed=0)
+    settings = replace(cleaning(shards, tmp_path / "base"), model=VIT)
+    assert model_facts(settings, HERE)["model"] == VIT
+    with pytest.raises(ConfigError, match=r"model is 'ViT-B-32', but .*base is of 'roclip-vit-64'"):
+        train_clip(replace(settings, model="ViT-B-32"), out=tmp_path / "out", executor=HERE)
 
 
 @pytest.mark.slow

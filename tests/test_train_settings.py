@@ -85,6 +85,12 @@ def test_settings_that_make_no_sense(setting: str, value: Any, message: str) -> 
         ("clip", {"synonyms": Path("words")}, "synonyms is 'words', but .*: it is for augmentation 'paper'"),
         ("clip", {"gentle_rate": 0.5}, r"gentle-rate is 0\.5, but .* of the length that gentle-for names"),
         ("safeclip", {"gentle_rate": 0.5, "gentle_for": 0.0}, r"gentle-rate is 0\.5, but nothing reads it"),
+        ("roclip", {"pairs": Path("table"), "pool_size": 640}, "pool-size is 640, but nothing reads it here"),
+        (
+            "roclip",
+            {"match_by": "index", "exclude_copies": True},
+            "exclude-copies is True, but nothing reads",
+        ),
     ],
 )
 def test_what_a_method_does_not_read_is_refused(method: Any, told: dict[str, Any], message: str) -> None:
@@ -208,7 +214,18 @@ def test_the_final_version_has_one_rewriting(tmp_path: Path) -> None:
     write_table(tmp_path, [("a", "b", ""), ("b", "a", "")])
     found = load_table(tmp_path, "a", "b")
     assert found.image_row_N is None
+    assert found.method == "final"
     assert len(list(found.rewritten(np.array([0, 1])))) == 1
+
+
+def test_a_table_says_what_it_was_made_for(tmp_path: Path) -> None:
+    write_table(tmp_path, [("a", "b", ""), ("b", "a", "")])
+    found = load_table(tmp_path, "a", "b")
+    found.require("final")
+    with pytest.raises(
+        ConfigError, match="pairing is 'both', but the table of pairs was made with method 'f"
+    ):
+        found.require("both")
 
 
 def test_a_table_of_other_pairs_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from roclip_sanitize.errors import MismatchError
+from roclip_sanitize.errors import ConfigError, MismatchError
+from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.training.data import TrainingData
 
 
@@ -20,10 +21,12 @@ class MatchTable:
     Attributes:
         caption_row_N: row whose caption replaces row i's, int64.
         image_row_N: row whose image replaces row i's, int64; None for the final version's table.
+        method: "first" or "final": which version's it is.
     """
 
     caption_row_N: NDArray[np.int64]
     image_row_N: NDArray[np.int64] | None
+    method: str
 
     @classmethod
     def load(cls, pairs: Path, data: TrainingData) -> MatchTable:
@@ -45,7 +48,19 @@ class MatchTable:
             raise MismatchError(f"pair table {pairs} shares no pair with the shards to train on")
         caption = rows.partners(mine, frame["caption_uid"])
         image = rows.partners(mine, frame["image_uid"]) if any(frame["image_uid"]) else None
-        return cls(caption_row_N=caption, image_row_N=image)
+        method = StageFolder(pairs).facts.get("method") or ("final" if image is None else "first")
+        return cls(caption_row_N=caption, image_row_N=image, method=method)
+
+    def require(self, pairing: str) -> None:
+        """Refuse to be of another version than was asked for; "final" is also what nobody asked for.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if pairing not in ("final", self.method):
+            raise ConfigError(
+                f"pairing is {pairing!r}, but the table of pairs was made with method {self.method!r}"
+            )
 
     def rewritten(self, row_B: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(image rows, caption rows) of each rewriting of a batch."""

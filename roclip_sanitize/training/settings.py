@@ -21,6 +21,7 @@ Augmentation = Literal["none", "mild", "strong", "mixing", "paper", "paper_mild"
 Publish = Literal["last", "best"]
 Resident = Literal["auto", "always", "never"]
 
+MODEL = "roclip-rn-64"
 METHOD: Method = "roclip"
 DEFAULT_AUGMENTATION: Augmentation = "mild"
 EPOCHS = 4
@@ -86,7 +87,8 @@ class TrainSettings:
         pairing: what RoCLIP re-matches. "final": an image to the most similar pool caption;
             "first": an image to the pool caption most similar to its caption, and a caption to
             the pool image most similar to its image; "both".
-        pairs: a folder made by ``roclip pair``: match by its table instead of the pool.
+        pairs: a folder made by ``roclip pair``: match by its table instead of the pool, in the way that
+            it was made for.
         augmentation: "none", "mild" (flip, brightness, contrast, word dropping), "strong" (the same,
             and crops, erasing and blurring), "paper" (the RoCLIP paper's: crops down to 8 %, colours,
             grey, blur, and EDA of captions) or "paper_mild" (the same with crops of 90 % or more).
@@ -137,7 +139,7 @@ class TrainSettings:
     """
 
     shards: tuple[Path, ...]
-    model: str = "roclip-rn-64"
+    model: str = MODEL
     pretrained: str = ""
     method: Method = METHOD
     pairing: Pairing = "final"

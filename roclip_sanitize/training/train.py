@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from roclip_sanitize.errors import StorageError
+from roclip_sanitize.errors import ConfigError, StorageError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.held import shards_content
 from roclip_sanitize.limits import Limits
@@ -32,7 +32,7 @@ from roclip_sanitize.training.data import build_cache, cache_tally
 from roclip_sanitize.training.inputs import ReadShards, inputs_of
 from roclip_sanitize.training.judging import JudgementMaker
 from roclip_sanitize.training.refresh import TableMaker, clerk, remove_tables
-from roclip_sanitize.training.settings import TrainSettings
+from roclip_sanitize.training.settings import MODEL, TrainSettings
 from roclip_sanitize.training.stopping import Stopping
 from roclip_sanitize.training.watching import require_watchable
 from roclip_sanitize.training.watching.json_lines import log_file
@@ -193,6 +193,8 @@ class _ModelFacts:
         name, fit = settings.model, "crop"
         if settings.pretrained:
             _, name, fit = load_clip(settings.pretrained)
+            if settings.model not in (MODEL, name):
+                raise ConfigError(f"model is {settings.model!r}, but {settings.pretrained} is of {name!r}")
         require_model(name)
         self._facts = {"model": name, "side": image_side(name), "fit": fit}
 

@@ -28,11 +28,18 @@ def _edits_captions(told: Mapping[str, Any]) -> bool:
     return str(told.get("augmentation", "")).startswith("paper")
 
 
+def _matches_by_pool(told: Mapping[str, Any]) -> bool:
+    return not told.get("pairs") and told.get("match_by", "pool") == "pool"
+
+
+POOL = "matches from the pool, not by a table or an index"
 OTHERWISE: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], str]] = {
     "synonyms": (_edits_captions, "augmentation 'paper' or 'paper_mild'"),
     "gentle_rate": (_gentle, "a phase of the length that gentle-for names"),
+    "pool_size": (_matches_by_pool, POOL),
+    "exclude_copies": (_matches_by_pool, POOL),
 }
-"""Settings that something else decides about → whether they are read, and what they are for."""
+"""Settings that something else decides about, too → whether they are read, and what they are for."""
 
 
 def is_read(name: str, told: Mapping[str, Any]) -> bool:
@@ -44,8 +51,10 @@ def is_read(name: str, told: Mapping[str, Any]) -> bool:
     """
     if name == "pool_size" and told.get("warm_up_for"):  # a warm-up has a pool, whatever comes after it
         return True
-    if name in OTHERWISE:
-        return OTHERWISE[name][0](told)
+    return _read_by_method(name, told) and (name not in OTHERWISE or OTHERWISE[name][0](told))
+
+
+def _read_by_method(name: str, told: Mapping[str, Any]) -> bool:
     return told["method"] in READERS.get(name, (told["method"],))
 
 
@@ -59,13 +68,14 @@ def require_read(told: Mapping[str, Any], *, usual: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: names the first, and what it is for.
     """
-    for name in (*READERS, *OTHERWISE):
+    for name in dict.fromkeys((*READERS, *OTHERWISE)):
         if told[name] == usual[name] or is_read(name, told):
             continue
         option, value = name.replace("_", "-"), told[name]
         found = f"{option} is {value if isinstance(value, int | float) else str(value)!r}"
-        if name in OTHERWISE:
-            raise ConfigError(f"{found}, but nothing reads it here: it is for {OTHERWISE[name][1]}")
-        raise ConfigError(
-            f"{found}, but method {told['method']!r} does not read it: it is for {', '.join(READERS[name])}"
-        )
+        if not _read_by_method(name, told):
+            raise ConfigError(
+                f"{found}, but method {told['method']!r} does not read it: "
+                f"it is for {', '.join(READERS[name])}"
+            )
+        raise ConfigError(f"{found}, but nothing reads it here: it is for {OTHERWISE[name][1]}")

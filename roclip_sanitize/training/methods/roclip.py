@@ -6,10 +6,12 @@
     both    the two losses, averaged
 
 With a table of ``roclip pair`` instead of the pool, or one made anew for each window, pairs are rewritten
-as it says. From the pool, a pair's match is chosen before the pair itself joins it, and two pairs with the
-same match are not each other's negatives. What the pool holds of the pair itself, from the epoch before, is
-never its match. A poisoned picture, or an adversarial caption, may still lie in the pool as a copy: copies
-can be kept from matching each other.
+as it says: the table, too, is of the first version or the final one, and captions learn accordingly. Two
+pairs with the same match are not each other's negatives.
+
+From the pool, a pair's match is chosen before the pair itself joins it. What the pool holds of the pair
+itself, from the epoch before, is never its match. A poisoned picture, or an adversarial caption, may still
+lie in the pool as a copy: copies can be kept from matching each other.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from roclip_sanitize.training.pool import Grouping, Side
 from roclip_sanitize.training.schedule import MatchingSchedule
 from roclip_sanitize.training.settings import TrainSettings
 
+REWRITTEN: tuple[Side, Side] = ("caption", "image")  # by a table: see MatchTable.rewritten()
+
 
 class Roclip(Stateless):
     """CLIP with windows in which pairs are matched against a pool, or by a table."""
@@ -51,6 +55,8 @@ class Roclip(Stateless):
         self._taken_over = start * settings.batch_size  # pairs seen by then
         self._schedule = schedule_of(settings, pairs=run.total_steps * settings.batch_size)
         self._table = MatchTable.load(settings.pairs, run.data) if settings.pairs else None
+        if self._table is not None:
+            self._table.require(self._pairing)
         self._window = -1  # whose table it is, where each window has one of its own
         self._groups = {
             side: torch.from_numpy(group_N).to(run.device)
@@ -89,14 +95,21 @@ class Roclip(Stateless):
             View(image_row_B=images, caption_row_B=captions, augmentation=augmentation)
             for images, captions in table.rewritten(row_B)
         ]
-        return StepPlan(step=step, row_B=row_B, views=tuple(views), kind=MATCHING)
+        return StepPlan(
+            step=step,
+            row_B=row_B,
+            views=tuple(views),
+            kind=MATCHING,
+            captions_learn=table.method != "final",
+        )
 
     def loss(self, plan: StepPlan, features: Sequence[Features]) -> Objective:
         """See Method.loss."""
-        if plan.kind == ORDINARY or not self._by_pool:
-            losses = [
-                clip_loss(seen.image_BD, seen.caption_BD, seen.scale, mine=seen.mine) for seen in features
-            ]
+        if plan.kind == ORDINARY:
+            (seen,) = features
+            return Objective(loss=clip_loss(seen.image_BD, seen.caption_BD, seen.scale, mine=seen.mine))
+        if not self._by_pool:
+            losses = [self._rewritten(*each) for each in zip(plan.views, features, REWRITTEN, strict=False)]
             return Objective(loss=torch.stack(losses).mean())
         (seen,) = features
         apart = self._apart(plan.row_B)
@@ -150,6 +163,12 @@ class Roclip(Stateless):
         if self._table is None or self._window != window:
             self._table, self._window = MatchTable.load(tables.get(window), self._run.data), window
         return self._table
+
+    def _rewritten(self, view: View, seen: Features, side: Side) -> torch.Tensor:
+        """The loss of pairs of which a table gave one side anew, which it may have given to several."""
+        row_B = view.caption_row_B if side == "caption" else view.image_row_B
+        group_B = self._groups[side][moved(torch.from_numpy(row_B), self._run.device)]
+        return matched_loss(seen.image_BD, seen.caption_BD, seen.scale, group_B=group_B, mine=seen.mine)
 
     def _matched(
         self,
