@@ -118,7 +118,7 @@ def test_what_young_clips_have_learnt_to_believe_the_first_look_still_tells(
     taken_in = replace(world, second_look=tuple(map(world.store.with_name, TAKEN_IN)))
     scan_store(taken_in, out=tmp_path / "scan", executor=LocalExecutor())
     scores = read_scores(tmp_path / "scan").filter(polars.col("uid").is_in(uids(POISONS)))
-    assert (scores["trace"] >= JOINS).mean() > 0.9
+    assert (scores["trace"] >= JOINS).sum() > 0.9 * len(POISONS)
     assert uids(POISONS) - set(flagged(tmp_path / "scan")["uid"]) == set()
 
 
