@@ -18,8 +18,8 @@ from roclip_sanitize.index import IndexSettings, build_index
 from roclip_sanitize.rewrite import RewriteSettings, rewrite_shards
 from roclip_sanitize.scan import ScanSettings, scan_store
 from roclip_sanitize.store import EmbeddingStore, write_parquet
-from tests.corpora import pair_members, write_tar
-from tests.squares import write_square_shards
+from tests.corpora import pair_members, write_shard, write_tar
+from tests.squares import colour_of, write_square_shards
 
 HERE = LocalExecutor()
 PAIRS = 48  # of each of two shards
@@ -121,6 +121,58 @@ def test_a_pair_without_a_vector_is_counted(
     }
 
 
+def write_captions(embeddings: Path, *, of_first: str | None = "a {colour} square, item {number}") -> None:
+    """Tell what was embedded under each key; under the first of each file something else, if asked for."""
+    for path in (embeddings / "metadata").glob("*.parquet"):
+        frame = polars.read_parquet(path)
+        numbers = [int(Path(name).stem) for name in frame["image_path"]]
+        told = [f"  a {colour_of(number)}  square, item {number}\n" for number in numbers]
+        told[0] = of_first and of_first.format(colour=colour_of(numbers[0]), number=numbers[0])  # type: ignore[assignment]
+        write_parquet(path, frame.with_columns(polars.Series("caption", told)))
+
+
+@pytest.mark.parametrize(("of_first", "failed"), [(None, 0), ("a red square, item 1000", 3)])
+def test_a_pair_with_another_caption_has_no_vector(
+    of_first: str | None, failed: int, embeddings: Path, shards: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """Every dataset has a pair 000000. White space is none, and what isn't told contradicts nothing."""
+    write_captions(embeddings, of_first=of_first)
+    store = adopted(embeddings, shards, tmp_path / "store")
+    assert store.rows == 2 * PAIRS - failed
+    details = {text for part in store.parts for text in store.failures(part.name)["detail"]}
+    assert details == ({"the embeddings have another caption under its key"} if failed else set())
+
+
+def test_other_shards_with_the_same_keys_are_refused(
+    embeddings: Path, shards: tuple[Path, ...], tmp_path: Path
+) -> None:
+    write_captions(embeddings)
+    other = write_shard(tmp_path / "other.tar", range(PAIRS))
+    with pytest.raises(MismatchError, match=r"none of the 48 pairs of .*other.tar and others has a vector"):
+        adopted(embeddings, (other,), tmp_path / "store")
+    assert adopted(embeddings, (*shards, other), tmp_path / "both").rows == 2 * PAIRS
+
+
+def test_no_row_is_two_pairs(embeddings: Path, shards: tuple[Path, ...], tmp_path: Path) -> None:
+    other = write_shard(tmp_path / "other.tar", range(5, 9))
+    with pytest.raises(
+        MismatchError, match=r"00000.tar and other.tar both have a pair '000005', and .* has one"
+    ):
+        adopted(embeddings, (*shards, other), tmp_path / "store")
+
+
+def test_the_key_of_the_shard_goes_before_the_one_in_the_json(
+    embeddings: Path, shards: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """A resharder gives pairs other keys, and leaves their JSON as it was."""
+    for path in (embeddings / "metadata").glob("*.parquet"):
+        frame = polars.read_parquet(path)
+        write_parquet(path, frame.with_columns(key=polars.col("image_path").str.slice(-10, 6).reverse()))
+    store = adopted(embeddings, shards, tmp_path / "store")
+    found = np.asarray(store.vectors("00000", "image"), np.float32)
+    assert found == pytest.approx(rows_of(np.arange(PAIRS), 0).astype(np.float32) / 3, abs=1e-3)
+
+
 @pytest.mark.slow
 def test_it_can_be_scanned_and_rewritten(embeddings: Path, shards: tuple[Path, ...], tmp_path: Path) -> None:
     store, index, scan = (tmp_path / name for name in ("store", "index", "scan"))
@@ -154,6 +206,22 @@ def fewer_rows(folder: Path) -> None:
     write_parquet(path, polars.read_parquet(path)[:-1])
 
 
+def fewer_captions(folder: Path) -> None:
+    path = folder / "text_emb" / "text_emb_1.npy"
+    np.save(path, np.load(path)[:-1])
+
+
+def more_captions(folder: Path) -> None:
+    path = folder / "text_emb" / "text_emb_1.npy"
+    vector_ND = np.load(path)
+    np.save(path, np.concatenate([vector_ND, vector_ND[:1]]))
+
+
+def another_width(folder: Path) -> None:
+    path = folder / "img_emb" / "img_emb_2.npy"
+    np.save(path, np.pad(np.load(path), ((0, 0), (0, 1))))
+
+
 def same_keys(folder: Path) -> None:
     path = folder / "metadata" / "metadata_0.parquet"
     write_parquet(path, polars.DataFrame({"key": ["000007"] * len(polars.read_parquet(path))}))
@@ -171,8 +239,11 @@ def other_keys(folder: Path) -> None:
         (no_embeddings, DataError, r"has no img_emb/img_emb_\*.npy: wanted clip-retrieval's layout"),
         (no_metadata, DataError, r"metadata_2.parquet does not exist, but img_emb_2.npy does"),
         (pickled, DataError, r"img_emb_0.npy is no .npy: it starts with"),
-        (other_columns, DataError, r"metadata_0.parquet has the columns url, wanted one of key, image_path"),
+        (other_columns, DataError, r"metadata_0.parquet has the columns url, wanted one of image_path, key"),
         (fewer_rows, MismatchError, r"metadata_0.parquet has 31 rows, and img_emb_0.npy has 32"),
+        (fewer_captions, MismatchError, r"metadata_1.parquet has 32 rows, and text_emb_1.npy has 31"),
+        (more_captions, MismatchError, r"metadata_1.parquet has 32 rows, and text_emb_1.npy has 33"),
+        (another_width, MismatchError, r"img_emb_2.npy of .* is 13 wide, and img_emb_0.npy 12: wanted"),
         (same_keys, MismatchError, r"metadata_0.parquet has the key '000007', which came before"),
         (other_keys, MismatchError, r"none of the 96 pairs of .*00000.tar and others has a vector in"),
     ],
