@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import io
 import json
 import struct
@@ -278,6 +279,20 @@ def test_what_failed_is_a_list_for_another_try(server: Server, tmp_path: Path) -
     ingest_urls(settings(table, retries=0), out=tmp_path / "out", executor=HERE)
     again = settings(tmp_path / "out/failures/failures_00000.parquet")
     assert ingest_urls(again, out=tmp_path / "again", executor=HERE).kept == 1
+
+
+def test_what_was_refused_stays_so_when_it_is_tried_again(server: Server, tmp_path: Path) -> None:
+    urls = [f"{server.root}/{name}" for name in ("busy", "2.jpg", "3.jpg")]
+    hashes = {"sha256": [hashlib.sha256(scene(10)).hexdigest(), "0" * 64, "none"]}
+    table = a_list(tmp_path / "a.parquet", urls, uid=["a" * 32, "b" * 32, "c" * 32], **hashes)
+    listed = settings(table, Columns(sha256="sha256"), retries=0)
+    ingest_urls(listed, out=tmp_path / "out", executor=HERE)
+    refused = {"2.jpg": "hash_mismatch", "3.jpg": "bad_expected_hash"}
+    assert failures(tmp_path / "out") == {"busy": "http_503", **refused}
+    again = settings(tmp_path / "out/failures/failures_00000.parquet")
+    ingest_urls(again, out=tmp_path / "again", executor=HERE)
+    assert failures(tmp_path / "again") == refused
+    assert polars.read_parquet(tmp_path / "again/pairs/*.parquet")["uid"].to_list() == ["a" * 32]
 
 
 def contents(out: Path) -> dict[str, str]:

@@ -88,7 +88,7 @@ def hashed(path: Path, values: list[str | None]) -> list[Row]:
 def test_columns_of_hashes_are_looked_at(tmp_path: Path) -> None:
     good, path = "0A" * 32, tmp_path / "a.parquet"
     rows = hashed(path, [good, None, "xyz", good[:-2] + "bb"])
-    assert [row.expected.sha256 for row in rows] == [good.lower(), "", "", good[:-2].lower() + "bb"]
+    assert [row.expected.sha256 for row in rows] == [good.lower(), "", "xyz", good[:-2].lower() + "bb"]
     assert [bool(row.flaw) for row in rows] == [False, False, True, False]
     with pytest.raises(ConfigError, match="holds 'abc', wanted sha256: 64 hex digits"):
         hashed(path, ["abc", "def", good])
@@ -103,6 +103,23 @@ def test_uids_of_the_list_are_kept(tmp_path: Path) -> None:
     assert [row.uid for row in read_rows([tmp_path / "a.parquet"], Columns())] == ["ab" * 16, "", ""]
 
 
+def test_a_table_of_failures_brings_its_hashes(tmp_path: Path) -> None:
+    row = {"url": URLS[0], "caption": "a", "sha256": "0" * 64, "md5": "", "phash": "odd"}
+    told = {**row, "row": 7, "reason": "timeout", "detail": ""}  # as versions before uids wrote it
+    polars.DataFrame([told]).write_parquet(tmp_path / "a.parquet")
+    (found,) = read_rows([tmp_path / "a.parquet"], Columns())
+    assert found.expected == Expected(sha256="0" * 64, phash="odd")
+    assert found.flaw == "phash is 'odd', wanted 16 hex digits"
+    polars.DataFrame([row]).write_parquet(tmp_path / "b.parquet")
+    assert next(read_rows([tmp_path / "b.parquet"], Columns())).expected == Expected()
+
+
+def test_any_object_may_have_a_uid(tmp_path: Path) -> None:
+    objects = [{"url": URLS[0], "text": "a"}, {"url": URLS[1], "text": "b", "uid": "ab" * 16}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, objects)))
+    assert [row.uid for row in read_rows([tmp_path / "a.jsonl"], Columns())] == ["", "ab" * 16]
+
+
 @pytest.mark.parametrize(
     ("headers", "found"),
     [
@@ -111,6 +128,10 @@ def test_uids_of_the_list_are_kept(tmp_path: Path) -> None:
         (["otherbot: noai", "roclip-sanitize: noimageindex"], "noimageindex"),
         (["otherbot: noai"], ""),
         (["unavailable_after: 25 Jun 2010 15:00:00 PST"], ""),
+        (["noai, noimageai, max-image-preview:large"], "noai"),
+        (["max-image-preview: large, noai"], "noai"),
+        (["otherbot: nofollow, max-snippet: 20, noai"], ""),
+        (["otherbot: nofollow, Roclip-Sanitize: noai"], "noai"),
     ],
 )
 def test_opt_outs(headers: list[str], found: str) -> None:

@@ -1,7 +1,7 @@
-"""What a server's X-Robots-Tag forbids, read as img2dataset reads it.
+"""What a server's X-Robots-Tag forbids.
 
-    X-Robots-Tag: noai, noimageai          everybody
-    X-Robots-Tag: somebot: noai            whoever calls itself somebot
+    X-Robots-Tag: noai, max-image-preview:large   everybody
+    X-Robots-Tag: somebot: noai, noimageai        whoever calls itself somebot
 
 Pure.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
+WITH_VALUES = frozenset({"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"})
 
 
 def opted_out(
@@ -24,10 +25,13 @@ def opted_out(
         directives: those that forbid.
     """
     for header in headers:
-        addressee, colon, rest = header.partition(":")
-        if colon and addressee.strip().lower() != agent.lower():
-            continue
-        for directive in (rest if colon else header).split(","):
-            if (named := directive.strip().lower()) in directives:
-                return named
+        addressee = ""
+        for part in header.lower().split(","):
+            name, colon, directive = (text.strip() for text in part.partition(":"))
+            if colon and name not in WITH_VALUES:  # it is for this one, and so is what follows
+                addressee = name
+            else:
+                directive = name
+            if directive in directives and addressee in ("", agent.lower()):
+                return directive
     return ""

@@ -2,10 +2,10 @@
 
     NAME.tar NAME.parquet NAME_stats.json   as img2dataset writes them; keys and order are those of the rows
     pairs/pairs_NAME.parquet                url, caption, uid, key, sha256, phash of the pairs
-    failures/failures_NAME.parquet          url, caption, hashes, row, reason, detail of all others
+    failures/failures_NAME.parquet          url, caption, uid, hashes, row, reason, detail of all others
 
 Both tables are lists that ``roclip ingest`` takes: the first to fetch the same pictures again and refuse
-those that were swapped since, the second to give what failed another try.
+those that were swapped since, the second to give what failed another try, held against the same hashes.
 
 Pictures are fetched as they come, decoded in threads, and written in the order of the rows, so that the same
 answers give the same bytes. Memory: one shard's pictures as they are written, and those under way as fetched.
@@ -40,7 +40,7 @@ STEPS = ("fetch", "write")
 HASH_MISMATCH, BAD_HASH = "hash_mismatch", "bad_expected_hash"
 PAIR_SCHEMA: dict[str, Any] = dict.fromkeys(("url", "caption", "uid", "key", "sha256", "phash"), str)
 FAILURE_SCHEMA: dict[str, Any] = {
-    **dict.fromkeys(("url", "caption", "sha256", "md5", "phash"), str),
+    **dict.fromkeys(("url", "caption", "uid", "sha256", "md5", "phash"), str),
     "row": int,
     **dict.fromkeys(("reason", "detail"), str),
 }
@@ -208,5 +208,5 @@ def _fail(shard: ShardWriter, key: str, row: Row, failed: Failed) -> dict[str, A
     status = "failed_to_resize" if failed.fetched else "failed_to_download"
     error = f"{failed.reason}: {failed.detail}".rstrip(": ")
     shard.note_failure(key, caption=row.caption, fields={"url": row.url}, status=status, error=error)
-    told = {"url": row.url, "caption": row.caption, **asdict(row.expected)}
+    told = {"url": row.url, "caption": row.caption, "uid": row.uid, **asdict(row.expected)}
     return {**told, "reason": failed.reason, "detail": failed.detail}

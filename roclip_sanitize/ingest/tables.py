@@ -4,7 +4,8 @@
     .tsv .csv         with a first line of names; or, as CC3M and CC12M, of URLs and captions alone
     .jsonl            an object a line; all three may be packed: .tsv.gz
 
-Which columns hold what is told, or found by their usual names.
+Which columns hold what is told, or found by their usual names. Hashes are looked for only where they are
+told, but in a table of failures: what was refused as swapped must not come in as what failed before.
 """
 
 from __future__ import annotations
@@ -37,6 +38,15 @@ HEX = re.compile(r"[0-9a-f]+")
 BATCH_ROWS = 10_000
 LONGEST_LINE = 1 << 20
 ENOUGH_HASHES = 100  # that are all the same: no column of hashes
+MOST_DIGITS = 1 + max(DIGITS_OF.values())  # of what may be anything: enough to be too long
+FAILURE_COLUMNS = {
+    "url",
+    "caption",
+    *DIGITS_OF,
+    "row",
+    "reason",
+    "detail",
+}  # of the tables that shard.py leaves
 
 Values = dict[str, Any]
 
@@ -70,7 +80,7 @@ class Row:
     Attributes:
         url: where the picture is said to be; "" where the list says nothing.
         caption: its text; likewise.
-        expected: hashes of the picture.
+        expected: hashes of the picture, as the list has them.
         uid: the pair's name, where the list has one, or "".
         flaw: why the row is of no use, or "".
     """
@@ -111,7 +121,11 @@ def read_rows(tables: Sequence[Path], columns: Columns) -> Iterator[Row]:
     """
     for table in tables:
         names, rows = _opened(table)
-        yield from _rows_of(table, rows, _resolved(table, names, columns), uids="uid" in names)
+        found = _resolved(table, names, columns)
+        first = list(islice(rows, BATCH_ROWS))
+        for kind in columns.hashes:
+            _require_hashes(table, first, kind, found.hashes[kind])
+        yield from _rows_of(chain(first, rows), found)
 
 
 def require_lists(tables: Sequence[Path], columns: Columns) -> None:
@@ -230,45 +244,47 @@ def _resolved(table: Path, names: Sequence[str], columns: Columns) -> Columns:
         has = ", ".join(map(str, names)) or "nothing"
         raise ConfigError(f"{table} has no column of {what} ({' or '.join(wanted)}): it has {has}")
 
+    of_hashes = dict.fromkeys(DIGITS_OF, "")
+    if set(names) >= FAILURE_COLUMNS:
+        of_hashes = {kind: kind for kind in DIGITS_OF}
+    of_hashes |= {kind: find(name, (), f"{kind} hashes") for kind, name in columns.hashes.items()}
     return Columns(
         url=find(columns.url, URL_NAMES, "URLs"),
         caption=find(columns.caption, CAPTION_NAMES, "captions"),
-        **{kind: find(name, (), f"{kind} hashes") for kind, name in columns.hashes.items()},
+        **of_hashes,
     )
 
 
-def _rows_of(table: Path, rows: Iterator[Values], columns: Columns, *, uids: bool) -> Iterator[Row]:
-    first = list(islice(rows, BATCH_ROWS))
-    for kind, name in columns.hashes.items():
-        _require_hashes([_hash(values.get(name)) for values in first], kind, f"column {name!r} of {table}")
-    for values in chain(first, rows):
+def _rows_of(rows: Iterator[Values], columns: Columns) -> Iterator[Row]:
+    for values in rows:
         hashes = {kind: _hash(values.get(name)) for kind, name in columns.hashes.items()}
         odd = [kind for kind, found in hashes.items() if found and not _is_hash(found, kind)]
-        uid = values.get("uid") if uids else None
+        uid = values.get("uid")  # which any row of .jsonl may have
         yield Row(
             url=str(values.get(columns.url) or "").strip(),
             caption=str(values.get(columns.caption) or ""),
-            expected=Expected(**({} if odd else hashes)),
+            expected=Expected(**hashes),
             uid=str(uid) if is_uid(uid) else "",
             flaw=f"{odd[0]} is {hashes[odd[0]][:40]!r}, wanted {DIGITS_OF[odd[0]]} hex digits" if odd else "",
         )
 
 
 def _hash(value: object) -> str:
-    return str(value or "").strip().lower()
+    return str(value or "").strip().lower()[:MOST_DIGITS]
 
 
 def _is_hash(text: str, kind: str) -> bool:
     return len(text) == DIGITS_OF[kind] and HEX.fullmatch(text) is not None
 
 
-def _require_hashes(found: Sequence[str], kind: str, where: str) -> None:
+def _require_hashes(table: Path, rows: Sequence[Values], kind: str, column: str) -> None:
     """Refuse a column that holds something else: every picture would be thrown away.
 
     Raises:
         ConfigError: most values are no hashes, or all are the same.
     """
-    told = [text for text in found if text]
+    where = f"column {column!r} of {table}"
+    told = [text for values in rows if (text := _hash(values.get(column)))]
     if 2 * len(odd := [text for text in told if not _is_hash(text, kind)]) > len(told):
         raise ConfigError(f"{where} holds {odd[0][:40]!r}, wanted {kind}: {DIGITS_OF[kind]} hex digits")
     if len(told) >= ENOUGH_HASHES and len(set(told)) == 1:
