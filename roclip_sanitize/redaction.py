@@ -31,10 +31,11 @@ def redacted(text: str) -> str:
 def unsigned(value: Any) -> Any:
     """What names the same things to everybody: URLs without a password, and without a query that signs them.
 
-    Of lists and names with values, each; a string may be several URLs, joined by ``::``.
+    Of lists each, of names with values both, since files are named by where they lie. A string may be several
+    URLs, joined by ``::``.
     """
     if isinstance(value, dict):
-        return {name: unsigned(each) for name, each in value.items()}
+        return {unsigned(name): unsigned(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [unsigned(each) for each in value]
     if not isinstance(value, str) or not _URL.search(value):

@@ -24,7 +24,7 @@ from roclip_sanitize.scan.uid_lists import read_uids
 from roclip_sanitize.shards import expand_shards
 from roclip_sanitize.sources import source_path, source_stem
 from roclip_sanitize.store import EmbeddingStore
-from tests.squares import write_squares
+from tests.squares import uid_of, write_squares
 
 LOCAL: dict[str, Any] = {"executor": "local"}
 
@@ -69,7 +69,9 @@ def shards(server: ThreadingHTTPServer, signature: str) -> str:
 
 
 def test_nothing_is_written_of_what_signs_a_url(server: ThreadingHTTPServer, tmp_path: Path) -> None:
-    store, index, scan, out = (tmp_path / name for name in ("store", "index", "scan", "out"))
+    store, index, scan, out, screened = (
+        tmp_path / name for name in ("store", "index", "scan", "out", "screened")
+    )
     first = shards(server, "hunter.1")
     call("embed", shards=first, out=store, **LOCAL)
     call("index", store=store, out=index, **LOCAL)
@@ -80,16 +82,21 @@ def test_nothing_is_written_of_what_signs_a_url(server: ThreadingHTTPServer, tmp
     ]
     remote._signed.clear()  # as in another process
     with pytest.raises(ShardUnreadable, match=r"train\.0\.tar may not be read"):
-        call("rewrite", store=store, verdicts=scan, out=out, **LOCAL)
+        call("rewrite", store=store, verdicts=scan, out=tmp_path / "refused", **LOCAL)
     second = shards(server, "hunter.2")
-    call("rewrite", store=store, verdicts=scan, out=out, signed=second, **LOCAL)
+    (tmp_path / "www" / "drop.txt").write_text(uid_of(7))
+    (tmp_path / "www" / "bad.txt").write_text("0" * 64)
+    listed, bad = (second.replace("train.{0..1}.tar", name) for name in ("drop.txt", "bad.txt"))
+    call("screen", shards=second, known_bad=[bad], out=screened, **LOCAL)
+    call("rewrite", store=store, verdicts=scan, out=out, signed=second, also_drop=[listed], **LOCAL)
     assert sorted(path.name for path in (out / "kept").glob("*.tar")) == ["train.0.tar", "train.1.tar"]
-    call("verify", folder=out, signed=second)
+    remote._signed.clear()
+    call("verify", folder=out, signed=f"{second}::{listed}")
     before = {path: path.stat().st_mtime_ns for path in store.glob("done/*.json")}
     third = shards(server, "hunter.3")
     call("embed", shards=third, out=store, **LOCAL)
     assert {path: path.stat().st_mtime_ns for path in store.glob("done/*.json")} == before
-    for folder in (store, index, scan, out):
+    for folder in (store, index, scan, out, screened):
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert not [path for path in files if b"hunter" in path.read_bytes()]
 
@@ -139,6 +146,7 @@ def test_names_of_urls(url: str, name: str, stem: str, bare: str) -> None:
     assert (file_name(path), source_stem(path)) == (name, stem)
     assert unsigned(url) == bare
     assert unsigned([{"shards": f"{url}::{url}"}]) == [{"shards": f"{bare}::{bare}"}]
+    assert unsigned({"lists": {url: "0" * 64}}) == {"lists": {bare: "0" * 64}}
     assert unsigned(str(path)) == str(source_path(bare))
 
 

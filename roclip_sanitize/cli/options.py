@@ -39,6 +39,9 @@ TimesPerLabel = Annotated[
 ]
 Signed = Annotated[
     str,
-    typer.Option(help="The store's shards again, where their URLs are signed: what signs them is not kept."),
+    typer.Option(
+        help="The store's shards, and lists, again, joined by '::', where their URLs are signed: what signs "
+        "them is not kept."
+    ),
 ]
 Store = Annotated[Path, typer.Option(help="Embedding store, made by 'roclip embed'.")]
