@@ -10,8 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from roclip_sanitize.cli import call
+from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.local import LocalExecutor
+from roclip_sanitize.images import encode_jpeg
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.keep_list import read_keep_list
 from roclip_sanitize.scan.quality import auroc
@@ -23,6 +25,8 @@ from roclip_sanitize.scoring.mismatch import ClipScore, RematchRank, Risk
 from roclip_sanitize.scoring.reference import drawn_rows
 from roclip_sanitize.scoring.stage import DETECTORS
 from roclip_sanitize.store import EmbeddingStore, metadata_file, vectors_file, write_parquet, write_vectors
+from tests.corpora import pair_members, write_tar
+from tests.squares import draw_square, uid_of
 
 HERE = LocalExecutor()
 PARTS, ROWS = 3, 40
@@ -251,6 +255,39 @@ def test_pictures_that_are_others_than_they_were_are_listed(tmp_path: Path) -> N
         ScoreSettings(store=tmp_path, detectors=("changed",))
     with pytest.raises(ConfigError, match="wanted one of them"):
         ScoreSettings(store=tmp_path, worst=0.1, worst_above=0.5)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["uids", "no_uids"])
+def test_another_picture_is_found_whatever_names_the_pair(named: bool, tmp_path: Path) -> None:
+    """Without uids of their own, pairs are named by their content, and another picture makes another pair."""
+    shard = tmp_path / "00000.tar"
+    for name, swapped in (("before", ()), ("now", (3, 4))):
+        members = []
+        for number in range(12):  # the first two are copies of each other
+            drawn = draw_square(max(number, 1))
+            image = encode_jpeg(255 - drawn if number in swapped else drawn)
+            caption, fields = b"item %d" % max(number, 1), {"uid": uid_of(number)} if named else {}
+            members += pair_members(f"{number:05d}", number, image=image, caption=caption, fields=fields)
+        write_tar(shard, members)
+        embed_shards(EmbedSettings(shards=(shard,), encoder="plain"), out=tmp_path / name, executor=HERE)
+    told = ScoreSettings(
+        store=tmp_path / "now", expected=tmp_path / "before", detectors=("changed",), worst_above=0.1
+    )
+    score_pairs(told, out=tmp_path / "out", executor=HERE)
+    table = polars.read_parquet(tmp_path / "out/scores/scores_00000.parquet")
+    assert table.filter(table["changed"] > 0.1)["key"].to_list() == ["00003", "00004"]
+    assert not table["changed"].null_count()
+    assert len(read_keep_list(tmp_path / "out/worst.npy")) == 2
+
+
+def test_the_worst_are_of_those_with_a_score(tmp_path: Path) -> None:
+    store_of(tmp_path / "now")
+    store_of(tmp_path / "before", without=tuple(range(ROWS - 3)))
+    told = ScoreSettings(
+        store=tmp_path / "now", expected=tmp_path / "before", detectors=("changed",), worst=0.5
+    )
+    score_pairs(told, out=tmp_path / "out", executor=HERE)
+    assert len(read_keep_list(tmp_path / "out/worst.npy")) == 3 * PARTS
 
 
 def test_who_is_drawn_depends_on_names_and_seed(tmp_path: Path) -> None:

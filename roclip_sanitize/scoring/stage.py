@@ -241,14 +241,18 @@ def lists_worst(told: Mapping[str, Any]) -> bool:
 
 
 def worst_uids(folder: StageFolder) -> list[list[str]]:
-    """The worst share of all pairs, of equals those that come first; or all above a score. Part by part."""
+    """The worst share of all pairs, of equals those that come first, or all above a score: part by part.
+
+    Pairs without a score are not listed.
+    """
     told, names = folder.settings, [marker.name for marker in folder.markers() if "rows" in marker.facts]
     by, above = told.get("worst_by") or told["detectors"][0], told.get("worst_above")
     tables = [read_table(scores_file(folder.path, name), columns=["uid", by]) for name in names]
     score_N = np.concatenate([np.empty(0), *(table[by].fill_null(-np.inf).to_numpy() for table in tables)])
     listed_N = np.zeros(len(score_N), np.bool_)
     if above is None:
-        listed_N[np.argsort(-score_N, kind="stable")[: int(told["worst"] * len(score_N))]] = True
+        listed_N[np.argsort(-score_N, kind="stable")[: int(told["worst"] * len(score_N) + 1e-9)]] = True
+        listed_N &= score_N > -np.inf
     else:
         listed_N = score_N > above
     ends = np.cumsum([len(table) for table in tables])[:-1]
