@@ -54,6 +54,12 @@ def test_run_files_are_read_here(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_off_is_called_by_its_own_name() -> None:
+    told = ["ingest", "--urls", "/l", "--out", "/o", "--also-enlarge", "--ignore-opt-out"]
+    assert arguments_of(told) == told
+    assert arguments_of([*told[:-2], "--only-if-bigger", "--respect-opt-out"]) == told[:-2]
+
+
 NEEDED = {
     "train": ("--train-data", "/s"),
     "embed": ("--shards", "/s"),

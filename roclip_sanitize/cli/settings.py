@@ -35,6 +35,7 @@ class Setting:
         low: the least it may be, None for no bound.
         high: the most.
         meaning: its help.
+        off: what the command line calls it where it is false.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Setting:
     low: float | None
     high: float | None
     meaning: str
+    off: str
 
     def wanted(self) -> str:
         """What its value must be, in words."""
@@ -139,8 +141,9 @@ def _setting(parameter: str, hint: Any, default: Any) -> Setting | None:
     many = get_origin(kinds[0]) is list
     names = [name for name in (told.default, *(told.param_decls or ())) if isinstance(name, str)]
     option = next((name for name in names if name.startswith("--")), parameter)
+    on, _, off = option.partition("/")
     return Setting(
-        name=option.split("/")[0].lstrip("-").replace("-", "_"),
+        name=on.lstrip("-").replace("-", "_"),
         parameter=parameter,
         kind=get_args(kinds[0])[0] if many else kinds[0],
         many=many,
@@ -150,4 +153,5 @@ def _setting(parameter: str, hint: Any, default: Any) -> Setting | None:
         low=told.min,
         high=told.max,
         meaning=" ".join((told.help or "").split()),
+        off=off or f"--no-{on.lstrip('-').replace('_', '-')}",
     )

@@ -136,9 +136,8 @@ def arguments_of(stage: list[str]) -> list[str]:
 
 
 def _arguments(setting: Setting, value: Any) -> Iterator[str]:
-    option = f"--{setting.name.replace('_', '-')}"
     if isinstance(value, bool):
-        yield option if value else f"--no-{option[2:]}"
+        yield setting.shown if value else setting.off
         return
     text = _everywhere(setting, str(value))
     if text and (is_secret(setting.name) or redacted(text) != text):
@@ -147,7 +146,7 @@ def _arguments(setting: Setting, value: Any) -> Iterator[str]:
             "give it to the nodes, say as AWS_SECRET_ACCESS_KEY"
         )
     if not setting.positional:
-        yield option
+        yield setting.shown
     yield text
 
 
