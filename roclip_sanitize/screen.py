@@ -3,38 +3,40 @@
     screened/screened_00000.parquet   uid, key, shard, sha256, phash, known, listed, bits
     listed.npy                        uids of the pairs whose pictures are, for ``rewrite --also-drop``
     failures/failures_00000.parquet   pairs whose pictures could not be looked at
-    done/00000.json                   tally; written last
+    done/00000.json                   tally, and what the shard held, by content; written last
 
 ``known`` is the kind of hash by which a picture was known, ``listed`` that hash, ``bits`` how far its own is
 from that; null where it was not known. ``phash`` is null where no list has any: pictures are not decoded
-then. No store is needed, and no model: each picture is read once.
+then. No store is needed, and no model: each picture is read once, and once more by whoever asks again: a
+clean bill of health is no use for shards that were written anew under their old names.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from roclip_sanitize.artefacts import read_table
-from roclip_sanitize.errors import BadPair, ConfigError
+from roclip_sanitize.errors import BadPair, ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.hashes import BITS, MAX_BITS_APART, encoded_hash
+from roclip_sanitize.held import ContentWorker, NotedShard
 from roclip_sanitize.known_bad import KnownBad, read_known_bad
 from roclip_sanitize.limits import WORK_KEY, Laps, Limits
 from roclip_sanitize.records import Failure, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of
 from roclip_sanitize.scan.keep_list import write_keep_list
-from roclip_sanitize.shards import Pair, Shard, ShardTask, shard_tasks
+from roclip_sanitize.shards import Pair, ShardTask, shard_tasks
 from roclip_sanitize.storage import here
 from roclip_sanitize.store import write_failures, write_parquet
 
 LISTED_FILE = "listed.npy"
-KNOWN_BAD = "known_bad"
+KNOWN_BAD, CONTENT = "known_bad", "content"
 SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("uid", "key", "shard", "sha256", "phash", "known", "listed"), str),
     "bits": int,
@@ -74,7 +76,8 @@ def screen_shards(settings: ScreenSettings, *, out: Path, executor: Executor) ->
     Raises:
         ConfigError: the lists have no hash.
         DataError: a list or a shard cannot be read.
-        MismatchError: ``out`` was made with other lists, or from other shards.
+        MismatchError: ``out`` was made with other lists, or from other shards, or what these hold is
+            something else by now.
         StorageError: the disk is full.
 
     Memory: of a worker the lists, see KnownBad; of the driver 50 bytes a known pair.
@@ -88,7 +91,9 @@ def screen_shards(settings: ScreenSettings, *, out: Path, executor: Executor) ->
         "tolerance": settings.tolerance,
     }
     folder = StageFolder.create(out, stage="screen", settings=told)
-    tasks = [task for task in shard_tasks(settings.shards) if folder.marker(task.name) is None]
+    every, done = shard_tasks(settings.shards), {marker.name: marker for marker in folder.markers()}
+    _require_same_pairs([task for task in every if task.name in done], done, out, executor)
+    tasks = [task for task in every if task.name not in done]
     for _ in executor.map(partial(ScreenWorker, settings, out), tasks):
         pass
     tally = Tally.total(Tally.from_json(marker.facts["tally"]) for marker in _shard_markers(folder))
@@ -97,6 +102,24 @@ def screen_shards(settings: ScreenSettings, *, out: Path, executor: Executor) ->
         folder.commit("listed", files=[out / LISTED_FILE], facts={})
         folder.finish({"tally": tally.to_json(), "hashes": known.counts})
     return tally
+
+
+def _require_same_pairs(
+    tasks: Sequence[ShardTask], done: Mapping[str, Marker], out: Path, executor: Executor
+) -> None:
+    """Of shards that an older version screened nothing is known: they are taken as they are.
+
+    Raises:
+        MismatchError: one holds something else than when it was screened.
+    """
+    noted = [task for task in tasks if CONTENT in done[task.name].facts]
+    path_of = {task.name: task.path for task in noted}
+    for name, content in executor.map(partial(ContentWorker, ""), noted):
+        if content != done[name].facts[CONTENT]:
+            raise MismatchError(
+                f"{path_of[name]} holds other pairs than when it was screened: choose another folder or "
+                f"remove {out}"
+            )
 
 
 def screen_limits(out: Path) -> Limits:
@@ -117,7 +140,7 @@ class ScreenWorker:
 
         self._laps.start()
         rows, failures = list[dict[str, Any]](), list[Failure]()
-        with Shard(task.path) as shard:
+        with NotedShard(task.path) as shard:
             for pair in shard.pairs():
                 try:
                     rows.append({**self._row(pair), "shard": shard.name})
@@ -134,7 +157,8 @@ class ScreenWorker:
             failed=Counter(failure.reason.value for failure in failures),
             seconds=self._laps.lap("screen"),
         )
-        facts = {"tally": tally.to_json(), WORK_KEY: self._laps.work(tally.seen).to_json()}
+        work = self._laps.work(tally.seen)
+        facts = {"tally": tally.to_json(), CONTENT: shard.content, WORK_KEY: work.to_json()}
         return self._folder.commit(task.name, files=files, facts=facts)
 
     def _row(self, pair: Pair) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from roclip_sanitize.cli import call
 from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.hashes import bits_apart, encoded_hash
 from roclip_sanitize.known_bad import Hit, KnownBad, read_known_bad
+from roclip_sanitize.runfiles import read_json, write_json
 from roclip_sanitize.scan.keep_list import read_keep_list
 from roclip_sanitize.screen import ScreenSettings
 from roclip_sanitize.shard_writer import ShardWriter
@@ -118,6 +119,23 @@ def test_listed_pairs_are_told_and_listed(tmp_path: Path) -> None:
     bad.write_text("0" * 32 + "\n")
     with pytest.raises(MismatchError):
         call("screen", **told)  # type: ignore[arg-type]
+
+
+def test_shards_that_were_written_anew_are_not_told_as_done(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text(f"{hashlib.md5(photo(2)).hexdigest()}\n")
+    told = {"known_bad": [str(tmp_path / "bad.txt")], "out": str(tmp_path / "out"), "executor": "local"}
+    told["shards"] = str(tmp_path / "{00000..00001}.tar")
+    for number in range(2):
+        write_shard(tmp_path / f"{number:05d}.tar", {"a": photo(0), "b": photo(1)})
+    assert call("screen", **told)["quarantined"] == {}  # type: ignore[arg-type]
+    write_shard(tmp_path / "00001.tar", {"a": photo(0), "b": photo(2)})
+    with pytest.raises(MismatchError, match=r"00001\.tar holds other pairs than when it was screened"):
+        call("screen", **told)  # type: ignore[arg-type]
+    marker = tmp_path / "out/done/00001.json"
+    noted = read_json(marker)
+    del noted["facts"]["content"]  # as an earlier version left it
+    write_json(marker, noted)
+    assert call("screen", **told)["quarantined"] == {}  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_screened_is_refused(tmp_path: Path) -> None:
