@@ -24,6 +24,7 @@ from roclip_sanitize.scan.long_tail import LEAST_PAIRS, Ends, Labels, guard_labe
 from roclip_sanitize.scan.one_pair import find_pair
 from roclip_sanitize.scan.results import spared_pairs
 from roclip_sanitize.scan.verdicts import Cut, find_cut
+from roclip_sanitize.shards import Shard
 from roclip_sanitize.verification import verify_folder
 from tests.corpora import pair_members, uid, write_tar
 from tests.stages import poisoned_scan
@@ -141,6 +142,20 @@ def test_labels_come_from_the_shard_in_the_order_asked(tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "0.tar", members)
     wanted = [uid(3), uid(0), uid(1), uid(9), uid(2)]
     assert labels_of(shard, wanted, "kind") == ["['x']", "a", None, None, "3"]
+
+
+def test_copies_without_uids_have_labels_of_their_own(tmp_path: Path) -> None:
+    kinds = ["a", None, "b"]
+    members = [
+        member
+        for number, kind in enumerate(kinds)
+        for member in pair_members(f"{number}", 0, fields={"kind": kind} if kind else {})
+    ]
+    shard = write_tar(tmp_path / "0.tar", members)
+    with Shard(shard) as opened:
+        uids = [pair.uid for pair in opened.pairs()]
+    assert len(set(uids)) == 1
+    assert labels_of(shard, uids, "kind") == kinds
 
 
 @pytest.fixture(scope="module")

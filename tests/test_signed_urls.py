@@ -75,7 +75,11 @@ def test_nothing_is_written_of_what_signs_a_url(server: ThreadingHTTPServer, tmp
     first = shards(server, "hunter.1")
     call("embed", shards=first, out=store, **LOCAL)
     call("index", store=store, out=index, **LOCAL)
-    call("scan", store=store, index=index, out=scan, detectors="collisions", **LOCAL)
+    remote._signed.clear()  # as in another process
+    guarded: dict[str, Any] = {"detectors": "collisions", "label": "colour"}
+    with pytest.raises(ShardUnreadable, match=r"train\.0\.tar may not be read"):
+        call("scan", store=store, index=index, out=tmp_path / "refused_scan", **guarded, **LOCAL)
+    call("scan", store=store, index=index, out=scan, signed=first, **guarded, **LOCAL)
     assert EmbeddingStore.open(store).all_metadata(("shard",))["shard"].unique().sort().to_list() == [
         "train.0.tar",
         "train.1.tar",

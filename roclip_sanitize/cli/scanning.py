@@ -15,12 +15,13 @@ from roclip_sanitize.cli.options import (
     Out,
     Seed,
     Shards,
+    Signed,
     Store,
     TimesPerLabel,
     Workers,
 )
 from roclip_sanitize.cli.output import finish, say, scan_findings, show
-from roclip_sanitize.cli.starting import start
+from roclip_sanitize.cli.starting import sign, start
 
 
 def register(app: typer.Typer) -> None:
@@ -69,6 +70,7 @@ def scan(
     ] = 0.998,
     label: GuardedLabel = "",
     times_per_label: TimesPerLabel = 3.0,
+    signed: Signed = "",
     second_look: Annotated[
         list[Path] | None,
         typer.Option(
@@ -93,6 +95,7 @@ def scan(
     from roclip_sanitize.scan.settings import ScanSettings
     from roclip_sanitize.scan.stage import scan_store
 
+    sign(signed)
     settings = ScanSettings(
         store=store,
         index=index,

@@ -16,6 +16,7 @@ Dimension key: N pairs, F of them flagged by the budget, L labels.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -181,16 +182,17 @@ def labels_of(shard: Path, uids: Sequence[str], name: str) -> list[str | None]:
 
     Args:
         shard: its path.
-        uids: of the pairs that are asked for, in the order of the answer.
+        uids: of the pairs that are asked for, in the order of the answer. Copies without a uid of their own
+            have the same, and are told apart by their order, which is the shard's.
         name: the field's.
     """
-    wanted, found = set(uids), dict[str, str]()
+    found: dict[str, deque[str | None]] = {uid: deque() for uid in uids}
     with Shard(shard) as opened:
         for pair in opened.pairs():
-            value = pair.fields.get(name)
-            if value is not None and pair.uid in wanted:
-                found.setdefault(pair.uid, str(value))
-    return [found.get(uid) for uid in uids]
+            if pair.uid in found:
+                value = pair.fields.get(name)
+                found[pair.uid].append(None if value is None else str(value))
+    return [found[uid].popleft() if found[uid] else None for uid in uids]
 
 
 def _flagged(

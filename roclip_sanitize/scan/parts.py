@@ -113,8 +113,8 @@ class PieceWorker:
 class LabelWorker:
     """Reads what a field of the shards says of parts' pairs."""
 
-    def __init__(self, places: Places, label: str) -> None:
-        self._places, self._label = places, label
+    def __init__(self, places: Places, label: str, shards: Sequence[str]) -> None:
+        self._places, self._label, self._shards = places, label, shards
         self._store = EmbeddingStore.open(places.store)
 
     def __call__(self, part: StorePart) -> Marker:
@@ -122,7 +122,7 @@ class LabelWorker:
         import polars
 
         laps, path = Laps(), self._places.labels(part.name)
-        shard = self._store.shards[int(part.name)]
+        shard = self._shards[int(part.name)]
         uids = self._store.metadata(part.name, ("uid",))["uid"].to_list()
         labels = labels_of(source_path(shard), uids, self._label)
         write_parquet(path, polars.DataFrame({LABEL_COLUMN: polars.Series(labels, dtype=polars.String)}))

@@ -203,7 +203,7 @@ def _rank(
 
 def _read_labels(settings: ScanSettings, store: EmbeddingStore, places: Places, executor: Executor) -> None:
     """Have the shards read for labels, before anything else, so that a misspelt field costs little."""
-    reading = partial(LabelWorker, places, settings.label)
+    reading = partial(LabelWorker, places, settings.label, store.shards)  # as they are signed here
     run_missing(reading, store.parts, StageFolder(places.work), "labels_", executor)
     if not _labels(store, places).names:
         remove_tree(places.work)  # nothing else is there yet, and another field should find it free
