@@ -133,7 +133,7 @@ def _of_text(path: Path) -> Iterator[Hash]:
     try:
         with here(path).open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
-                text = line.decode("utf-8", "replace").partition(",")[0].strip().lower()
+                text = line.decode("utf-8-sig", "replace").partition(",")[0].strip().lower()
                 if not text or text.startswith("#"):
                     continue
                 if len(text) not in KIND_OF or not HEX.fullmatch(text):

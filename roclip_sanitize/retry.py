@@ -59,16 +59,21 @@ def retry_failed(store: Path, *, executor: Executor, threads: int = 0) -> tuple[
 
     Raises:
         DataError: there is no store.
-        MismatchError: it is unfinished, or its encoder is not what it was.
+        MismatchError: it is unfinished, was adopted, or its encoder is not what it was.
         ShardMissing: a shard that is to be read again is gone; nothing was changed.
     """
     folder = StageFolder.open(store, stage="embed")
-    settings = _settings_of(folder.settings, threads=threads)
-    settings = replace(settings, shards=tuple(map(Path, EmbeddingStore(folder).shards)))
     before = {marker.name: marker for marker in folder.markers() if _failed(marker)}
-    shards = {name: settings.shards[int(name)] for name in before}
     if not before:
         return _whole(folder), []
+    if adopted := folder.settings.get("adopted"):
+        raise MismatchError(
+            f"{store} was not embedded, but adopted of {adopted}: once that or the shards are whole, adopt "
+            "it again in another folder"
+        )
+    settings = _settings_of(folder.settings, threads=threads)
+    settings = replace(settings, shards=tuple(map(Path, EmbeddingStore(folder).shards)))
+    shards = {name: settings.shards[int(name)] for name in before}
     for shard in missing_sources(list(shards.values())):
         raise ShardMissing(f"shard {source_name(shard)} does not exist: nothing was changed")
     _require_same_encoder(folder, settings, executor)

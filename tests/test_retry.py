@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from roclip_sanitize.adopt import AdoptSettings, adopt_embeddings
 from roclip_sanitize.embed import EmbedSettings, embed_shards
 from roclip_sanitize.errors import MismatchError, ShardMissing
 from roclip_sanitize.executors.base import MakeWorker, Result, Task
@@ -156,3 +157,11 @@ def test_a_store_of_relative_shards_is_tried_from_anywhere(
     assert [change.rows for change in changes] == [(2, 2), (2, 3)]
     assert tally.failed.total() == 1
     assert read_json(Path("../store/stage.json")) == settings
+
+
+def test_what_was_adopted_is_not_embedded(shards: tuple[Path, ...], tmp_path: Path) -> None:
+    made(shards[:1], tmp_path / "store")
+    told = AdoptSettings(embeddings=tmp_path / "store", shards=shards[:1], model="plain")
+    adopt_embeddings(told, out=tmp_path / "adopted", executor=LocalExecutor())
+    with pytest.raises(MismatchError, match=r"was not embedded, but adopted of .*store: once"):
+        retry_failed(tmp_path / "adopted", executor=LocalExecutor())

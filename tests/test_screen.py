@@ -66,7 +66,7 @@ def test_the_nearest_phash_decides(listed: list[int], asked: int, tolerance: int
 
 def test_lists_may_be_text_or_tables(tmp_path: Path) -> None:
     text, table = tmp_path / "list.txt", tmp_path / "list.parquet"
-    text.write_text(f"# of 2026\n\n{'A' * 64},seen twice\r\n{'b' * 32}\n{'c' * 16}\n")
+    text.write_text(f"\ufeff{'A' * 64},seen twice\r\n# of 2026\n\n{'b' * 32}\n{'c' * 16}\n")
     polars.DataFrame({"phash": ["d" * 16, None], "note": ["x", "y"]}).write_parquet(table)
     assert read_known_bad([text, table], tolerance=0).counts == {"sha256": 1, "md5": 1, "phash": 2}
 

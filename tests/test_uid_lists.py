@@ -36,7 +36,7 @@ def as_text(path: Path, uids: Sequence[str]) -> Path:
 
 
 def as_column(path: Path, uids: Sequence[str]) -> Path:
-    path.with_suffix(".csv").write_text("\r\n".join(["uid", "", *uids]))
+    path.with_suffix(".csv").write_text("\r\n".join(["\ufeffuid", "", *uids]), "utf-8")
     return path.with_suffix(".csv")
 
 

@@ -2,8 +2,8 @@
 
     .npy            a keep-list as DataComp has it: (N,) of "u8,u8", in any order
     .parquet        a table with a column "uid"
-    anything else   text, a uid a line, as tools that remove duplicates leave it; a first line "uid" and
-                    empty lines count for nothing
+    anything else   text, a uid a line, as tools that remove duplicates leave it; a first line "uid",
+                    empty lines and byte order marks count for nothing
 
 Whatever their size and number, they become one sorted keep-list, in which uids are looked up by bisection.
 
@@ -82,7 +82,7 @@ def _in_text(path: Path) -> Iterator[list[str]]:
     try:
         with here(path).open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
-                text = line.decode("utf-8", "replace").strip()
+                text = line.decode("utf-8-sig", "replace").strip()
                 if text and (number, text) != (1, "uid"):
                     batch.append(_uid(text, f"{path}, line {number}"))
                 if len(batch) == BATCH_UIDS:
