@@ -54,7 +54,7 @@ class DoomedNode:
     def crew(self, makers: Sequence[Callable[[], Callable[[Any], Any]]]) -> AbstractContextManager[Crew]:
         return self._executor.crew([self._doomed(make) for make in makers])
 
-    def aside(self, workers: int) -> Executor | None:
+    def aside(self, workers: int) -> AbstractContextManager[Executor | None]:
         return self._executor.aside(workers)
 
     def gang(

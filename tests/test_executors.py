@@ -262,3 +262,17 @@ def test_every_worker_fits_on_a_node(nodes: tuple[int, ...], workers: int, each:
     from roclip_sanitize.executors.cluster import cores_each
 
     assert cores_each(nodes, workers) == each
+
+
+def test_workers_beside_a_gang_give_their_cores_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from roclip_sanitize.executors import cluster
+
+    monkeypatch.setattr(cluster, "_connect", lambda: None)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4})
+    monkeypatch.setattr("ray.nodes", lambda: [{"Resources": {"CPU": 4}, "Alive": True}])
+    executor = cluster.RayExecutor(2)
+    for _ in range(5):  # as many trainings, one after the other
+        with executor.aside(3) as others:
+            assert others.size == 3
+            with pytest.raises(ConfigError, match="1 workers beside the ranks leave none of 1 cores"):
+                executor.aside(1).__enter__()

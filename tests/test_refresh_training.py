@@ -63,5 +63,8 @@ def test_tables_are_made_beside_the_ranks(
     assert tally.kept == PAIRS
     assert kinds(tmp_path / "out")[-1] == "matching"
     assert read_json(tmp_path / "out" / "model" / "model.json")["model"] == settings.model
-    with pytest.raises(ConfigError, match=r"workers beside the ranks leave none of \d+ cores to train with"):
-        cluster.aside(1_000)
+    with (
+        pytest.raises(ConfigError, match=r"workers beside the ranks leave none of \d+ cores to train with"),
+        cluster.aside(1_000),
+    ):
+        pass

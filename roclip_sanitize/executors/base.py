@@ -59,11 +59,10 @@ class Executor(Protocol):
         """Start one worker per maker; they live until the block ends."""
         ...
 
-    def aside(self, workers: int) -> Executor | None:
-        """Set workers apart that run while a gang does; what they take, the gang no longer gets.
+    def aside(self, workers: int) -> AbstractContextManager[Executor | None]:
+        """Set workers apart that run while a gang does; what they take, no gang gets until the block ends.
 
-        Returns:
-            An executor of theirs, or None where nothing runs side by side.
+        The block is given an executor of theirs, or None where nothing runs side by side.
 
         Raises:
             ConfigError: they would leave the gang nothing.

@@ -95,7 +95,8 @@ class RayExecutor:
             recipes = [Recipe(partial(Group, group), session) for group in groups]
             yield RayCrew(actors, recipes, self._start, lives=self._restarts)
 
-    def aside(self, workers: int) -> RayExecutor:
+    @contextmanager
+    def aside(self, workers: int) -> Iterator[RayExecutor]:
         """See Executor.aside: a core each, and as many GPUs as this executor's workers hold."""
         left = self._all_cores - workers
         if workers < 1 or left < 1:
@@ -104,7 +105,11 @@ class RayExecutor:
             )
         others = RayExecutor(workers, gpus_per_worker=self._gpus, restarts=self._restarts, cores=workers)
         self._all_cores = left
-        return others
+        try:
+            yield others
+        finally:
+            self._all_cores += workers
+            others._dismiss(others._idle)
 
     def gang(
         self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from roclip_sanitize.executors.base import Crew, MakeWorker, Result, Task
@@ -27,9 +27,10 @@ class LocalExecutor:
         """See Executor.crew."""
         yield LocalCrew([make() for make in makers])
 
-    def aside(self, workers: int) -> None:
+    def aside(self, workers: int) -> AbstractContextManager[None]:
         """See Executor.aside: there is but one process."""
         del workers
+        return nullcontext()
 
     def gang(
         self, member: Callable[[int, int], None], *, folder: str, ranks: int = 0, restarts: int = 2

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache as kept
 from functools import partial
 from pathlib import Path
@@ -96,34 +96,34 @@ def train_all(
         require_watchable(told)
     decoded, members, held_out = dict[Path, Path](), [], dict[Path, Path]()
     asking = any(told.asks_for_tables for told in waiting.values())
-    beside = executor.aside(aside) if asking else None
-    for out, told in waiting.items():
-        model = model_facts(told, executor)
-        decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
-        if told.val_shards:
-            held_out[out] = build_cache(told.val_shards, **model, root=cache, executor=executor)
-        inputs = inputs_of(told, cache=cache, read=read)
-        StageFolder.create(out, stage="train", settings=told.to_json(), inputs=inputs)
-        members.append(
-            partial(
-                _run_member,
-                settings=told,
-                cache=decoded[out],
-                held_out=held_out.get(out),
-                out=out,
-                fit=model["fit"],
-                make_table=None if beside else _table_maker(out, told, executor),
+    with executor.aside(aside) if asking else nullcontext() as beside:
+        for out, told in waiting.items():
+            model = model_facts(told, executor)
+            decoded[out] = build_cache(told.shards, **model, root=cache, executor=executor)
+            if told.val_shards:
+                held_out[out] = build_cache(told.val_shards, **model, root=cache, executor=executor)
+            inputs = inputs_of(told, cache=cache, read=read)
+            StageFolder.create(out, stage="train", settings=told.to_json(), inputs=inputs)
+            members.append(
+                partial(
+                    _run_member,
+                    settings=told,
+                    cache=decoded[out],
+                    held_out=held_out.get(out),
+                    out=out,
+                    fit=model["fit"],
+                    make_table=None if beside else _table_maker(out, told, executor),
+                )
             )
-        )
-    with (
-        Stopping([*waiting]) as stopping,
-        followed([log_file(out) for out in waiting], progress),
-        _clerks(waiting, beside),
-    ):
-        if members:
-            executor.gang(
-                partial(_run_in_turn, members), folder=_ray_folder(next(iter(waiting))), ranks=ranks
-            )
+        with (
+            Stopping([*waiting]) as stopping,
+            followed([log_file(out) for out in waiting], progress),
+            _clerks(waiting, beside),
+        ):
+            if members:
+                executor.gang(
+                    partial(_run_in_turn, members), folder=_ray_folder(next(iter(waiting))), ranks=ranks
+                )
     for out, told in waiting.items():
         if not is_trained(out):
             stopping.require_not_stopped()
