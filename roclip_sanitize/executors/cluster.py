@@ -5,7 +5,7 @@
     crew.py      crew: each actor owns a part
     joining.py   which cluster that is, and whether it has GPUs
 
-All but the last, and what submits jobs, are all that imports ray.
+All but the last import ray, as metrics.py and submission.py do.
 
 Each CPU actor gets an even share of the cores, and sees no GPU: Ray lets an actor that asked
 for none see them all, and two libraries would then fight for the memory.
