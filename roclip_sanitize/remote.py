@@ -26,9 +26,9 @@ ATTEMPTS = 6
 PAUSE_SECONDS = 0.2  # after the first failure; doubles with each
 # What tells one version of a file from the next, in the words of this store or that. Other facts that a
 # store tells may change by themselves, such as when the file was last read.
-VERSION_FIELDS = frozenset({"size", "etag", "content-md5", "md5hash", "crc32c", "sha256", "oid"})
-VERSION_FIELDS |= {"generation", "versionid", "version_id"}
-VERSION_FIELDS |= {"mtime", "created", "updated", "last-modified", "lastmodified", "last_modified"}
+DIGEST_FIELDS = frozenset({"etag", "content-md5", "md5hash", "crc32c", "sha256", "oid"})
+TIME_FIELDS = frozenset({"mtime", "created", "updated", "last-modified", "lastmodified", "last_modified"})
+VERSION_FIELDS = DIGEST_FIELDS | TIME_FIELDS | {"size", "generation", "versionid", "version_id"}
 NOT_FOUND = frozenset({404, 410})  # as web servers say
 TRY_AGAIN = frozenset({408, 425, 429})  # timeout, too early, too many
 # Nobody's store: a mistake in a program, which is not mended by trying it again.

@@ -33,17 +33,13 @@ from roclip_sanitize.embed_parts import SHARD_KEY
 from roclip_sanitize.errors import MismatchError, ShardMissing
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.records import Tally
-from roclip_sanitize.remote import file_system, is_url, patiently, source_name
+from roclip_sanitize.remote import DIGEST_FIELDS, TIME_FIELDS, file_system, is_url, patiently, source_name
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.shards import Shard, ShardTask
 from roclip_sanitize.sources import UNLISTED
 from roclip_sanitize.splitting import known_pairs
 from roclip_sanitize.store import EmbeddingStore
 
-DIGESTS = frozenset(
-    {"etag", "content-md5", "md5hash", "crc32c", "sha256", "oid"}
-)  # of stores, in their words
-TIMES = frozenset({"mtime", "created", "updated", "last-modified", "lastmodified", "last_modified"})
 BLOCKS, BLOCK_BYTES = 16, 4096  # spread over a file: one that is a little longer somewhere differs behind it
 
 
@@ -218,9 +214,9 @@ def _told(path: Path, facts: Mapping[str, Any]) -> Look:
     digests = {
         name.lower(): str(value).strip('"')
         for name, value in facts.items()
-        if name.lower() in DIGESTS and value
+        if name.lower() in DIGEST_FIELDS and value
     }
-    when = max((_seconds(value) for name, value in facts.items() if name.lower() in TIMES), default=0.0)
+    when = max((_seconds(value) for name, value in facts.items() if name.lower() in TIME_FIELDS), default=0.0)
     return Look(path=path, size=int(facts.get("size") or 0), digests=digests, written=when, placed=when)
 
 
