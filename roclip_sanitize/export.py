@@ -41,13 +41,14 @@ from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, write_json
 from roclip_sanitize.scan.judging import table_file
 from roclip_sanitize.scan.results import score_tables, verdict_tables
-from roclip_sanitize.scan.settings import scanned_store, store_of
+from roclip_sanitize.scan.settings import scanned_store
 from roclip_sanitize.scoring.reference import drawn_rows
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_path
 from roclip_sanitize.splitting import KnownPair
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import EmbeddingStore, StorePart
+from roclip_sanitize.whereabouts import store_of
 
 SAMPLES_FILE, METADATA_FILE = "samples.json", "metadata.json"
 STEPS = ("look up", "copy", "write")

@@ -25,7 +25,7 @@ from roclip_sanitize.errors import ConfigError, DataError, MismatchError
 from roclip_sanitize.runfiles import STAGE_FILE, StageFolder
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import MODALITIES, EmbeddingStore, Modality, StorePart
-from roclip_sanitize.whereabouts import told_folder
+from roclip_sanitize.whereabouts import store_of
 
 KINDS = ("flat", "ivf_flat", "ivf_pq", "hnsw", "auto")
 TRAINING_ROWS = 16_384
@@ -226,18 +226,12 @@ def require_store_unchanged(folder: StageFolder) -> None:
         DataError: the store is gone.
         MismatchError: what it holds, what it held, and the command that makes the index of what it holds.
     """
-    wanted, store = folder.settings.get(CONTENT), indexed_store(folder)
+    wanted, store = folder.settings.get(CONTENT), store_of(folder)
     if wanted is not None and (found := content_of(store)) != wanted:
         raise MismatchError(
             f"{store} holds {found}, wanted {wanted}, of which {folder.path} was made: "
             f"remove that folder, and run '{_command(folder)}'"
         )
-
-
-def indexed_store(index: StageFolder) -> Path:
-    """Where the store lies that an index is of."""
-    told = index.settings
-    return told_folder(index.path, told["store"], stage="embed", content=told.get(CONTENT))
 
 
 def content_of(store: Path) -> str:

@@ -27,13 +27,14 @@ from roclip_sanitize.artefacts import read_table
 from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import indexed_rows, inspect_index
-from roclip_sanitize.index_plan import contents_of, indexed_store
+from roclip_sanitize.index_plan import contents_of
 from roclip_sanitize.limits import Laps, Limits, Work
 from roclip_sanitize.matching import PARTS_AT_ONCE, Exclusion, Matches, Pool, Question, commit_part
 from roclip_sanitize.neighbours import Neighbours
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import Marker, StageFolder
 from roclip_sanitize.store import EmbeddingStore, Modality, StorePart, write_parquet
+from roclip_sanitize.whereabouts import store_of
 
 if TYPE_CHECKING:
     import polars
@@ -165,7 +166,7 @@ def _require_index(path: Path, store: EmbeddingStore, *, modality: Modality) -> 
     facts = inspect_index(path)
     if facts["modality"] != modality:
         raise MismatchError(f"{path} is an index of {facts['modality']} vectors, wanted {modality}")
-    if indexed_store(StageFolder(path)).resolve() != store.path.resolve() or facts["model"] != store.model:
+    if store_of(StageFolder(path)).resolve() != store.path.resolve() or facts["model"] != store.model:
         raise MismatchError(f"{path} indexes {facts['store']} (model {facts['model']}), wanted {store.path}")
 
 

@@ -30,12 +30,13 @@ from roclip_sanitize.records import Reason, Tally
 from roclip_sanitize.runfiles import Marker, StageFolder, sha256_of, write_json
 from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
 from roclip_sanitize.scan.keep_list import read_keep_list, write_keep_list
-from roclip_sanitize.scan.settings import scanned_store, store_of
+from roclip_sanitize.scan.settings import scanned_store
 from roclip_sanitize.shard_writer import ShardWriter
 from roclip_sanitize.shards import Shard
 from roclip_sanitize.sources import source_sha256, source_stem
 from roclip_sanitize.splitting import Expected, copy_pairs, known_pairs
 from roclip_sanitize.store import EmbeddingStore, failures_file, write_parquet
+from roclip_sanitize.whereabouts import store_of
 
 if TYPE_CHECKING:
     import polars

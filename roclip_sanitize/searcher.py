@@ -37,7 +37,7 @@ from roclip_sanitize.neighbours import (
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.storage import here
 from roclip_sanitize.store import EmbeddingStore, Modality
-from roclip_sanitize.whereabouts import told_folder
+from roclip_sanitize.whereabouts import store_of
 
 TRANSFORM_ROWS = 512  # BLAS rounds a row differently in another batch, so batches are fixed
 RECALL_RUNS, RECALL_RUN_ROWS = 8, 32
@@ -137,8 +137,7 @@ class Searcher:
         folder = StageFolder(path)
         self._path = path
         self._effort = effort
-        self._settings = told = folder.settings
-        self._store = told_folder(path, told["store"], stage="embed", content=told.get("store_content"))
+        self._settings, self._store = folder.settings, store_of(folder)
         self._stores: dict[Path, EmbeddingStore] = {}
         self._parts = [
             _OpenPart(

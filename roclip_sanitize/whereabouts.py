@@ -39,6 +39,12 @@ def told_folder(by: Path, told: str | Path, *, stage: str, content: str | None =
     return found[0] if found else Path(told)
 
 
+def store_of(made: StageFolder) -> Path:
+    """Where the store lies that an index, or a scan, is of."""
+    told = made.settings
+    return told_folder(made.path, told["store"], stage="embed", content=told.get("store_content"))
+
+
 def told_file(by: Path, told: str | Path, *, sha256: str) -> Path:
     """Where a file lies; of several, the one with these bytes. As told_folder()."""
     found = [path for path in _places(by, Path(told)) if os.path.isfile(path)]

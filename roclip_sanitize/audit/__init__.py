@@ -26,9 +26,9 @@ from roclip_sanitize.audit.page import render_audit
 from roclip_sanitize.report.gallery import collect_gallery, small_pictures
 from roclip_sanitize.report.loading import gallery_to_json
 from roclip_sanitize.runfiles import StageFolder, read_json, sha256_of, write_bytes, write_json
-from roclip_sanitize.scan.settings import store_of
 from roclip_sanitize.sources import source_path
 from roclip_sanitize.store import EmbeddingStore
+from roclip_sanitize.whereabouts import store_of
 
 __all__ = ["AUDIT_STAGE", "AuditSettings", "measure", "page_of", "seal_of_audit", "write_audit"]
 

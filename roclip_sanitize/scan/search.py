@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.executors.base import Executor
 from roclip_sanitize.index import inspect_index, open_index, require_store_unchanged
-from roclip_sanitize.index_plan import indexed_store
 from roclip_sanitize.limits import WORK_KEY, Laps
 from roclip_sanitize.neighbours import Neighbours, SearchTask
 from roclip_sanitize.runfiles import StageFolder
@@ -35,6 +34,7 @@ from roclip_sanitize.scan.collisions import NEAR_COPIES
 from roclip_sanitize.scan.kin import KIN, KIN_COSINE
 from roclip_sanitize.storage import atomic_file, here
 from roclip_sanitize.store import EmbeddingStore, StorePart
+from roclip_sanitize.whereabouts import store_of
 
 SPARE = 2  # so many times the neighbours wanted are fetched, since some are each other's copies
 BLOCK_ROWS = 2_048  # rows of one question: whole batches of the index, and few enough questions to hand over
@@ -152,7 +152,7 @@ def require_index_of(store: EmbeddingStore, index: Path) -> None:
         MismatchError: it holds something else, or what the store held before, or only a sample.
     """
     facts = inspect_index(index)
-    if indexed_store(StageFolder(index)).resolve() != store.path.resolve() or facts["modality"] != "image":
+    if store_of(StageFolder(index)).resolve() != store.path.resolve() or facts["modality"] != "image":
         raise MismatchError(
             f"{index} holds {facts['modality']} vectors of {facts['store']}, "
             f"wanted image vectors of {store.path}"

@@ -13,7 +13,7 @@ from roclip_sanitize.errors import ConfigError, MismatchError
 from roclip_sanitize.runfiles import StageFolder
 from roclip_sanitize.scan.verdicts import Thresholds
 from roclip_sanitize.store import EmbeddingStore
-from roclip_sanitize.whereabouts import told_folder
+from roclip_sanitize.whereabouts import store_of
 
 DETECTORS = ("cross_prediction", "traces", "kin", "agreement", "repetition", "collisions")
 LEAN = ("traces", "kin")  # on cross prediction
@@ -136,12 +136,6 @@ class ScanSettings:
             return told
         seen = [_content(store, "embed") for store in self.second_look]
         return {**told, "second_look": list(map(str, self.second_look)), "second_look_content": seen}
-
-
-def store_of(scan: StageFolder) -> Path:
-    """Where the store lies that a finished scan is of."""
-    told = scan.settings
-    return told_folder(scan.path, told["store"], stage="embed", content=told.get("store_content"))
 
 
 def scanned_store(scan: StageFolder) -> EmbeddingStore:

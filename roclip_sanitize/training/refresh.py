@@ -131,6 +131,8 @@ def clerk(make: Callable[[int], None], out: Path) -> Iterator[None]:
     foresaw is raised here, too, when they have: there is more to see of it than they can tell.
     """
     ended, unforeseen = threading.Event(), list[Exception]()
+    for window in _windows(out):
+        remove(window_folder(out, window) / FAILED)  # of a run before, which no rank should still see
     told = (make, out, ended, unforeseen)
     thread = threading.Thread(target=_serve, args=told, name="pair tables", daemon=True)
     thread.start()
@@ -182,8 +184,6 @@ def _windows(out: Path) -> list[int]:
 def _serve(
     make: Callable[[int], None], out: Path, ended: threading.Event, unforeseen: list[Exception]
 ) -> None:
-    for window in _windows(out):
-        remove(window_folder(out, window) / FAILED)  # of a run before
     while not ended.wait(LOOK_EVERY_SECONDS):
         for window in asked(out):
             try:

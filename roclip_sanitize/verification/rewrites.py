@@ -14,14 +14,13 @@ from roclip_sanitize.errors import MismatchError
 from roclip_sanitize.records import Tally
 from roclip_sanitize.runfiles import STAGE_FILE, Marker, StageFolder, read_told, sha256_of
 from roclip_sanitize.scan.decisions import Decisions, Lists, write_decisions
-from roclip_sanitize.scan.settings import store_of
 from roclip_sanitize.storage import exists, names_in
 from roclip_sanitize.store import EmbeddingStore
 from roclip_sanitize.told import as_written
 from roclip_sanitize.verification.contract import compare_input, require_equal
 from roclip_sanitize.verification.lists import require_list
 from roclip_sanitize.verification.rewritten import SIDES, Rewriting, read_verdicts, verify_part
-from roclip_sanitize.whereabouts import told_file, told_folder
+from roclip_sanitize.whereabouts import store_of, told_file, told_folder
 
 
 def verify_rewrite(folder: StageFolder) -> Iterator[str]:

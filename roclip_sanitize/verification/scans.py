@@ -19,7 +19,6 @@ from roclip_sanitize.scan.long_tail import labels_of
 from roclip_sanitize.scan.looks import told_second
 from roclip_sanitize.scan.parts import LABEL_COLUMN
 from roclip_sanitize.scan.rejudging import Rejudged
-from roclip_sanitize.scan.settings import store_of
 from roclip_sanitize.sources import missing_sources, source_path
 from roclip_sanitize.storage import exists
 from roclip_sanitize.store import EmbeddingStore
@@ -32,6 +31,7 @@ from roclip_sanitize.verification.scan_facts import (
     verify_reasons,
     verify_traces,
 )
+from roclip_sanitize.whereabouts import store_of
 
 if TYPE_CHECKING:
     import polars
